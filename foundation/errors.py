@@ -1,0 +1,47 @@
+"""What a user sees when something outside the program is wrong: one line and an exit status."""
+
+import errno
+import sys
+from functools import wraps
+
+
+class InputError(ValueError):
+    """The input is wrong. The message is one line: what is wrong, where, what to do."""
+
+
+def command_line(main):
+    """Turn the failures a user can mend into one line on stderr and an exit status.
+
+    Returns a function of no arguments that never returns: exit status 0, 2 for wrong input, a full
+    disk or too little memory, and 130 for an interrupt. Anything else is a bug and keeps its traceback.
+    """
+
+    @wraps(main)
+    def run():
+        try:
+            sys.exit(main())
+        except InputError as error:
+            message, status = f"error: {error}", 2
+        except KeyboardInterrupt:
+            message, status = "interrupted; the same command goes on from the last whole epoch", 130
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            message, status = f"error: the disk is full ({error.filename}); free space, run again", 2
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            message, status = (
+                "error: out of memory; lower DATALOADER.TRAIN_X.BATCH_SIZE, "
+                "DATALOADER.TEST.BATCH_SIZE or TRAINER.TEXT_BATCH, or set PREC to fp16 or amp",
+                2,
+            )
+        print(message, file=sys.stderr)
+        sys.exit(status)
+
+    return run
+
+
+def _out_of_memory(error):
+    # By name, so that reading this module does not import torch.
+    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
