@@ -1,0 +1,301 @@
+"""Ask a language model at any endpoint that speaks OpenAI's chat completions protocol."""
+
+import base64
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from foundation.errors import InputError
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+REFUSAL = re.compile(
+    r"^\W*(?:i(?:'|\u2019)?m (?:very |really )?sorry|sorry|i (?:can(?:'|\u2019)?t|cannot|can not)|i(?:'|\u2019)?m "
+    r"(?:unable|not able)|i am (?:unable|not able|sorry)|unfortunately,? i (?:can|am)|as an ai)",
+    re.IGNORECASE,
+)
+# A request refused with one of these may go through when it asks for less.
+ASKS_TOO_MUCH = (400, 404, 415, 422, 501)
+
+
+class Unusable(Exception):
+    """An answer came but cannot be used; the message says why. It is worth asking again."""
+
+
+class NoPictures(Exception):
+    """The endpoint does not take pictures; the message is its own."""
+
+
+@dataclass
+class Reply:
+    """One answer: its text, the model that says it wrote it, why it stopped, what it cost."""
+
+    text: str
+    model: str = ""
+    finish: str = ""
+    usage: dict = field(default_factory=dict)
+
+
+class Endpoint:
+    """A chat endpoint, with what it turned out not to understand.
+
+    The address and the key come from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key goes to
+    the endpoint and nowhere else: ``redact`` takes it out of every text that is shown or kept.
+    Redirects are not followed, so pictures reach the host that was named or none.
+
+    Args:
+        model: the model's name, as the endpoint knows it.
+        temperature: None leaves the endpoint's own.
+        retries: how often the package tries again after 429, 5xx, a timeout or a cut connection.
+        timeout: seconds without a byte before a request counts as lost.
+        stream: False for an endpoint that cannot send an answer piece by piece.
+    """
+
+    def __init__(self, model, temperature=None, retries=5, timeout=120.0, stream=True):
+        self.model, self.temperature = model, temperature
+        self.retries, self.timeout, self.stream = retries, timeout, stream
+        self.schemas = True
+        self.base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_BASE_URL
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError("OPENAI_BASE_URL is no http(s) address, as in http://127.0.0.1:8000/v1")
+        self.host = parts.hostname + (f":{parts.port}" if parts.port else "")
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        self._secrets = [s for s in (self._key, parts.password, parts.query) if s]
+        self._client = None
+
+    def redact(self, text):
+        """``text`` without the key or a password of the address."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
+
+    def say(self, text):
+        """Tell the user about progress, on stderr."""
+        print(self.redact(text), file=sys.stderr, flush=True)
+
+    def ask(self, messages, schema=None):
+        """Send ``messages`` and return the ``Reply``.
+
+        Args:
+            messages: in the protocol's form.
+            schema: a JSON schema the answer is to follow. An endpoint that refuses the request
+                with it is asked without, once and for all; the prompt has to name the form too.
+
+        Raises:
+            Unusable: the answer is empty, refused, cut off or broken.
+            NoPictures: the endpoint takes no pictures.
+            InputError: it cannot be reached, or refuses the request for good.
+        """
+        import openai
+
+        client = self._connect()
+        try:
+            if schema is None or not self.schemas:
+                return self._complete(client, messages, None)
+            try:
+                return self._complete(client, messages, schema)
+            except openai.APIStatusError as error:
+                if error.status_code not in ASKS_TOO_MUCH:
+                    raise
+                reason = self._reason(error)
+                try:
+                    reply = self._complete(client, messages, None)
+                finally:
+                    # A refusal with and without the schema is about something else.
+                    self.schemas = sys.exc_info()[0] is openai.APIStatusError
+                self.schemas = False
+                self.say(f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text")
+                return reply
+        except openai.APIStatusError as error:
+            raise self._refused(error, messages) from None
+        except openai.APITimeoutError:
+            raise InputError(
+                f"{self.host} did not answer within {self.timeout:g} s, {self.retries} retries; "
+                "raise --timeout, or run the same command later: it goes on from here"
+            ) from None
+        except openai.APIConnectionError as error:
+            cause = self.redact(_one_line(str(error.__cause__ or error)))
+            raise InputError(
+                f"cannot reach {self.host} ({cause}); check OPENAI_BASE_URL, or run the same "
+                "command later: it goes on from here"
+            ) from None
+
+    def _connect(self):
+        if self._client is None:
+            try:
+                import openai
+            except ModuleNotFoundError:
+                raise InputError("the openai package is missing; pip install openai") from None
+            if not self._key and self.base_url == DEFAULT_BASE_URL:
+                raise InputError(
+                    "OPENAI_API_KEY is not set; set it, or OPENAI_BASE_URL for a server of your own"
+                )
+            # Said without the key itself: http libraries put a bad header into their error.
+            if not re.fullmatch(r"[\x21-\x7e]*", self._key):
+                raise InputError("OPENAI_API_KEY holds a space or a character that no key has")
+            logger = logging.getLogger("openai")
+            if logger.getEffectiveLevel() > logging.INFO:
+                logger.setLevel(logging.INFO)
+            logger.addHandler(_RetriesShown(self))
+            self._client = openai.OpenAI(
+                api_key=self._key or "none",  # servers without keys ignore it
+                base_url=self.base_url,
+                max_retries=self.retries,
+                timeout=self.timeout,
+                http_client=openai.DefaultHttpxClient(follow_redirects=False, timeout=self.timeout),
+            )
+        return self._client
+
+    def _complete(self, client, messages, schema):
+        import openai
+
+        request = {"model": self.model, "messages": messages}
+        if self.temperature is not None:
+            request["temperature"] = self.temperature
+        if schema is not None:
+            request["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "matches", "strict": True, "schema": schema},
+            }
+        if not self.stream:
+            return self._whole(client, request)
+        try:
+            chunks = client.chat.completions.create(**request, stream=True)
+        except openai.APIStatusError as error:
+            if error.status_code in ASKS_TOO_MUCH and "stream" in self._reason(error).lower():
+                return self._without_stream(client, request)
+            raise
+        reply, started = Reply(""), False
+        try:
+            for chunk in chunks:
+                started = True
+                reply.model = chunk.model or reply.model
+                if chunk.usage:
+                    reply.usage = _usage(chunk.usage)
+                for choice in chunk.choices or []:
+                    reply.text += getattr(choice.delta, "content", None) or ""
+                    if getattr(choice.delta, "refusal", None):
+                        reply.finish = "refusal"
+                    reply.finish = reply.finish or choice.finish_reason or ""
+        except (openai.APIError, ValueError) as error:
+            # The package's retries end where an answer begins, so this one is asked again by us.
+            raise Unusable(
+                f"the answer broke off ({self._reason(error)})"
+                if started
+                else f"no answer came ({self._reason(error)})"
+            ) from None
+        if not started:
+            return self._without_stream(client, request)
+        return self._checked(reply)
+
+    def _without_stream(self, client, request):
+        reply = self._whole(client, request)
+        self.stream = False
+        self.say(f"{self.host} does not stream; asking for whole answers")
+        return reply
+
+    def _whole(self, client, request):
+        try:
+            answer = client.chat.completions.create(**request)
+            message, finish = answer.choices[0].message, answer.choices[0].finish_reason
+        except (ValueError, AttributeError, TypeError, IndexError):
+            raise Unusable("the endpoint's answer is no chat completion") from None
+        refused = getattr(message, "refusal", None)
+        usage = _usage(answer.usage) if answer.usage else {}
+        reply = Reply(message.content or "", answer.model or "", finish or "", usage)
+        return self._checked(Reply("", reply.model, "refusal", usage) if refused else reply)
+
+    def _checked(self, reply):
+        # Reasoning models of local servers think aloud in front of their answer.
+        reply.text = re.sub(r"(?s)^.*</think>", "", reply.text).strip()
+        reply.text = self.redact(reply.text)
+        if reply.finish in ("refusal", "content_filter"):
+            raise Unusable("the model refuses to answer")
+        if not reply.text:
+            raise Unusable("the answer is empty")
+        if len(reply.text) < 500 and REFUSAL.match(reply.text):
+            raise Unusable(f"the model refuses to answer ({_one_line(reply.text, 80)})")
+        if reply.finish == "length":
+            raise Unusable("the answer is cut off at the endpoint's length limit")
+        if not reply.finish and self.stream:
+            raise Unusable("the answer broke off (the connection ended early)")
+        return reply
+
+    def _refused(self, error, messages):
+        """The exception for an HTTP status that is final."""
+        code, reason = error.status_code, self._reason(error)
+        answer = f"{self.host} answers {code}: {reason}"
+        if "content_filter" in str(error.body) or "content_policy" in str(error.body):
+            return Unusable(f"the endpoint's filter refuses the request ({reason})")
+        if _has_pictures(messages) and code in (*ASKS_TOO_MUCH, 500):
+            if re.search(r"image|vision|multi-?modal|mmproj|content.*string", reason, re.IGNORECASE):
+                return NoPictures(answer)
+        if code in (401, 403):
+            return InputError(f"{answer}; check OPENAI_API_KEY")
+        if code == 404:
+            return InputError(f"{answer}; check --model {self.model!r} and OPENAI_BASE_URL")
+        if code == 429 or code >= 500:
+            return InputError(
+                f"{answer} (after {self.retries} retries); run the same command later: "
+                "it goes on from here"
+            )
+        if 300 <= code < 400:
+            target = urlsplit(error.response.headers.get("location", "")).hostname or "elsewhere"
+            return InputError(
+                f"{self.host} redirects to {target}, which is not followed; set OPENAI_BASE_URL "
+                "to the address you mean"
+            )
+        return InputError(answer)
+
+    def _reason(self, error):
+        body = getattr(error, "body", None)
+        if isinstance(body, dict):
+            body = body.get("error", body)
+            body = body.get("message") if isinstance(body, dict) else body
+        return self.redact(_one_line(str(body or error)))
+
+
+class _RetriesShown(logging.Handler):
+    """Show the package's own note that it waits and tries again; drop the rest."""
+
+    def __init__(self, endpoint):
+        super().__init__(logging.INFO)
+        self.endpoint = endpoint
+
+    def emit(self, record):
+        text = record.getMessage()
+        if text.startswith("Retrying request"):
+            seconds = re.search(r"in ([\d.]+) seconds", text)
+            wait = f" in {float(seconds[1]):.1f} s" if seconds else ""
+            count = re.search(r"retry \d+ of \d+", text)
+            self.endpoint.say(
+                f"  {self.endpoint.host} is busy or silent; trying again{wait}"
+                + (f" ({count[0]})" if count else "")
+            )
+
+
+def user_message(text, pictures=()):
+    """One message of the user: text, then JPEG pictures (bytes)."""
+    if not pictures:
+        return {"role": "user", "content": text}
+    parts = [{"type": "text", "text": text}]
+    for picture in pictures:
+        url = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": parts}
+
+
+def _has_pictures(messages):
+    return any(not isinstance(message["content"], str) for message in messages)
+
+
+def _usage(usage):
+    return {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+
+
+def _one_line(text, length=200):
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "\u2026"
