@@ -1,0 +1,377 @@
+"""What every method shares: the step, the checkpoints, the model's choice, the evaluation."""
+
+import csv
+import random
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from dassl.engine import TrainerX
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import AverageMeter, MetricMeter, set_random_seed
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from foundation.checkpoint_reader import read_checkpoint
+from foundation.errors import InputError
+from foundation.files import atomic_write
+from symptoms import load_symptoms
+
+from .clip_model import load_clip
+from .evaluation import Predictions, print_result
+from .views import ViewManager
+
+BEST = "model-best.pth.tar"
+POINTER = "checkpoint"  # Dassl's name for the file that names the last checkpoint
+HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
+
+
+def symptom_path(cfg):
+    """The symptom file of a run: the method's option, else the dataset's, else by its name."""
+    chosen = cfg.TRAINER[cfg.TRAINER.NAME.upper()].SYMPTOMS or cfg.DATASET.SYMPTOMS
+    return Path(chosen or Path("symptoms") / f"{cfg.RUN.DATASET}.json")
+
+
+class PromptTrainer(TrainerX):
+    """A method that learns beside a frozen CLIP. A subclass says only what is new in it.
+
+    A subclass gives ``DEFAULTS``, its options under ``TRAINER.<NAME>``; ``build_prompted_clip``; and
+    ``compute_loss`` where it is not cross-entropy.
+    """
+
+    DEFAULTS = {}
+    SHARED_DEFAULTS = {"PREC": "fp16"}  # fp32, fp16 (fp32 on a CPU), amp or bf16
+    model_name = "prompt_learner"  # the folder and key of its checkpoints
+    image_encoder_frozen = True  # then a batch may carry features in place of pictures
+
+    # -- what a method gives --------------------------------------------------------------------
+
+    @classmethod
+    def symptom_file(cls, cfg):
+        """The symptom file that a run with ``cfg`` reads; None for a method without symptoms."""
+        return None
+
+    def build_prompted_clip(self, clip_model, classnames):
+        """The model to train: a ``PromptedModel``."""
+        raise NotImplementedError
+
+    def compute_loss(self, logits, label):
+        """Scalar loss of a batch: logits [batch, n_cls], label [batch]."""
+        return F.cross_entropy(logits, label)
+
+    def adapt_state_dict(self, state_dict):
+        """Rename or drop what checkpoints of other implementations hold beyond ours."""
+        # The fixed token embeddings follow from the class names.
+        return {k: v for k, v in state_dict.items() if not k.endswith(("_prefix", "_suffix"))}
+
+    # -- building -------------------------------------------------------------------------------
+
+    @property
+    def method_cfg(self):
+        return self.cfg.TRAINER[self.cfg.TRAINER.NAME.upper()]
+
+    def check_cfg(self, cfg):
+        if cfg.TEST.FINAL_MODEL not in ("best_val", "last_step"):
+            raise InputError(
+                f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}; choose best_val or last_step"
+            )
+
+    def build_data_loader(self):
+        self.dm = ViewManager(self.cfg)
+        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_u = None
+        self.val_loader = self.dm.val_loader
+        self.test_loader = self.dm.test_loader
+        self.num_classes = self.dm.num_classes
+        self.num_source_domains = self.dm.num_source_domains
+        self.lab2cname = self.dm.lab2cname
+
+    def build_model(self):
+        cfg = self.cfg
+        # Here, so that nothing built before changes what a method starts from.
+        set_random_seed(cfg.SEED)
+        self.classnames = list(self.dm.dataset.classnames)
+        path = self.symptom_file(cfg)
+        self.symptoms = load_symptoms(path, self.classnames) if path else None
+        self.model = self.build_prompted_clip(load_clip(cfg, self.device), self.classnames)
+        self.model.to(self.device)
+        learned = [p for p in self.model.learned.parameters() if p.requires_grad]
+        self.trainable_parameters = sum(p.numel() for p in learned)
+        print(f"trainable parameters: {self.trainable_parameters:,}")
+        self.optim = self.sched = None
+        if learned:
+            self.optim = build_optimizer(learned, cfg.OPTIM)
+            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        else:
+            self.max_epoch = 0  # nothing to learn: straight to the test
+        self.register_model(self.model_name, self.model.learned, self.optim, self.sched)
+        half = self.model.clip.precision in ("amp", "fp16")
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=half and self.device.type == "cuda"
+        )
+        self.history = []
+        self.best_epoch = None
+        self.seconds = {"train": 0.0, "validate": 0.0, "test": 0.0}
+        self._encoded = {}
+
+    # -- the step -------------------------------------------------------------------------------
+
+    def parse_batch_train(self, batch):
+        """The batch's pictures [batch, 3, H, W], or their features [batch, d], and labels."""
+        x = batch["features"] if "features" in batch else batch["img"]
+        return (
+            x.to(self.device, non_blocking=True),
+            batch["label"].to(self.device, non_blocking=True),
+        )
+
+    def forward_backward(self, batch):
+        x, label = self.parse_batch_train(batch)
+        logits = self.model(x)
+        loss = self.compute_loss(logits, label)
+        self.detect_anomaly(loss)
+        self.optim.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+
+    # -- an epoch -------------------------------------------------------------------------------
+
+    def before_train(self):
+        self.start_epoch = self.resume(self.output_dir)
+        if self.cfg.RESUME and not self.start_epoch:
+            self.start_epoch = self.resume(self.cfg.RESUME)
+            if not self.start_epoch:
+                raise InputError(f"--resume {self.cfg.RESUME}: no checkpoint of {self.name} there")
+        if self.max_epoch:
+            self.init_writer(str(Path(self.output_dir) / "tensorboard"))
+        self.time_start = time.time()
+
+    def run_epoch(self):
+        self.set_model_mode("train")
+        self.train_loader_x.batch_sampler.epoch = self.epoch
+        self.num_batches = len(self.train_loader_x)
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        end = start = time.time()
+        bar = tqdm(
+            self.train_loader_x,
+            desc=f"epoch {self.epoch + 1}/{self.max_epoch}",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+        for self.batch_idx, batch in enumerate(bar):
+            data_time.update(time.time() - end)
+            summary = self.forward_backward(batch)
+            batch_time.update(time.time() - end)
+            losses.update(summary)
+            done = self.batch_idx + 1
+            if (
+                done % self.cfg.TRAIN.PRINT_FREQ == 0
+                or self.num_batches < self.cfg.TRAIN.PRINT_FREQ
+            ):
+                left = self.num_batches - done
+                left += (self.max_epoch - self.epoch - 1) * self.num_batches
+                eta = time.strftime("%H:%M:%S", time.gmtime(batch_time.avg * left))
+                print(
+                    f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                    f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                    f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
+                    f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+                )
+            end = time.time()
+        self.epoch_summary = {
+            "epoch": self.epoch + 1,
+            **{name: losses.meters[name].avg for name in ("loss", "acc")},
+            "lr": self.get_current_lr(),
+            "seconds": time.time() - start,
+        }
+        self.seconds["train"] += self.epoch_summary["seconds"]
+        self.update_lr()
+
+    def after_epoch(self):
+        epoch = self.epoch + 1
+        best_val = self.cfg.TEST.FINAL_MODEL == "best_val"
+        val_accuracy = self.predict("val").accuracy if self.dm.dataset.val and best_val else None
+        summary = self.epoch_summary | {"val_accuracy": val_accuracy}
+        self.history.append([summary[name] for name in HISTORY])
+        for name in ("loss", "acc", "lr", "val_accuracy"):
+            if summary[name] is not None:
+                self.write_scalar(f"train/{name}", summary[name], epoch)
+        if val_accuracy is not None:
+            print(f"epoch [{epoch}/{self.max_epoch}] validation accuracy {100 * val_accuracy:.4f}%")
+            if val_accuracy > self.best_result:
+                self.best_result, self.best_epoch = val_accuracy, epoch
+                self.save_model(self.epoch, self.output_dir, is_best=True, val_result=val_accuracy)
+        # Best before last: killed between the two, the epoch is done again and says the same.
+        self.save_model(self.epoch, self.output_dir, val_result=val_accuracy)
+        with atomic_write(Path(self.output_dir) / "history.csv") as file:
+            csv.writer(file).writerows([HISTORY, *self.history])
+
+    def after_train(self):
+        print("Finish training")
+        if self.max_epoch and self.cfg.TEST.FINAL_MODEL == "best_val" and self.best_epoch:
+            print(f"Deploy the model of epoch {self.best_epoch}, the best on validation")
+            self.load_model(self.output_dir)
+        self.close_writer()
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
+        """Write ``<directory>/<model name>/model-best.pth.tar`` or ``model.pth.tar-<epoch>``.
+
+        The file holds plain tensors and numbers, all that a resumed run needs to end in the same
+        bits. The checkpoint of the epoch before is removed unless ``TRAIN.CHECKPOINT_FREQ`` keeps it.
+        """
+        folder = Path(directory) / self.model_name
+        state = {
+            "state_dict": self.model.learned.state_dict(),
+            "epoch": epoch + 1,
+            "optimizer": self.optim.state_dict(),
+            "scheduler": {"last_epoch": self.sched.last_epoch},
+            "val_result": val_result,
+            "run": {
+                "best_result": self.best_result,
+                "best_epoch": self.best_epoch,
+                "history": self.history,
+                "seconds": self.seconds,
+                "scaler": self.scaler.state_dict(),
+                "random": _random_state(),
+            },
+        }
+        name = BEST if is_best else f"model.pth.tar-{epoch + 1}"
+        with atomic_write(folder / name, "wb") as file:
+            torch.save(state, file)
+        if is_best:
+            return
+        with atomic_write(folder / POINTER) as file:
+            file.write(name + "\n")
+        every = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if epoch and not (every > 0 and epoch % every == 0):
+            (folder / f"model.pth.tar-{epoch}").unlink(missing_ok=True)
+
+    def load_model(self, directory, epoch=None):
+        """Load what ``epoch`` learned, by default the best epoch, else the last.
+
+        Raises:
+            InputError: if there is no such checkpoint, or it belongs to another model.
+        """
+        if not self.trainable_parameters:
+            return
+        folder = Path(directory) / self.model_name
+        if epoch is not None:
+            path = folder / f"model.pth.tar-{epoch}"
+        elif (folder / BEST).exists():
+            path = folder / BEST
+        elif (folder / POINTER).exists():
+            path = folder / (folder / POINTER).read_text().strip()
+        else:
+            raise InputError(f"{folder} holds no checkpoint; is {directory} a trained {self.name}?")
+        checkpoint = read_checkpoint(path)
+        self.load_learned(checkpoint["state_dict"], path)
+        self.best_epoch = checkpoint["epoch"]
+        print(f"Loaded {path} (epoch {checkpoint['epoch']})")
+
+    @property
+    def name(self):
+        return self.cfg.TRAINER.NAME
+
+    def load_learned(self, state_dict, path):
+        """Load learned tensors strictly; says in one line what does not fit."""
+        try:
+            self.model.learned.load_state_dict(self.adapt_state_dict(dict(state_dict)))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} does not fit this {self.name}: {reason}") from error
+
+    def resume(self, directory):
+        """Go on from the last whole epoch found below ``directory``; returns how many are done."""
+        folder = Path(directory) / self.model_name
+        if not self.max_epoch or not (folder / POINTER).exists():
+            return 0
+        path = folder / (folder / POINTER).read_text().strip()
+        try:
+            checkpoint = read_checkpoint(path)
+        except InputError as error:
+            print(f"{error}; training starts again")
+            return 0
+        if "run" not in checkpoint:
+            raise InputError(
+                f"{path} was not written by this program; it can be evaluated, not resumed"
+            )
+        self.load_learned(checkpoint["state_dict"], path)
+        run, epoch = checkpoint["run"], checkpoint["epoch"]
+        with warnings.catch_warnings():
+            # Stepping the schedule alone is the point here: it replays what is done.
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            for _ in range(epoch):
+                self.sched.step()
+        self.optim.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(run["scaler"])
+        self.best_result, self.best_epoch = run["best_result"], run["best_epoch"]
+        self.history, self.seconds = run["history"], run["seconds"]
+        _restore_random_state(run["random"])
+        print(f"Resumed from {path}: {epoch} of {self.max_epoch} epochs are done")
+        return epoch
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, split):
+        """Predictions on ``val`` or ``test``, in the order of the split's pictures.
+
+        Returns:
+            ``Predictions``.
+        """
+        start = time.time()
+        self.set_model_mode("eval")
+        logits = torch.cat(
+            [self.model(x.to(self.device)).float().cpu() for x in self.inputs(split)]
+        )
+        phase = "validate" if split == "val" else "test"
+        self.seconds[phase] += time.time() - start
+        pictures = getattr(self.dm.dataset, split)
+        return Predictions(pictures, logits.double().softmax(dim=1).numpy(), self.classnames)
+
+    def inputs(self, split):
+        """Batches of a split's test views; of their features where the image encoder is frozen."""
+        loader = getattr(self, f"{split}_loader")
+        if not self.image_encoder_frozen:
+            return (batch["img"] for batch in loader)
+        if split not in self._encoded:
+            encode = self.model.clip.encode_image
+            self._encoded[split] = [encode(batch["img"]) for batch in loader]
+        return self._encoded[split]
+
+    def test(self, split=None):
+        """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""
+        split = split or self.cfg.TEST.SPLIT
+        print(f"Evaluate on the *{split}* set")
+        self.predictions = self.predict(split)
+        metrics = self.predictions.metrics()
+        print_result(self.predictions, metrics)
+        return 100 * metrics["accuracy"]
+
+
+def _random_state():
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def _restore_random_state(state):
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,167 @@
+"""ViP: visual symptom-guided prompt learning."""
+
+import torch
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+from torch.nn import functional as F
+
+from foundation.errors import InputError
+
+from .base import PromptTrainer, symptom_path
+from .clip_model import ClassFeatureModel, at_least_fp32, cosine_logits
+from .prompts import ContextPrompts
+
+MERGES = ("prompt", "mean", "max")
+
+
+@TRAINER_REGISTRY.register()
+class ViP(PromptTrainer):
+    """Learn a context for symptoms (CoP) and how to merge a class's symptoms (MeP).
+
+    Fang et al., MICCAI 2024, section 2.3; the two switches are the ablation of Table 2.
+    """
+
+    DEFAULTS = {
+        "SYMPTOMS": "",  # a file of symptoms; empty: the dataset's own
+        "CONTEXT": True,  # CoP on or off
+        "N_CTX": 4,  # learned tokens before every symptom
+        "CTX_INIT": "",  # words the context starts from; empty: random
+        "CSC": False,  # a context of its own for each class
+        "CLASS_TOKEN_POSITION": "end",  # where the symptom stands: end, middle or front
+        "MERGE": "prompt",  # prompt (MeP), mean or max
+        "LEARN_SCALE": False,  # learn the temperature (eq. 3 calls it learned; the paper froze it)
+    }
+    model_name = "vip"
+
+    @classmethod
+    def symptom_file(cls, cfg):
+        return symptom_path(cfg)
+
+    def build_prompted_clip(self, clip_model, classnames):
+        options = self.method_cfg
+        return SymptomCLIP(
+            clip_model,
+            self.symptoms.phrases,
+            n_ctx=options.N_CTX if options.CONTEXT else 0,
+            merge=options.MERGE,
+            position=options.CLASS_TOKEN_POSITION,
+            start_words=options.CTX_INIT,
+            class_specific=options.CSC,
+            learn_scale=options.LEARN_SCALE,
+        )
+
+
+class MergePrompt(nn.Module):
+    """MeP's projections: one Wq and one Wk for all classes, without bias.
+
+    Source: Fang et al., MICCAI 2024, equation 2.
+    """
+
+    def __init__(self, dim):
+        super().__init__()
+        self.q_proj = nn.Linear(dim, dim, bias=False)
+        self.k_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.xavier_normal_(self.q_proj.weight)
+        nn.init.xavier_normal_(self.k_proj.weight)
+
+    def forward(self, token, features, mask):
+        """Attention weights of each class over its symptoms.
+
+        Args:
+            token: [n_cls, d], g. features: [n_cls, k, d], T, padded to the longest list.
+            mask: [n_cls, k], True where a symptom stands.
+
+        Returns:
+            [n_cls, k], each row summing to one, zero at the padding.
+        """
+        query = self.q_proj(token)
+        keys = self.k_proj(features)
+        scores = torch.einsum("cd,ckd->ck", query, keys) / token.shape[-1] ** 0.5
+        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+
+
+class SymptomCLIP(ClassFeatureModel):
+    """Class features merged from symptom features.
+
+    Args:
+        clip_model: ``FrozenCLIP``.
+        phrases: class name -> symptoms, in the order of the classes.
+        n_ctx: context tokens M; 0 switches the context off.
+        merge: ``prompt`` (MeP), ``mean`` or ``max``.
+
+    Raises:
+        InputError: for a merge that does not exist, or a symptom too long.
+
+    Source: Fang et al., MICCAI 2024, section 2.3 and Table 2.
+    """
+
+    def __init__(
+        self,
+        clip_model,
+        phrases,
+        n_ctx=4,
+        merge="prompt",
+        position="end",
+        start_words="",
+        class_specific=False,
+        learn_scale=False,
+    ):
+        if merge not in MERGES:
+            raise InputError(f"MERGE is {merge!r}; choose one of {', '.join(MERGES)}")
+        counts = [len(symptoms) for symptoms in phrases.values()]
+        texts = [symptom for symptoms in phrases.values() for symptom in symptoms]
+        owners = [c for c, count in enumerate(counts) for _ in range(count)]
+        learned = nn.Module()
+        learned.prompt_learner = ContextPrompts(
+            clip_model, texts, n_ctx, position, start_words, owners if class_specific else None
+        )
+        dim = clip_model.embed_dim
+        if merge == "prompt":
+            learned.attn = MergePrompt(dim)
+            # A list, because published checkpoints call the grouping tokens `token.0`.
+            learned.token = nn.ParameterList([nn.Parameter(0.02 * torch.randn(len(counts), dim))])
+        if learn_scale:
+            learned.logit_scale = nn.Parameter(clip_model.logit_scale.detach().float().clone())
+        super().__init__(clip_model, learned.to(clip_model.device))
+        self.merge = merge
+        # Row c of `places` says where class c's symptoms stand among all symptoms.
+        columns = torch.arange(max(counts))
+        counts = torch.tensor(counts)
+        mask = columns < counts[:, None]
+        places = (counts.cumsum(0) - counts)[:, None] + columns
+        self.register_buffer("mask", mask.to(clip_model.device), persistent=False)
+        places = places.masked_fill(~mask, 0).to(clip_model.device)
+        self.register_buffer("places", places, persistent=False)
+
+    @property
+    def logit_scale(self):
+        return getattr(self.learned, "logit_scale", self.clip.logit_scale)
+
+    def symptom_features(self):
+        """[n_cls, k, d] features of every class's symptoms, not normalised, zero where padded."""
+        prompts = self.learned.prompt_learner
+        features = at_least_fp32(self.clip.encode_prompts(prompts(), prompts.eos))  # [all, d]
+        return features[self.places] * self.mask.unsqueeze(-1)
+
+    def attention(self, features):
+        """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
+        return self.learned.attn(self.learned.token[0], features, self.mask)
+
+    def class_features(self):
+        """[n_cls, d]; for ``max``, which has no such feature, the [n_cls, k, d] of the symptoms."""
+        features = self.symptom_features()
+        if self.merge == "prompt":
+            merged = torch.einsum("ck,ckd->cd", self.attention(features), features)
+            return self.learned.token[0] + merged
+        if self.merge == "mean":
+            total = F.normalize(features, dim=-1).sum(dim=1)  # padded rows stay zero
+            return total / self.mask.sum(dim=1, keepdim=True)
+        return features
+
+    def score(self, image_features, features):
+        if self.merge != "max":
+            return cosine_logits(image_features, features, self.logit_scale)
+        n_cls, k, dim = features.shape
+        logits = cosine_logits(image_features, features.reshape(-1, dim), self.logit_scale)
+        logits = logits.reshape(-1, n_cls, k).masked_fill(~self.mask, float("-inf"))
+        return logits.amax(dim=-1)
