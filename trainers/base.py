@@ -39,7 +39,7 @@ def symptom_path(cfg):
 class PromptTrainer(TrainerX):
     """A method that learns beside a frozen CLIP. A subclass says only what is new in it.
 
-    A subclass gives ``DEFAULTS``, its options under ``TRAINER.<NAME>``; ``build_prompted_clip``; and
+    A subclass gives ``DEFAULTS``, its options under ``TRAINER.<NAME>``, ``build_prompted_clip`` and
     ``compute_loss`` where it is not cross-entropy.
     """
 
@@ -224,7 +224,7 @@ class PromptTrainer(TrainerX):
         """Write ``<directory>/<model name>/model-best.pth.tar`` or ``model.pth.tar-<epoch>``.
 
         The file holds plain tensors and numbers, all that a resumed run needs to end in the same
-        bits. The checkpoint of the epoch before is removed unless ``TRAIN.CHECKPOINT_FREQ`` keeps it.
+        bits. The last epoch's replaces the one before, unless ``TRAIN.CHECKPOINT_FREQ`` keeps that.
         """
         folder = Path(directory) / self.model_name
         state = {

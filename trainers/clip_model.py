@@ -72,8 +72,8 @@ def load_clip(cfg, device):
     frozen = FrozenCLIP(model, cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC, device)
     if tuple(cfg.INPUT.SIZE) != (frozen.resolution, frozen.resolution):
         raise InputError(
-            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)} but the backbone {backbone.PATH or backbone.NAME} "
-            f"reads {frozen.resolution}x{frozen.resolution} pictures; set INPUT.SIZE in its YAML"
+            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but {backbone.PATH or backbone.NAME} reads "
+            f"{frozen.resolution}x{frozen.resolution} pictures; set INPUT.SIZE in its YAML"
         )
     return frozen
 
@@ -89,7 +89,7 @@ def _read_by_name(name):
     try:
         return clip.load(name, device="cpu", jit=False, download_root=str(folder))[0]
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        # A download that broke off leaves a file that fails its checksum; clip then fetches it anew.
+        # A download that broke off fails its checksum next time; clip then fetches it anew.
         raise InputError(
             f"CLIP's weights for {name} are not here and could not be downloaded ({error}): put "
             f"{file} into {folder} (address and checksum: {ADDRESSES}), or set MODEL.BACKBONE.PATH"

@@ -1,0 +1,42 @@
+# Sourced by the other scripts: gives them $PYTHON, a Python that has all the project needs.
+#
+# PYTHON=/path/to/python uses that one as it is (an environment of yours, with Dassl or CUDA).
+# Otherwise .venv in the checkout is made, or brought up to date when setup.py or the tested
+# versions changed since; NAME=python3.12 chooses what it is made from.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+prepare_environment() {
+    local extras=$1 python wanted
+    if [[ -n ${PYTHON:-} ]]; then
+        return
+    fi
+    PYTHON=$PWD/.venv/bin/python
+    wanted="$extras $(cat setup.py constraints.txt | cksum)"
+    # Two scripts started together must not both fill the environment.
+    exec 9>.venv.lock
+    command -v flock >/dev/null && flock 9
+    if [[ ! -x $PYTHON || ! -e .venv/ready$extras || $(<".venv/ready$extras") != "$wanted" ]]; then
+        python=$(find_python) || exit 2
+        echo "Setting up .venv (once; some minutes and, with CUDA's libraries, some GB)" >&2
+        [[ -x $PYTHON ]] || "$python" -m venv .venv
+        # The first line alone says what pip makes of a failure; the rest is in its own output.
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+            ".$extras" >&2 || { echo "error: setting up .venv failed, see above" >&2; exit 2; }
+        echo "$wanted" >".venv/ready$extras"
+    fi
+    exec 9>&-
+}
+
+find_python() {
+    local name
+    for name in ${NAME:-python3 python3.12 python3.11 python3.10 python}; do
+        if "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+            2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "error: no Python 3.10 to 3.12 found; name one in NAME, or an environment in PYTHON" >&2
+    return 2
+}

@@ -1,0 +1,44 @@
+"""What the project needs. It runs from its checkout, like CoOp: installing adds no module.
+
+pip install .            the dependencies
+pip install .[dev]       and those of the tests
+pip install .[cluster]   and Ray, for `scripts/compare.sh ... --executor ray`
+"""
+
+from setuptools import setup
+
+setup(
+    name="vip-for-dassl",
+    version="0.1.0",
+    description="Visual symptom-guided prompt learning for medical images, on Dassl.pytorch",
+    license="MIT",
+    python_requires=">=3.10",
+    # None, on purpose: a module named `datasets` in an environment would shadow other people's.
+    packages=[],
+    py_modules=[],
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "clip-anytorch>=2.6",  # openai/CLIP as PyPI has it
+        "setuptools>=77.0.3,<81",  # clip imports pkg_resources, which 81 removes
+        "numpy>=1.26",
+        "pillow>=10",
+        "pyyaml>=6",
+        "yacs>=0.1.8",
+        "filelock>=3.12",
+        "tqdm>=4.66",
+        "tensorboard>=2.15",
+        "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "statsmodels>=0.14",
+        "pandas>=2.1",
+        "tabulate>=0.9",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "openai>=1.50",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.6", "nbformat>=5", "nbclient>=0.10", "ipykernel>=6"],
+        "cluster": ["ray>=2.30"],
+    },
+)
