@@ -1,0 +1,65 @@
+"""Chest X-rays of children with and without pneumonia."""
+
+import re
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from foundation.errors import InputError
+
+from .base import SPLIT_NAMES, MedicalDataset
+
+# The Kaggle copy sets this many of the release's training pictures apart as its "val".
+_KAGGLE_VAL = 16
+_NORMAL = re.compile(r"(?:IM|NORMAL)-(\d+)", re.IGNORECASE)
+_SICK = re.compile(r"(?:person|bacteria-|virus-)(\d+)", re.IGNORECASE)
+_SUBTYPES = (("bacteria", "bacterial"), ("virus", "viral"))
+
+
+@DATASET_REGISTRY.register()
+class Pneumonia(MedicalDataset):
+    """5,856 chest X-rays (Kermany et al., Cell 2018; Mendeley doi 10.17632/rscbjbr9sj).
+
+    Read from {train,test}/{NORMAL,PNEUMONIA}. The validation split is drawn: a tenth of each class,
+    rounded down, from the training pictures, at random as in the paper or with patients apart. A
+    ``val`` of 16 pictures or fewer is the Kaggle copy's and goes back to the training pictures; a
+    larger one is taken as the validation split.
+    """
+
+    dataset_dir = "pneumonia/chest_xray"
+    inner_dirs = ("chest_xray",)
+    source = "get ChestXRay2017 from https://doi.org/10.17632/rscbjbr9sj and unpack it there"
+    class_names = ("normal lung", "pneumonia")
+    class_aliases = (("normal", "normal lung"), ("pneumonia",))
+    paper_counts = (4710, 522, 624)
+
+    def read(self):
+        given = self.read_split_folders()
+        if "test" not in given:
+            raise InputError(f"{self.dataset_dir}: there is no folder 'test' in it; {self.source}")
+        if len(given.get("val", [])) <= _KAGGLE_VAL:
+            given["train"] += given.pop("val", [])
+        return given
+
+    def describe(self, name, label):
+        """The patient's number, and bacterial or viral.
+
+        Bacterial and viral pictures of one number are one patient; a normal one of that number is
+        another.
+        """
+        if label == 0:
+            match = _NORMAL.search(name)
+            return (f"normal{int(match[1])}" if match else ""), ""
+        match = _SICK.search(name)
+        subtype = next((what for word, what in _SUBTYPES if word in name.lower()), "")
+        return (f"person{int(match[1])}" if match else ""), subtype
+
+    def picture(self, path, label, **known):
+        picture = super().picture(path, label, **known)
+        if picture.patient and SPLIT_NAMES.get(picture.id.split("/")[0].lower()) == "test":
+            # The numbers start again there: the same one is another patient.
+            picture.patient = f"test-{picture.patient}"
+        return picture
+
+    def split_key(self, picture):
+        # The file name: the Kaggle copy has some of the same files in another folder.
+        return picture.id.rsplit("/", 1)[-1]
