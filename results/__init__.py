@@ -1,0 +1,1 @@
+"""What finished runs say: reading them, tables, statistics and plots. Needs no PyTorch."""
