@@ -17,6 +17,8 @@ from pathlib import Path
 from foundation.errors import InputError
 from foundation.files import fingerprint, write_json
 
+EDITED = "; edited by hand since"  # what the provenance of a generated class then ends in
+
 
 @dataclass(frozen=True)
 class Symptoms:
@@ -109,8 +111,9 @@ def save_symptoms(path, phrases, provenance=None, meta=None, details=None):
     classes = {}
     for name in phrases:
         entry = {"phrases": phrases[name], "provenance": provenance.get(name, "")}
-        classes[name] = {**details.get(name, {}), **_check_class(path, name, entry)}
-    write_json(path, {**(meta or {}), "classes": classes})
+        # The phrases first: they are what a person reads and edits.
+        classes[name] = _check_class(path, name, {**entry, **details.get(name, {}), **entry})
+    write_json(path, {"classes": classes, **(meta or {})})
 
 
 def _without_repeats(pairs, path):
@@ -146,4 +149,8 @@ def _check_class(path, name, entry):
         phrases.append(clean)
     if not phrases:
         raise InputError(f"{path}: class {name!r} has no phrases; write at least one")
+    generated = entry.get("generated")
+    if isinstance(generated, dict) and generated.get("fingerprint") != fingerprint(phrases):
+        if not provenance.endswith(EDITED):
+            provenance += EDITED
     return {**entry, "phrases": phrases, "provenance": provenance}

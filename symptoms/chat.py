@@ -1,6 +1,8 @@
 """Ask a language model at any endpoint that speaks OpenAI's chat completions protocol."""
 
 import base64
+import contextlib
+import ipaddress
 import logging
 import os
 import re
@@ -12,8 +14,9 @@ from foundation.errors import InputError
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 REFUSAL = re.compile(
-    r"^\W*(?:i(?:'|\u2019)?m (?:very |really )?sorry|sorry|i (?:can(?:'|\u2019)?t|cannot|can not)|i(?:'|\u2019)?m "
-    r"(?:unable|not able)|i am (?:unable|not able|sorry)|unfortunately,? i (?:can|am)|as an ai)",
+    r"^\W*(?:i['\u2019]?m (?:very |really )?sorry|sorry|i am (?:sorry|unable|not able)"
+    r"|i (?:can['\u2019]?t|cannot|can not)|i['\u2019]?m (?:unable|not able)"
+    r"|unfortunately,? i (?:can|am)|as an ai)",
     re.IGNORECASE,
 )
 # A request refused with one of these may go through when it asks for less.
@@ -21,7 +24,14 @@ ASKS_TOO_MUCH = (400, 404, 415, 422, 501)
 
 
 class Unusable(Exception):
-    """An answer came but cannot be used; the message says why. It is worth asking again."""
+    """An answer cannot be used; the message says why. It is worth asking again.
+
+    ``reply`` is what came, where the endpoint itself could not answer properly.
+    """
+
+    def __init__(self, why, reply=None):
+        super().__init__(why)
+        self.reply = reply
 
 
 class NoPictures(Exception):
@@ -60,8 +70,11 @@ class Endpoint:
         self.base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_BASE_URL
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("OPENAI_BASE_URL is no http(s) address, as in http://127.0.0.1:8000/v1")
+            raise InputError(
+                "OPENAI_BASE_URL is no http(s) address, as in http://127.0.0.1:8000/v1"
+            )
         self.host = parts.hostname + (f":{parts.port}" if parts.port else "")
+        self._open = parts.scheme == "http" and not _is_loopback(parts.hostname)
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         self._secrets = [s for s in (self._key, parts.password, parts.query) if s]
         self._client = None
@@ -100,14 +113,13 @@ class Endpoint:
             except openai.APIStatusError as error:
                 if error.status_code not in ASKS_TOO_MUCH:
                     raise
-                reason = self._reason(error)
-                try:
-                    reply = self._complete(client, messages, None)
-                finally:
-                    # A refusal with and without the schema is about something else.
-                    self.schemas = sys.exc_info()[0] is openai.APIStatusError
+                # Raises if the refusal is about something other than the schema.
+                reply = self._complete(client, messages, None)
                 self.schemas = False
-                self.say(f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text")
+                reason = self._reason(error)
+                self.say(
+                    f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text"
+                )
                 return reply
         except openai.APIStatusError as error:
             raise self._refused(error, messages) from None
@@ -136,6 +148,10 @@ class Endpoint:
             # Said without the key itself: http libraries put a bad header into their error.
             if not re.fullmatch(r"[\x21-\x7e]*", self._key):
                 raise InputError("OPENAI_API_KEY holds a space or a character that no key has")
+            if self._open:
+                self.say(
+                    f"{self.host} is asked over plain http: who listens reads key and pictures"
+                )
             logger = logging.getLogger("openai")
             if logger.getEffectiveLevel() > logging.INFO:
                 logger.setLevel(logging.INFO)
@@ -182,11 +198,8 @@ class Endpoint:
                     reply.finish = reply.finish or choice.finish_reason or ""
         except (openai.APIError, ValueError) as error:
             # The package's retries end where an answer begins, so this one is asked again by us.
-            raise Unusable(
-                f"the answer broke off ({self._reason(error)})"
-                if started
-                else f"no answer came ({self._reason(error)})"
-            ) from None
+            what = "the answer broke off" if started else "no answer came"
+            raise Unusable(f"{what} ({self._reason(error)})", reply) from None
         if not started:
             return self._without_stream(client, request)
         return self._checked(reply)
@@ -198,10 +211,18 @@ class Endpoint:
         return reply
 
     def _whole(self, client, request):
+        import openai
+
         try:
             answer = client.chat.completions.create(**request)
             message, finish = answer.choices[0].message, answer.choices[0].finish_reason
-        except (ValueError, AttributeError, TypeError, IndexError):
+        except (
+            openai.APIResponseValidationError,
+            ValueError,
+            AttributeError,
+            TypeError,
+            IndexError,
+        ):
             raise Unusable("the endpoint's answer is no chat completion") from None
         refused = getattr(message, "refusal", None)
         usage = _usage(answer.usage) if answer.usage else {}
@@ -212,17 +233,23 @@ class Endpoint:
         # Reasoning models of local servers think aloud in front of their answer.
         reply.text = re.sub(r"(?s)^.*</think>", "", reply.text).strip()
         reply.text = self.redact(reply.text)
-        if reply.finish in ("refusal", "content_filter"):
-            raise Unusable("the model refuses to answer")
-        if not reply.text:
-            raise Unusable("the answer is empty")
-        if len(reply.text) < 500 and REFUSAL.match(reply.text):
-            raise Unusable(f"the model refuses to answer ({_one_line(reply.text, 80)})")
-        if reply.finish == "length":
-            raise Unusable("the answer is cut off at the endpoint's length limit")
-        if not reply.finish and self.stream:
-            raise Unusable("the answer broke off (the connection ended early)")
+        why = self._fault(reply)
+        if why:
+            raise Unusable(why, reply)
         return reply
+
+    def _fault(self, reply):
+        if reply.finish in ("refusal", "content_filter"):
+            return "the model refuses to answer"
+        if not reply.text:
+            return "the answer is empty"
+        if len(reply.text) < 500 and REFUSAL.match(reply.text):
+            return f"the model refuses to answer ({_one_line(reply.text, 80)})"
+        if reply.finish == "length":
+            return "the answer is cut off at the endpoint's length limit"
+        if not reply.finish and self.stream:
+            return "the answer broke off (the connection ended early)"
+        return None
 
     def _refused(self, error, messages):
         """The exception for an HTTP status that is final."""
@@ -231,7 +258,9 @@ class Endpoint:
         if "content_filter" in str(error.body) or "content_policy" in str(error.body):
             return Unusable(f"the endpoint's filter refuses the request ({reason})")
         if _has_pictures(messages) and code in (*ASKS_TOO_MUCH, 500):
-            if re.search(r"image|vision|multi-?modal|mmproj|content.*string", reason, re.IGNORECASE):
+            if re.search(
+                r"image|vision|multi-?modal|mmproj|content.*string", reason, re.IGNORECASE
+            ):
                 return NoPictures(answer)
         if code in (401, 403):
             return InputError(f"{answer}; check OPENAI_API_KEY")
@@ -286,6 +315,12 @@ def user_message(text, pictures=()):
         url = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": parts}
+
+
+def _is_loopback(host):
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _has_pictures(messages):

@@ -1,0 +1,73 @@
+"""Every exchange with the model, one JSON line each: to go on from, to rebuild from, to read.
+
+Kinds of lines, by their "record":
+
+- "settings": what was asked for; the last such line counts.
+- "exchange": one question and its answer. "outcome" is "accepted" or says what was wrong with it.
+- "no pictures": the endpoint does not take pictures; the symptoms come from the text alone.
+- "similarity": CLIP's matching of features and picture answers.
+
+Pictures appear as fingerprints, never as bytes or names.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from foundation.errors import InputError
+
+
+class Transcript:
+    """The lines of one transcript; new ones are on the disk before the next question is asked."""
+
+    def __init__(self, path, keep=True):
+        """Read ``path`` if it exists. ``keep=False`` never writes to it."""
+        self.path, self.keep = Path(path), keep
+        self.lines = []
+        self._whole = 0  # bytes of whole lines
+        if self.path.exists():
+            self._read()
+
+    def _read(self):
+        data = self.path.read_bytes()
+        for number, line in enumerate(data.splitlines(keepends=True), start=1):
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict) or "record" not in record:
+                    raise ValueError
+            except ValueError:
+                if number > 1 and not line.endswith(b"\n"):
+                    break  # the run was cut while it wrote this line; it is asked again
+                raise InputError(
+                    f"{self.path}: line {number} is no line of a transcript; "
+                    "move the file away, or give --fresh to start over"
+                ) from None
+            self.lines.append(record)
+            self._whole += len(line)
+
+    @property
+    def settings(self):
+        """The settings of the last run, or None."""
+        return next((r for r in reversed(self.lines) if r["record"] == "settings"), None)
+
+    def find(self, kind, key):
+        """The last line of ``kind`` for ``key`` that was accepted, or None."""
+        for record in reversed(self.lines):
+            if record["record"] == kind and record.get("key") == key:
+                if record.get("outcome", "accepted") == "accepted":
+                    return record
+        return None
+
+    def append(self, record):
+        """Keep ``record``, on the disk too."""
+        self.lines.append(record)
+        if not self.keep:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with open(self.path, "ab") as file:
+            file.truncate(self._whole)  # half a line of a run that was cut
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._whole += len(line)
