@@ -1,15 +1,19 @@
 """Small random CLIPs, so that the tests need no download and no GPU."""
 
 import copy
+import json
 import os
+from pathlib import Path
 
 # Before torch: several test processes on few cores only slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import foundation  # noqa: F401, I001  (mends what importing clip needs)
 import clip.model
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 VOCABULARY = 49408
@@ -66,3 +70,68 @@ def tiny_clip64(_vit):
         if isinstance(module, clip.model.LayerNorm):
             module.__class__ = nn.LayerNorm
     return model
+
+
+TOY_SYMPTOMS = {
+    "red": ["warm color like blood", "the color of a tomato", "no blue at all"],
+    "blue": ["cold color like the sea", "the color of the sky"],
+}
+
+
+@pytest.fixture
+def toy(tmp_path, _vit):
+    """A small run's input: pictures of two classes, a random CLIP, and their YAML files.
+
+    Gives a folder with data/toy/{train,val,test}/{red,blue}/*.png, dataset.yaml, backbone.yaml and
+    symptoms.json, and is what ``toy_cfg`` and a command line need.
+    """
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 10, "val": 4, "test": 6}.items():
+        for label, name in enumerate(TOY_SYMPTOMS):
+            folder = tmp_path / "data" / "toy" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 140, (40, 40, 3), dtype=np.uint8)
+                pixels[..., 2 * label] += 60
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    torch.save(_vit.state_dict(), tmp_path / "clip.pt")
+    (tmp_path / "symptoms.json").write_text(json.dumps(TOY_SYMPTOMS))
+    (tmp_path / "toy.yaml").write_text(
+        "DATASET:\n  NAME: ImageFolder\n  PATH: toy\n  CLASSNAMES: [red, blue]\n"
+        f"  SYMPTOMS: {tmp_path / 'symptoms.json'}\n"
+    )
+    (tmp_path / "random.yaml").write_text(
+        f"MODEL:\n  BACKBONE:\n    PATH: {tmp_path / 'clip.pt'}\nINPUT:\n  SIZE: (32, 32)\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def toy_args(toy):
+    """The words of a command line for a short run on ``toy``, but for the trainer's."""
+    return [
+        *("--root", str(toy / "data"), "--dataset", str(toy / "toy.yaml")),
+        *("--backbone", str(toy / "random.yaml"), "--output-dir", str(toy / "run")),
+    ]
+
+
+SHORT = [
+    "OPTIM.MAX_EPOCH",
+    "3",
+    "DATALOADER.TRAIN_X.BATCH_SIZE",
+    "8",
+    "DATALOADER.NUM_WORKERS",
+    "0",
+]
+
+
+@pytest.fixture
+def short():
+    """Options for a run of seconds."""
+    return list(SHORT)
+
+
+@pytest.fixture
+def checkout():
+    """The repository's top folder."""
+    return Path(__file__).resolve().parent.parent

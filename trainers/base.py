@@ -36,6 +36,10 @@ def symptom_path(cfg):
     return Path(chosen or Path("symptoms") / f"{cfg.RUN.DATASET}.json")
 
 
+class DoesNotApply(InputError):
+    """The method is not defined for this backbone; the message says why."""
+
+
 class PromptTrainer(TrainerX):
     """A method that learns beside a frozen CLIP. A subclass says only what is new in it.
 
@@ -56,7 +60,11 @@ class PromptTrainer(TrainerX):
         return None
 
     def build_prompted_clip(self, clip_model, classnames):
-        """The model to train: a ``PromptedModel``."""
+        """The model to train: a ``PromptedModel``.
+
+        Raises:
+            DoesNotApply: if the method is not defined for this backbone.
+        """
         raise NotImplementedError
 
     def compute_loss(self, logits, label):
@@ -67,6 +75,18 @@ class PromptTrainer(TrainerX):
         """Rename or drop what checkpoints of other implementations hold beyond ours."""
         # The fixed token embeddings follow from the class names.
         return {k: v for k, v in state_dict.items() if not k.endswith(("_prefix", "_suffix"))}
+
+    def per_class(self):
+        """Keys of the learned state whose rows are the classes, in their order."""
+        return ()
+
+    def new_class_row(self, key, rows):
+        """The row of a class that training did not see; None where the method defines none.
+
+        Args:
+            key: one of ``per_class()``. rows: its tensor, one row a trained class.
+        """
+        return None
 
     # -- building -------------------------------------------------------------------------------
 
@@ -96,7 +116,8 @@ class PromptTrainer(TrainerX):
         set_random_seed(cfg.SEED)
         self.classnames = list(self.dm.dataset.classnames)
         path = self.symptom_file(cfg)
-        self.symptoms = load_symptoms(path, self.classnames) if path else None
+        others = set(self.dm.dataset.all_classnames) - set(self.classnames)
+        self.symptoms = load_symptoms(path, self.classnames, others) if path else None
         self.model = self.build_prompted_clip(load_clip(cfg, self.device), self.classnames)
         self.model.to(self.device)
         learned = [p for p in self.model.learned.parameters() if p.requires_grad]
@@ -208,10 +229,16 @@ class PromptTrainer(TrainerX):
                 self.save_model(self.epoch, self.output_dir, is_best=True, val_result=val_accuracy)
         # Best before last: killed between the two, the epoch is done again and says the same.
         self.save_model(self.epoch, self.output_dir, val_result=val_accuracy)
+        self.write_history()
+
+    def write_history(self):
+        """Write history.csv: an epoch a line, in the units of ``HISTORY``."""
         with atomic_write(Path(self.output_dir) / "history.csv") as file:
             csv.writer(file).writerows([HISTORY, *self.history])
 
     def after_train(self):
+        if self.history:  # again: a run cut just before the last line resumes here
+            self.write_history()
         print("Finish training")
         if self.max_epoch and self.cfg.TEST.FINAL_MODEL == "best_val" and self.best_epoch:
             print(f"Deploy the model of epoch {self.best_epoch}, the best on validation")
@@ -229,6 +256,7 @@ class PromptTrainer(TrainerX):
         folder = Path(directory) / self.model_name
         state = {
             "state_dict": self.model.learned.state_dict(),
+            "classnames": self.classnames,
             "epoch": epoch + 1,
             "optimizer": self.optim.state_dict(),
             "scheduler": {"last_epoch": self.sched.last_epoch},
@@ -271,7 +299,7 @@ class PromptTrainer(TrainerX):
         else:
             raise InputError(f"{folder} holds no checkpoint; is {directory} a trained {self.name}?")
         checkpoint = read_checkpoint(path)
-        self.load_learned(checkpoint["state_dict"], path)
+        self.load_learned(checkpoint["state_dict"], path, checkpoint.get("classnames"))
         self.best_epoch = checkpoint["epoch"]
         print(f"Loaded {path} (epoch {checkpoint['epoch']})")
 
@@ -279,13 +307,38 @@ class PromptTrainer(TrainerX):
     def name(self):
         return self.cfg.TRAINER.NAME
 
-    def load_learned(self, state_dict, path):
-        """Load learned tensors strictly; says in one line what does not fit."""
+    def load_learned(self, state_dict, path, classnames=None):
+        """Load learned tensors strictly; says in one line what does not fit.
+
+        Args:
+            classnames: the classes that the model was trained on, where the file tells.
+        """
+        state_dict = self.adapt_state_dict(dict(state_dict))
+        for key in self.per_class():
+            if key in state_dict:
+                state_dict[key] = self._rows_of_classes(key, state_dict[key], classnames, path)
         try:
-            self.model.learned.load_state_dict(self.adapt_state_dict(dict(state_dict)))
+            self.model.learned.load_state_dict(state_dict)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path} does not fit this {self.name}: {reason}") from error
+
+    def _rows_of_classes(self, key, rows, classnames, path):
+        """Put a tensor's rows into the order of this run's classes."""
+        if classnames is None:  # another implementation's file: of these classes, or of others
+            classnames = self.classnames if len(rows) == self.num_classes else [None] * len(rows)
+        known = dict(zip(classnames, rows, strict=True))
+        new = [name for name in self.classnames if name not in known]
+        if new:
+            row = self.new_class_row(key, rows)
+            if row is None:
+                raise InputError(
+                    f"{path}: {self.name} learned {key} for each of its classes, and has none for "
+                    f"{', '.join(new)}; test it on the classes it was trained on"
+                )
+            known |= dict.fromkeys(new, row)
+            print(f"{', '.join(new)}: not among the trained classes, {key} starts at {row.norm():g}")
+        return torch.stack([known[name] for name in self.classnames])
 
     def resume(self, directory):
         """Go on from the last whole epoch found below ``directory``; returns how many are done."""
@@ -302,7 +355,7 @@ class PromptTrainer(TrainerX):
             raise InputError(
                 f"{path} was not written by this program; it can be evaluated, not resumed"
             )
-        self.load_learned(checkpoint["state_dict"], path)
+        self.load_learned(checkpoint["state_dict"], path, checkpoint.get("classnames"))
         run, epoch = checkpoint["run"], checkpoint["epoch"]
         with warnings.catch_warnings():
             # Stepping the schedule alone is the point here: it replays what is done.

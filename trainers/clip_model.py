@@ -201,13 +201,14 @@ class FrozenCLIP(nn.Module):
         with torch.no_grad():
             return self.model.token_embedding(tokens.to(self.device))
 
-    def encode_prompts(self, embeddings, eos):
+    def encode_prompts(self, embeddings, eos, between=None):
         """Encode texts given as token embeddings.
 
         Args:
             embeddings: [n, L, text_width], L at most the context length. Attention is causal, so
                 the caller cuts L at the longest EOS: the numbers stay, the cost falls.
             eos: [n] position of each text's end token.
+            between: as in ``run_blocks``.
 
         Returns:
             [n, embed_dim], not normalised, with gradients to ``embeddings``.
@@ -216,7 +217,7 @@ class FrozenCLIP(nn.Module):
         with self.autocast():
             x = embeddings.to(self.dtype)
             x = x + model.positional_embedding[: x.shape[1]].to(self.dtype)
-            x = run_blocks(model.transformer.resblocks, x.permute(1, 0, 2), causal=True)
+            x = run_blocks(model.transformer.resblocks, x.permute(1, 0, 2), True, between)
             x = x[eos, torch.arange(x.shape[1], device=x.device)]  # [n, text_width]
             return model.ln_final(x).to(self.dtype) @ model.text_projection
 

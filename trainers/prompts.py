@@ -6,6 +6,8 @@ from torch import nn
 
 from foundation.errors import InputError
 
+from .clip_model import at_least_fp32
+
 POSITIONS = ("end", "middle", "front")  # where the words stand, seen from the context
 START_WORDS = "a photo of a"
 _UNBOUNDED = 4096  # room for any text, so that one too long is named and not cut
@@ -66,9 +68,8 @@ class PromptTokens:
 def encode_texts(clip_model, texts):
     """[n, d] features of ``texts`` as they are (a stop is added), not normalised."""
     layout = PromptTokens(texts, context_length=clip_model.context_length)
-    return clip_model.encode_prompts(
-        clip_model.embed_tokens(layout.tokens), layout.eos.to(clip_model.device)
-    ).float()
+    embeddings = clip_model.embed_tokens(layout.tokens)
+    return at_least_fp32(clip_model.encode_prompts(embeddings, layout.eos.to(clip_model.device)))
 
 
 class ContextPrompts(nn.Module):
@@ -103,30 +104,25 @@ class ContextPrompts(nn.Module):
             value = value if value is None else value.to(device)
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, ctx=None):
-        """Token embeddings of every text.
+    def forward(self):
+        """Token embeddings of every text: [n, L, d_txt]."""
+        if not self.slots.shape[1]:
+            return self.fixed
+        every = torch.arange(len(self.fixed), device=self.fixed.device)
+        return self.with_contexts(every, self.ctx if self.groups is None else self.ctx[self.groups])
+
+    def with_contexts(self, texts, ctx):
+        """Token embeddings of texts[i] with the context ctx[i] in place of the learned one.
 
         Args:
-            ctx: [..., n_ctx, d_txt] in place of the learned context; leading dimensions (one a
-                picture, say) become leading dimensions of the result.
+            texts: [m] indices. ctx: [m, n_ctx, d_txt], or [n_ctx, d_txt] for all.
 
         Returns:
-            [n, L, d_txt], or [..., n, L, d_txt].
+            [m, L, d_txt].
         """
-        fixed = self.fixed  # [n, L, d_txt]
-        if not self.slots.shape[1]:
-            return fixed
-        if ctx is None:
-            ctx = self.ctx
-            if self.groups is not None:
-                return self._fill(fixed, ctx[self.groups])
-        return self._fill(fixed, ctx.unsqueeze(-3))
-
-    def _fill(self, fixed, ctx):
-        """Put ctx [..., n or 1, n_ctx, d_txt] into its slots of fixed [n, L, d_txt]."""
-        shape = (*ctx.shape[:-3], *fixed.shape)
-        slots = self.slots.unsqueeze(-1).expand(*shape[:-2], -1, shape[-1])
-        return fixed.to(ctx.dtype).expand(shape).scatter(-2, slots, ctx.expand_as(slots))
+        fixed = self.fixed[texts].to(ctx.dtype)
+        slots = self.slots[texts].unsqueeze(-1).expand(-1, -1, fixed.shape[-1])
+        return fixed.scatter(1, slots, ctx.expand_as(slots))
 
 
 def _start(clip_model, n_ctx, start_words, groups):

@@ -20,6 +20,7 @@ import foundation
 from foundation.errors import InputError
 from foundation.files import atomic_write, write_json
 
+from .base import DoesNotApply
 from .config import differing_keys, variant_name
 
 RESULTS = "results.json"
@@ -41,6 +42,7 @@ def run(
 
     Raises:
         InputError: wrong input; a folder that this call made is then removed again.
+        DoesNotApply: results.json says so too, for the tables.
     """
     started = started or time.time()
     folder = Path(cfg.OUTPUT_DIR)
@@ -52,8 +54,8 @@ def run(
             if eval_only:
                 return _evaluate(cfg, options or {}, started, Path(model_dir or folder), load_epoch)
             return _train(cfg, options or {}, started, train)
-    except InputError:
-        if made:
+    except InputError as error:
+        if made and not (isinstance(error, DoesNotApply) and (folder / RESULTS).exists()):
             _remove(folder)
         raise
 
@@ -78,15 +80,23 @@ def _train(cfg, options, started, train):
             f"{folder} holds a run with another {', '.join(keys)}; "
             "give another --output-dir, or delete that folder"
         )
-    if read_results(folder):
+    if results := read_results(folder):
+        if "does_not_apply" in results:
+            raise DoesNotApply(results["does_not_apply"])
         print(f"{folder} is complete; delete it to run it again")
         return
-    trainer = build_trainer(cfg)
+    try:
+        trainer = build_trainer(cfg)
+    except DoesNotApply as error:
+        if train:
+            _write_config(cfg)
+            reason = {"metrics": None, "does_not_apply": str(error)}
+            write_json(folder / RESULTS, _identity(cfg, options) | reason)
+        raise
     if not train:
         print("Everything is in place; nothing trained (--no-train)")
         return
-    with atomic_write(config) as file:
-        file.write(cfg.dump())
+    _write_config(cfg)
     trainer.seconds["setup"] = time.time() - started
     trainer.train()
     _finish(trainer, options, folder)
@@ -100,8 +110,7 @@ def _evaluate(cfg, options, started, model_dir, load_epoch):
     if folder.resolve() == model_dir.resolve():
         trainer.test()
         return
-    with atomic_write(folder / CONFIG) as file:
-        file.write(cfg.dump())
+    _write_config(cfg)
     _finish(trainer, options, folder, trained_in=model_dir)
 
 
@@ -118,14 +127,14 @@ def _finish(trainer, options, folder, trained_in=None):
     return cfg
 
 
-def _results(trainer, options, validation, trained_in):
-    cfg, dataset, seconds = trainer.cfg, trainer.dm.dataset, trainer.seconds
-    symptoms = trainer.symptoms
-    cuda = trainer.device.type == "cuda"
-    per_epoch = len(trainer.train_loader_x) * cfg.DATALOADER.TRAIN_X.BATCH_SIZE
-    seen = len(trainer.history) * min(per_epoch, len(dataset.train_x))
-    busy = seconds["train"] if seen else seconds["test"]
-    results = {
+def _write_config(cfg):
+    with atomic_write(Path(cfg.OUTPUT_DIR) / CONFIG) as file:
+        file.write(cfg.dump())
+
+
+def _identity(cfg, options):
+    """Which run it is: what the tables sort by."""
+    return {
         "format": FORMAT,
         "dataset": cfg.RUN.DATASET,
         "trainer": cfg.TRAINER.NAME,
@@ -136,6 +145,18 @@ def _results(trainer, options, validation, trained_in):
         "split": cfg.TEST.SPLIT,
         "shots": cfg.DATASET.NUM_SHOTS,
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+    }
+
+
+def _results(trainer, options, validation, trained_in):
+    cfg, dataset, seconds = trainer.cfg, trainer.dm.dataset, trainer.seconds
+    symptoms = trainer.symptoms
+    cuda = trainer.device.type == "cuda"
+    per_epoch = len(trainer.train_loader_x) * cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    seen = len(trainer.history) * min(per_epoch, len(dataset.train_x))
+    busy = seconds["train"] if seen else seconds["test"]
+    results = {
+        **_identity(cfg, options),
         "classnames": trainer.classnames,
         "metrics": trainer.predictions.metrics(),
         "validation": {"accuracy": validation, "epoch": trainer.best_epoch},

@@ -37,6 +37,13 @@ class ViP(PromptTrainer):
     def symptom_file(cls, cfg):
         return symptom_path(cfg)
 
+    def per_class(self):
+        return ("token.0", "prompt_learner.ctx") if self.method_cfg.CSC else ("token.0",)
+
+    def new_class_row(self, key, rows):
+        # With g = 0 the attention is even and nothing is added: the mean of the symptom features.
+        return torch.zeros_like(rows[0]) if key == "token.0" else None
+
     def build_prompted_clip(self, clip_model, classnames):
         options = self.method_cfg
         return SymptomCLIP(

@@ -1,0 +1,186 @@
+"""Frozen CLIP gives CLIP's numbers, in every precision, and loads what OpenAI's format holds."""
+
+import clip
+import pytest
+import torch
+from torch.testing import assert_close
+
+from foundation.errors import InputError
+from trainers.clip_model import FrozenCLIP, cosine_logits, load_clip
+from trainers.config import load_cfg
+from trainers.prompts import ContextPrompts, PromptTokens, encode_texts
+
+TEXTS = ["a photo of a dog", "skin lesion with a well-defined (round) border", "x"]
+
+
+def test_text_encoder_matches_clip(tiny_clip):
+    """Cut at the longest end token, it gives what CLIP gives for all 77 positions."""
+    frozen = FrozenCLIP(tiny_clip)
+    tokens = clip.tokenize([f"{text} ." for text in TEXTS])
+
+    assert_close(encode_texts(frozen, TEXTS), tiny_clip.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_clip", "tiny_resnet"])
+def test_image_encoder_matches_clip_and_carries_no_graph(name, request):
+    model = request.getfixturevalue(name)
+    pictures = torch.randn(2, 3, 32, 32)
+    features = FrozenCLIP(model).encode_image(pictures)
+
+    assert_close(features, model.encode_image(pictures))
+    assert not features.requires_grad
+
+
+def test_features_pass_the_image_encoder_unchanged(tiny_clip):
+    """What was encoded before and what is encoded now score alike."""
+    frozen = FrozenCLIP(tiny_clip)
+    features = torch.randn(2, frozen.embed_dim)
+
+    assert torch.equal(frozen.encode_image(features), features)
+
+
+def test_training_never_reaches_a_frozen_batch_norm(tiny_resnet):
+    frozen = FrozenCLIP(tiny_resnet)
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    frozen.train()
+    frozen.encode_image(torch.randn(4, 3, 32, 32))
+
+    assert not any(module.training for module in frozen.modules())
+    for name, value in frozen.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+def test_low_precision_stays_near_and_learns_in_fp32(tiny_clip, precision):
+    """Half precision is for the frozen part alone."""
+    exact = encode_texts(FrozenCLIP(clip_copy(tiny_clip)), TEXTS)
+    frozen = FrozenCLIP(tiny_clip, precision)
+    prompts = ContextPrompts(frozen, TEXTS, n_ctx=4)
+    features = frozen.encode_prompts(prompts(), prompts.eos)
+    features.float().sum().backward()
+
+    assert_close(encode_texts(frozen, TEXTS), exact, rtol=0.1, atol=0.1)
+    assert prompts.ctx.dtype == prompts.ctx.grad.dtype == torch.float32
+    assert prompts.ctx.grad.abs().sum() > 0
+    logits = cosine_logits(frozen.encode_image(torch.randn(2, 3, 32, 32)), features, torch.ones(()))
+    assert logits.dtype == torch.float32
+
+
+def test_fp16_on_a_cpu_says_that_it_runs_fp32(tiny_clip, capsys):
+    frozen = FrozenCLIP(tiny_clip, "fp16", "cpu")
+
+    assert frozen.precision == "fp32" and frozen.dtype == torch.float32
+    assert "fp16 needs a GPU" in capsys.readouterr().out
+
+
+def clip_copy(model):
+    import copy
+
+    return copy.deepcopy(model)
+
+
+def test_cosine_logits_of_class_and_of_picture_prompts():
+    """One set of class features, or one a picture: the same scores where they agree."""
+    f, t = torch.randn(3, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    scale = torch.tensor(100.0, dtype=torch.float64).log()
+    expected = torch.nn.functional.cosine_similarity(f[:, None], t[None], dim=-1) * 100
+
+    assert_close(cosine_logits(f, t, scale), expected)
+    assert_close(cosine_logits(f, t.expand(3, 4, 5), scale), expected)
+    with pytest.raises(ValueError, match="5 dimensions, text features 6"):
+        cosine_logits(f, torch.randn(4, 6), scale)
+
+
+def test_phrase_and_full_stop_are_tokenised_apart():
+    """')' and '.' would merge into one token, and another text would be read."""
+    layout = PromptTokens(["round (dark)."])
+    together = clip.tokenize("round (dark).")[0]
+    apart = clip.tokenize(["round (dark)", "."])
+
+    words = apart[0][1 : apart[0].argmax()].tolist()
+    assert layout.tokens[0].tolist() == [together[0], *words, apart[1][1], together.max()]
+    assert layout.tokens[0].tolist() != together[: together.argmax() + 1].tolist()
+
+
+def test_context_starts_from_words(tiny_clip):
+    frozen = FrozenCLIP(tiny_clip)
+    prompts = ContextPrompts(frozen, ["dog", "black cat"], 4, start_words="a photo of a")
+    read = frozen.encode_prompts(prompts(), prompts.eos)
+
+    assert_close(read, encode_texts(frozen, ["a photo of a dog", "a photo of a black cat"]))
+    with pytest.raises(InputError, match="'a photo' has 2 tokens; N_CTX is 4"):
+        ContextPrompts(frozen, ["dog"], 4, start_words="a photo")
+
+
+def test_a_context_per_picture_gives_prompts_per_picture(tiny_clip):
+    """Leading dimensions of the context lead the prompts."""
+    prompts = ContextPrompts(FrozenCLIP(tiny_clip), TEXTS, 2)
+    shift = torch.randn(5, 1, 64)
+    batched = prompts(prompts.ctx + shift)
+
+    assert batched.shape == (5, *prompts().shape)
+    assert_close(batched[3], prompts(prompts.ctx + shift[3]))
+
+
+def test_reads_state_dicts_and_jit_archives(toy, toy_cfg, tiny_clip):
+    """The two forms of OpenAI's files give the same encoder."""
+    pictures = torch.randn(1, 3, 32, 32)
+    expected = load_clip(toy_cfg(), torch.device("cpu")).encode_image(pictures)
+    traced = torch.jit.trace(
+        tiny_clip, (pictures, clip.tokenize("x")), check_trace=False, strict=False
+    )
+    traced.save(str(toy / "jit.pt"))
+    archived = load_clip(
+        toy_cfg("MODEL.BACKBONE.PATH", str(toy / "jit.pt")), torch.device("cpu")
+    ).encode_image(pictures)
+
+    assert_close(archived, expected)
+
+
+@pytest.fixture
+def toy_cfg(toy):
+    def build(*opts):
+        files = str(toy / "toy.yaml"), str(toy / "random.yaml")
+        return load_cfg("ViP", *files, opts=opts, root=str(toy / "data"))[0]
+
+    return build
+
+
+def test_half_a_checkpoint_and_a_stranger_are_named(toy, toy_cfg):
+    whole = (toy / "clip.pt").read_bytes()
+    (toy / "clip.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="clip.pt is not a CLIP checkpoint, or only half of one"):
+        load_clip(toy_cfg(), torch.device("cpu"))
+    torch.save({"weight": torch.zeros(1)}, toy / "clip.pt")
+    with pytest.raises(InputError, match="does not hold OpenAI's CLIP format"):
+        load_clip(toy_cfg(), torch.device("cpu"))
+
+
+def test_missing_weights_without_network_say_what_where_and_whence(toy_cfg, monkeypatch, tmp_path):
+    """One line: the file, the folder, the address."""
+    import urllib.error
+    import urllib.request
+
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        load_clip(
+            toy_cfg("MODEL.BACKBONE.PATH", "", "MODEL.BACKBONE.NAME", "ViT-B/16"),
+            torch.device("cpu"),
+        )
+    message = str(error.value)
+
+    assert "\n" not in message
+    for part in ("ViT-B-16.pt", str(tmp_path / ".cache" / "clip"), "https://"):
+        assert part in message
+
+
+def test_unknown_backbone_lists_the_choices(toy_cfg):
+    with pytest.raises(InputError, match="'ViT-B/17'; choose one of RN50, .*ViT-B/16"):
+        load_clip(
+            toy_cfg("MODEL.BACKBONE.PATH", "", "MODEL.BACKBONE.NAME", "ViT-B/17"),
+            torch.device("cpu"),
+        )

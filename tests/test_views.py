@@ -1,0 +1,97 @@
+"""The same pixels in the same order for everyone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+import trainers  # noqa: F401
+from datasets.base import Picture
+from trainers.config import load_cfg
+from trainers.views import EpochBatches, ViewManager, Views, seeded_draws, view_seed
+
+
+@pytest.fixture
+def cfg(toy):
+    def build(*opts, seed=1):
+        return load_cfg(
+            "ViP",
+            str(toy / "toy.yaml"),
+            str(toy / "random.yaml"),
+            opts=["DATALOADER.TRAIN_X.BATCH_SIZE", "8", *opts],
+            root=str(toy / "data"),
+            seed=seed,
+        )[0]
+
+    return build
+
+
+def epoch_of(cfg, epoch):
+    """{picture: view} and the order of an epoch of training."""
+    loader = ViewManager(cfg).train_loader_x
+    loader.batch_sampler.epoch = epoch
+    batches = list(loader)
+    paths = [path for batch in batches for path in batch["impath"]]
+    return dict(zip(paths, torch.cat([b["img"] for b in batches]), strict=True)), paths
+
+
+def test_views_and_order_do_not_depend_on_workers_or_past_draws(cfg):
+    """Workers, batch size and whatever was drawn before change no pixel."""
+    views, order = epoch_of(cfg("DATALOADER.NUM_WORKERS", "0"), epoch=3)
+    torch.manual_seed(123)
+    torch.rand(10)
+    again, same_order = epoch_of(cfg("DATALOADER.NUM_WORKERS", "2"), epoch=3)
+
+    assert order == same_order
+    for path in views.keys() & again.keys():
+        assert torch.equal(views[path], again[path])
+
+
+def test_views_and_order_change_with_epoch_and_seed(cfg):
+    views, order = epoch_of(cfg(), 0)
+    later, later_order = epoch_of(cfg(), 1)
+    other, other_order = epoch_of(cfg(seed=2), 0)
+
+    assert order != later_order and order != other_order
+    path = next(iter(views.keys() & later.keys() & other.keys()))
+    assert not torch.equal(views[path], later[path])
+    assert not torch.equal(views[path], other[path])
+
+
+def test_last_part_of_an_epoch_is_dropped_as_in_dassl(cfg):
+    """20 pictures in batches of 8: two batches, but never none at all."""
+    assert len(ViewManager(cfg()).train_loader_x) == 2
+    assert len(EpochBatches(5, 8, seed=1)) == 1
+    assert [len(batch) for batch in EpochBatches(5, 8, seed=1)] == [5]
+
+
+def test_evaluation_reads_every_picture_in_order(cfg):
+    loader = ViewManager(cfg("DATALOADER.TEST.BATCH_SIZE", "5")).test_loader
+
+    assert [i for batch in loader for i in batch["index"].tolist()] == list(range(12))
+
+
+def test_training_view_is_a_random_resized_crop(tmp_path):
+    """The transform's own draw under the picture's seed, by torchvision's functions alone."""
+    from torchvision import transforms as T
+
+    path = tmp_path / "x.png"
+    Image.fromarray(np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)).save(path)
+    picture = Picture(path, 0, "a", id="a/x.png")
+    crop = T.Compose([T.RandomResizedCrop(32), T.RandomHorizontalFlip(), T.ToTensor()])
+    views = Views([picture], crop, seed=7)
+
+    torch.manual_seed(view_seed(7, 5, "a/x.png"))
+    expected = crop(Image.open(path).convert("RGB"))
+
+    assert_close(views[5, 0]["img"], expected)
+
+
+def test_seeded_draws_leave_other_draws_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    with seeded_draws(9):
+        torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)

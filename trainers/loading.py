@@ -1,0 +1,252 @@
+"""A finished run as a model that answers: ``load_run(folder)``."""
+
+import contextlib
+import copy
+import sys
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import yaml
+from dassl.data.datasets import build_dataset
+from dassl.data.transforms import build_transform
+from PIL import Image
+from tqdm import tqdm
+from yacs.config import CfgNode as CN
+
+from datasets.pictures import read_picture
+from foundation.errors import InputError
+from symptoms import Symptoms
+
+from .config import default_cfg, flatten, methods, symptom_file
+from .run import CONFIG, read_results
+from .vip import SymptomCLIP
+
+SPLITS = {"train": "train_x", "val": "val", "test": "test"}
+
+
+def load_run(folder, root=None, device=None):
+    """Load what a run's folder holds: its configuration, classes and best checkpoint.
+
+    The dataset's pictures need not be there. Paths in the configuration (symptoms, backbone) are
+    read from the current folder, as when the run was made.
+
+    Args:
+        folder: a run's folder, the one with config.yaml.
+        root: the folder that holds the datasets; the run's own for ``None``.
+        device: "cpu" or "cuda"; for ``None`` a GPU where there is one.
+
+    Returns:
+        ``LoadedRun``.
+
+    Raises:
+        InputError: the folder is no run, or what it was made from changed or is not here.
+    """
+    folder = Path(folder)
+    cfg = _read_config(folder, root, device)
+    with contextlib.redirect_stdout(sys.stderr):
+        results = read_results(folder) or {}
+    classnames = results.get("classnames")
+    if not classnames:  # stopped before its end; only the dataset can tell
+        with contextlib.redirect_stdout(sys.stderr):
+            classnames = list(build_dataset(cfg).classnames)
+    with contextlib.redirect_stdout(None):
+        trainer = _trainer_without_pictures(cfg, classnames)
+        trainer.load_model(str(folder))
+    trainer.set_model_mode("eval")
+    known = results.get("symptom_fingerprint")
+    if trainer.symptoms and known not in (None, trainer.symptoms.fingerprint):
+        raise InputError(
+            f"{symptom_file(cfg)} holds other symptoms than {folder} was made with (fingerprint "
+            f"{trainer.symptoms.fingerprint}, the run's {known}); put the run's own file there"
+        )
+    return LoadedRun(folder, trainer, results)
+
+
+class LoadedRun:
+    """A trained (or zero-shot) model with its classes.
+
+    Attributes:
+        folder, cfg, classnames, results: the run's; ``results`` is {} for one without an end.
+        symptoms: ``Symptoms``, None for a method that reads none. model: its ``PromptedModel``.
+    """
+
+    def __init__(self, folder, trainer, results):
+        self.folder = Path(folder)
+        self.cfg = trainer.cfg
+        self.results = results
+        self.classnames = trainer.classnames
+        self.symptoms = trainer.symptoms
+        self.model = trainer.model
+        self._trainer = trainer
+        self._transform = build_transform(self.cfg, is_train=False)
+
+    @property
+    def name(self):
+        """Method, dataset, backbone and seed in one line."""
+        cfg = self.cfg
+        return f"{cfg.TRAINER.NAME}, {cfg.RUN.DATASET}, {cfg.RUN.BACKBONE}, seed {cfg.SEED}"
+
+    @cached_property
+    def training_features(self):
+        """[n, d] features of the training pictures' test views, kept in the run's folder."""
+        from explanations.standardise import training_features
+
+        return training_features(self)
+
+    @cached_property
+    def dataset(self):
+        """The run's dataset, read when first asked for."""
+        with contextlib.redirect_stdout(sys.stderr):
+            return build_dataset(self.cfg)
+
+    def pictures(self, split):
+        """The ``Picture`` objects of ``train``, ``val`` or ``test``."""
+        if split not in SPLITS:
+            raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+        return getattr(self.dataset, SPLITS[split])
+
+    def predict(self, images, progress="predicting"):
+        """Class probabilities.
+
+        Args:
+            images: a picture or several: paths, PIL pictures, or tensors that are views already
+                ([3, H, W], normalised, in the backbone's size).
+
+        Returns:
+            [n, n_cls] float64, columns in the order of ``classnames``.
+        """
+        logits = self._through(self.model, images, progress)
+        return logits.double().softmax(dim=1).numpy()
+
+    def encode(self, images, progress="encoding"):
+        """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
+        return self._through(self.model.clip.encode_image, images, progress)
+
+    @torch.no_grad()
+    def logits(self, image_features):
+        """[n, n_cls] float64 logits of features that ``encode`` gave."""
+        return self.model(image_features.to(self._device)).double().cpu().numpy()
+
+    def explain(self, images, drop=(), add=()):
+        """Why: similarities, attention and exact contributions of every symptom.
+
+        Args:
+            images: as for ``predict``.
+            drop: symptoms to leave out. add: (class name, phrase) pairs to take in. No training.
+
+        Returns:
+            ``explanations.Explanation``; without drop and add it is the run's own answer.
+
+        Raises:
+            InputError: the method reads no symptoms, or a symptom or class is unknown.
+        """
+        from explanations import explain
+
+        return explain(self.with_symptoms(drop, add) if drop or add else self, images)
+
+    def check_symptoms(self):
+        """Raise InputError where there is no merge of symptoms to explain."""
+        if self.symptoms is None or not isinstance(self.model, SymptomCLIP):
+            raise InputError(
+                f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a run "
+                "of ViP, or of ZeroshotCLIP by symptoms"
+            )
+
+    def with_symptoms(self, drop=(), add=()):
+        """The same learned parameters reading other symptoms: no training.
+
+        Raises:
+            InputError: a symptom or class that is not there, or a class left without symptoms.
+        """
+        from explanations.what_if import changed_phrases
+
+        self.check_symptoms()
+        phrases = changed_phrases(self.symptoms.phrases, drop, add)
+        other = copy.copy(self)
+        trainer = other._trainer = copy.copy(self._trainer)
+        other.symptoms = trainer.symptoms = Symptoms(phrases)
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(None):
+            model = trainer.build_prompted_clip(self.model.clip, self.classnames)
+        model.learned.load_state_dict(self.model.learned.state_dict())
+        other.model = trainer.model = model.to(trainer.device).eval()
+        return other
+
+    @torch.no_grad()
+    def _through(self, function, images, progress):
+        views = self._views(images)
+        size = self.cfg.DATALOADER.TEST.BATCH_SIZE
+        starts = range(0, len(views), size)
+        bar = tqdm(starts, desc=progress, leave=False, disable=None if len(starts) > 1 else True)
+        batches = [
+            function(torch.stack([self._view(x) for x in views[i : i + size]]).to(self._device))
+            for i in bar
+        ]
+        return torch.cat([batch.float().cpu() for batch in batches])
+
+    @property
+    def _device(self):
+        return self._trainer.device
+
+    def _views(self, images):
+        if isinstance(images, str | Path | Image.Image):
+            return [images]
+        if isinstance(images, torch.Tensor):
+            return list(images if images.dim() == 4 else images[None])
+        images = list(images)
+        if not images:
+            raise InputError("there are no pictures to look at")
+        return images
+
+    def _view(self, image):
+        if isinstance(image, torch.Tensor):
+            return image
+        if not isinstance(image, Image.Image):
+            image = read_picture(image)
+        return self._transform(image.convert("RGB"))
+
+
+def _read_config(folder, root, device):
+    file = folder / CONFIG
+    if not file.is_file():
+        what = "there is no such folder" if not folder.exists() else f"it holds no {CONFIG}"
+        raise InputError(f"{folder} is not a run ({what}); name a folder that train.py wrote")
+    try:
+        saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        name = saved["TRAINER"]["NAME"]
+        trainer = methods()[name]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is not the configuration of a run of this program") from error
+    cfg = default_cfg()
+    own = name.upper()
+    cfg.TRAINER = CN({"NAME": name, own: CN({**trainer.SHARED_DEFAULTS, **trainer.DEFAULTS})})
+    known = flatten(cfg)
+    # Foundations differ in what they declare; what neither declares changes nothing.
+    chosen = {key: value for key, value in flatten(saved).items() if key in known}
+    try:
+        cfg.merge_from_list([part for pair in chosen.items() for part in pair])
+    except (ValueError, AssertionError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} is not a run's configuration: {reason}") from error
+    cfg.OUTPUT_DIR = str(folder)
+    if root:
+        cfg.DATASET.ROOT = str(Path(root).expanduser())
+    if device:
+        cfg.USE_CUDA = device != "cpu"
+    cfg.freeze()
+    return cfg
+
+
+def _trainer_without_pictures(cfg, classnames):
+    """The run's trainer, built from its class names alone."""
+
+    class Reader(methods()[cfg.TRAINER.NAME]):
+        def build_data_loader(self):
+            self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=classnames))
+            self.num_classes = len(classnames)
+            self.lab2cname = dict(enumerate(classnames))
+            self.train_loader_x = self.val_loader = self.test_loader = None
+
+    return Reader(cfg)
+
