@@ -3,19 +3,25 @@
 Nothing here is a medical picture. A picture is drawn from a class in two steps: attributes are
 sampled given the class, then the picture is drawn from the attributes and from nuisance (skin or
 exposure, hair, rulers, noise, position, scale, rotation) that knows nothing of the class. Which
-attribute goes with which class follows dermatology's ABCD rule (asymmetry, border, colour, dermoscopic
-structures) and radiology's signs (opacity, silhouette sign, effusion, cavity, air bronchogram); no
-attribute decides, and the best accuracy that the attributes allow is known exactly.
+attribute goes with which class follows dermatology's ABCD rule (asymmetry, border, colour,
+dermoscopic structures) and radiology's signs (opacity, silhouette sign, effusion, cavity, air
+bronchogram); no attribute decides, and the best accuracy that they allow is known exactly.
 
     python -m datasets.synthetic --sheet sheet.png    # that accuracy, and pictures to look at
 """
 
 import argparse
+import csv
 import functools
 import itertools
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+from foundation.errors import InputError
 
 SIZE = 64
 
@@ -79,8 +85,15 @@ def likelihood(world, attributes, classname):
     return chance
 
 
+def posterior(world, attributes):
+    """{class: P(class | attributes)}."""
+    joint = {c: p * likelihood(world, attributes, c) for c, p in world.prior.items()}
+    total = sum(joint.values())
+    return {c: p / total for c, p in joint.items()}
+
+
 def bayes_accuracy(world):
-    """The accuracy of the best possible guess from the attributes: sum of max_c P(c, attributes)."""
+    """The accuracy of the best guess from the attributes: the sum of max_c P(c, attributes)."""
     names = [attribute.name for attribute in world.attributes]
     total = 0.0
     for values in itertools.product(*(attribute.values for attribute in world.attributes)):
@@ -456,10 +469,49 @@ CHESTS = World(
 WORLDS = (LESIONS, CHESTS)
 
 
+def write_jpeg(path, pixels):
+    """Write [64, 64, 3] pixels with next to no loss, as the releases hold JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95, subsampling=0)
+
+
+def write_attributes(path, world, shown):
+    """Write ``shown``, rows of (picture's id, class name, attributes), as a table."""
+    names = [attribute.name for attribute in world.attributes]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["picture", "class", *names])
+        for identity, classname, attributes in shown:
+            writer.writerow([identity, classname, *(attributes[name] for name in names)])
+
+
+def write_once(folder, write):
+    """Fill ``folder`` by ``write(temporary folder)`` unless it is there; it is whole or absent.
+
+    Several processes may call at once: the first to finish stands.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as temporary:
+            drawn = Path(temporary, folder.name)
+            drawn.mkdir()
+            write(drawn)
+            try:
+                drawn.rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+    except PermissionError as error:
+        raise InputError(
+            f"{folder}: cannot be drawn there ({error}); give a DATASET.ROOT that can be written to"
+        ) from None
+
+
 def contact_sheet(world, seed, rows=4, columns=6, scale=2):
     """Pictures with their attributes written under them, as a PIL image, to check by eye."""
-    from PIL import Image, ImageDraw
-
     names = [attribute.name for attribute in world.attributes]
     width, height = SIZE * scale + 8, SIZE * scale + 12 * len(names) + 10
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
@@ -479,7 +531,7 @@ def main():
     parser = argparse.ArgumentParser(
         description="The drawn world's best accuracy; a contact sheet."
     )
-    parser.add_argument("--sheet", help="write <FILE stem>-<world><suffix> for each world")
+    parser.add_argument("--sheet", type=Path, help="write sheet-<world>.png for sheet.png")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     for world in WORLDS:
@@ -488,8 +540,9 @@ def main():
             f"always the commoner class {max(world.prior.values()):.4f}"
         )
         if args.sheet:
-            stem, dot, suffix = args.sheet.rpartition(".")
-            contact_sheet(world, args.seed).save(f"{stem}-{world.name}{dot}{suffix}")
+            path = args.sheet.with_stem(f"{args.sheet.stem}-{world.name}")
+            contact_sheet(world, args.seed).save(path)
+            print(path)
 
 
 if __name__ == "__main__":
