@@ -1,0 +1,269 @@
+"""The paper's bar charts (Fig. 3 I, Fig. 5) and the few-shot curve, as PNG and PDF."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed
+
+import numpy as np  # noqa: E402  (the backend is chosen before pyplot is imported)
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: E402
+
+from results.experiments import (  # noqa: E402
+    KNOWLEDGE_KINDS,
+    experiment_groups,
+    is_symptom_key,
+    knowledge_row,
+    shots_curves,
+    zeroshot_row,
+)
+from results.tables import METRIC_NAMES  # noqa: E402
+
+# Okabe and Ito's colours: told apart by colour-blind readers too.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#999999"
+METHOD_STYLES = {
+    "ViP": (RED, "o"),
+    "CoOp": (BLUE, "s"),
+    "CoCoOp": (SKY, "D"),
+    "KgCoOp": (GREEN, "^"),
+    "BayesianPrompt": (PURPLE, "v"),
+    "MaPLe": (ORANGE, "P"),
+    "Supervised": (BLACK, "X"),
+    "LinearProbe": (GREY, "d"),
+    "ZeroshotCLIP": (GREY, "*"),
+}
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "savefig.dpi": 300,
+}
+
+
+def spread(method, metric):
+    """(mean, deviation, what the deviation is over) of a row; over seeds if it has one backbone."""
+    figure = method.figure(metric, over_seeds=True)
+    if figure.deviation is None:
+        return figure.value, 0.0, None
+    return figure.value, figure.deviation, "backbones" if len(method.by_backbone) > 1 else "seeds"
+
+
+def save(figure, folder, name):
+    """Write NAME.png and NAME.pdf; returns the two paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
+    for path in paths:
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.03)
+    plt.close(figure)
+    return paths
+
+
+def _percent(axis):
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}"))
+
+
+def _bars(axis, places, methods, metric, width, color, label=None, hatch=None):
+    """Bars with error bars and their figures on top; returns what the error bars are over."""
+    means, deviations, over = zip(*(spread(m, metric) for m in methods), strict=True)
+    drawn = axis.bar(
+        places,
+        means,
+        width,
+        yerr=[deviation or np.nan for deviation in deviations],
+        color=color,
+        edgecolor="white",
+        hatch=hatch,
+        label=label,
+        error_kw={"elinewidth": 0.9, "capsize": 2.5, "capthick": 0.9},
+    )
+    for bar, mean, deviation in zip(drawn, means, deviations, strict=True):
+        axis.annotate(
+            f"{100 * mean:.1f}",
+            (bar.get_x() + bar.get_width() / 2, mean + deviation),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+        )
+    return set(over) - {None}
+
+
+def _limits(axis, methods, metrics, floor=None):
+    """Room for the labels above; the floor may rise above zero only where the text says so."""
+    spreads = [spread(method, metric) for method in methods for metric in metrics]
+    top = max(mean + deviation for mean, deviation, _ in spreads)
+    bottom = (
+        0.0 if floor is None else floor(min(mean - deviation for mean, deviation, _ in spreads))
+    )
+    axis.set_ylim(bottom, min(top + 0.09 * (top - bottom), 1.12))
+
+
+def _error_text(over):
+    return f"error bars: deviation over {' or '.join(sorted(over))}" if over else "one run each"
+
+
+def plot_zeroshot(runs, folder, metrics=("accuracy", "macro_f1")):
+    """Fig. 3 I: zero-shot by names and by symptoms, a panel a dataset. Returns the paths."""
+    panels = [
+        (title, rows)
+        for _, title, rows, _ in experiment_groups(
+            runs, zeroshot_row, lambda key: key.endswith(".PROMPTS")
+        )
+        if {"names", "symptoms"} <= set(rows)
+    ]
+    if not panels:
+        return []
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(2.6 * len(panels) + 0.4, 2.5), sharey=True, squeeze=False
+        )
+        over = set()
+        for axis, (title, rows) in zip(axes[0], panels, strict=True):
+            places = np.arange(len(metrics))
+            for offset, name, color in ((-0.2, "names", GREY), (0.2, "symptoms", RED)):
+                for place, metric in zip(places, metrics, strict=True):
+                    label = name if place == 0 else None
+                    over |= _bars(axis, [place + offset], [rows[name]], metric, 0.37, color, label)
+            axis.set_xticks(places, [METRIC_NAMES[m] for m in metrics])
+            axis.tick_params(axis="x", length=0)
+            axis.set_title(title)
+            axis.set_xlim(-0.55, len(metrics) - 0.45)
+        everything = [method for _, rows in panels for method in rows.values()]
+        _limits(axes[0][0], everything, metrics)
+        _percent(axes[0][0])
+        axes[0][0].set_ylabel("zero-shot, %")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.07)
+        )
+        figure.text(0.5, -0.03, _error_text(over), ha="center", fontsize=7, color="#555555")
+        figure.tight_layout()
+        return save(figure, folder, "zeroshot")
+
+
+def plot_knowledge(runs, folder, metric="macro_f1"):
+    """Fig. 5: ViP by the symptoms it read, one picture a dataset. Returns the paths."""
+    paths = []
+    for _, title, rows, _ in experiment_groups(runs, knowledge_row, is_symptom_key):
+        known = [name for name in KNOWLEDGE_KINDS.values() if name in rows]
+        names = known + sorted(set(rows) - set(known))
+        if len(names) < 2:
+            continue
+        with plt.rc_context(STYLE):
+            figure, axis = plt.subplots(figsize=(0.75 * len(names) + 0.9, 2.5))
+            colors = [RED if name == KNOWLEDGE_KINDS[""] else GREY for name in names]
+            colors = [SKY if "ours" in n else c for n, c in zip(names, colors, strict=True)]
+            methods = [rows[name] for name in names]
+            over = _bars(axis, np.arange(len(names)), methods, metric, 0.7, colors)
+            # The differences are small beside the figures themselves, so the axis is cut (and
+            # says so); a twentieth below the lowest bar's error bar keeps every bar visible.
+            _limits(axis, methods, [metric], lambda low: max(0.0, np.floor(low * 20 - 1) / 20))
+            cut = axis.get_ylim()[0]
+            _percent(axis)
+            axis.set_xticks(np.arange(len(names)), [_two_lines(name) for name in names])
+            axis.tick_params(axis="x", length=0, labelsize=7)
+            axis.set_ylabel(f"{METRIC_NAMES[metric]}, %")
+            axis.set_title(f"ViP on {title}, by symptoms")
+            text = _error_text(over)
+            if any("ours" in name for name in names):
+                text += "; * control of our own"
+            if cut > 0:
+                text += f"; axis starts at {100 * cut:.0f}"
+            figure.tight_layout()
+            figure.text(0.5, -0.03, text, ha="center", fontsize=7, color="#555555")
+            paths += save(figure, folder, f"knowledge_{_file_name(title)}")
+    return paths
+
+
+def plot_shots(runs, folder, metrics=("accuracy", "macro_f1")):
+    """Figures against shots a class, a line a method, a picture a dataset. Returns the paths."""
+    paths = []
+    for dataset, lines in shots_curves(runs, metrics[0]).items():
+        with plt.rc_context(STYLE):
+            figure, axes = plt.subplots(
+                1, len(metrics), figsize=(3.0 * len(metrics) + 0.3, 2.7), squeeze=False
+            )
+            over = set()
+            for axis, metric in zip(axes[0], metrics, strict=True):
+                over |= _shot_lines(axis, lines, metric)
+                axis.set_title(f"{dataset}, {METRIC_NAMES[metric]}")
+                axis.set_xlabel("pictures a class")
+            axes[0][0].set_ylabel("%")
+            handles, labels = axes[0][0].get_legend_handles_labels()
+            rows = -(-len(labels) // 5)
+            figure.tight_layout()
+            figure.legend(
+                handles,
+                labels,
+                loc="upper center",
+                ncols=-(-len(labels) // rows),
+                frameon=False,
+                bbox_to_anchor=(0.5, 0.02),
+            )
+            figure.text(
+                0.5, -0.04 - 0.075 * rows, _error_text(over), ha="center", fontsize=7, color="#555"
+            )
+            paths += save(figure, folder, f"shots_{dataset}")
+    return paths
+
+
+def _shot_lines(axis, lines, metric):
+    """One panel's lines, slightly apart so that error bars don't hide each other."""
+    over, ticks = (
+        set(),
+        sorted({shots for points in lines.values() for shots in points if shots > 0}),
+    )
+    others = iter(["<", ">", "p", "h", "8"] * len(lines))
+    for i, (label, points) in enumerate(lines.items()):
+        shots = sorted(number for number in points if number > 0)
+        means, deviations, kinds = zip(*(spread(points[n], metric) for n in shots), strict=True)
+        over |= set(kinds) - {None}
+        trainer = next(iter(points.values())).trainer
+        color, marker = METHOD_STYLES.get(trainer, (None, next(others)))
+        variant = label != trainer
+        shift = 2 ** (0.05 * (i - (len(lines) - 1) / 2))
+        axis.errorbar(
+            [number * shift for number in shots],
+            means,
+            yerr=deviations,
+            label=label,
+            color=color,
+            marker=marker,
+            markersize=4,
+            linewidth=1.8 if label == "ViP" else 1.1,
+            linestyle="--" if variant else "-",
+            elinewidth=0.7,
+            capsize=1.5,
+            zorder=3 if label == "ViP" else 2,
+        )
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    _percent(axis)
+    return over
+
+
+def _two_lines(name):
+    """Break a bar's name at its last space or hyphen; an asterisk for our own controls."""
+    name = name.replace(" (ours)", "*")
+    return re.sub(r"^(.*)( |(?<=-))(\S+?)$", r"\1\n\3", name)
+
+
+def _file_name(title):
+    """The dataset, and whatever else of the title tells two pictures apart."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", title).strip("_")
