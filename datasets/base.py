@@ -85,7 +85,7 @@ class MedicalDataset(DatasetBase):
 
     def __init__(self, cfg):
         self.settings = SimpleNamespace(**{**DEFAULTS, **cfg.DATASET})
-        self._notes = []
+        self.notes = []  # lines for the card
         self._left_out = []
         self.given_by = "the folders"  # what said which splits there are, for the card
         folder = self.settings.PATH or self.dataset_dir
@@ -267,7 +267,7 @@ class MedicalDataset(DatasetBase):
             raise InputError(f"DATASET.PATIENT_PATTERN is no regular expression: {error}") from None
         if pattern.groups != 1:
             raise InputError(
-                f"DATASET.PATIENT_PATTERN {self.settings.PATIENT_PATTERN!r} should have one group, "
+                f"DATASET.PATIENT_PATTERN '{self.settings.PATIENT_PATTERN}' should have one group, "
                 r"the patient, as in '^(\d+)_'"
             )
         match = pattern.search(name)
@@ -330,7 +330,8 @@ class MedicalDataset(DatasetBase):
         fractions = {"test": self.settings.TEST_FRACTION, "val": self.settings.VAL_FRACTION}
         self._drawn = [side for side in fractions if side not in split]
         if len(split) > 1:
-            self._notes.append(f"{', '.join(split)}: given by {self.given_by}")
+            sides = ", ".join(side for side in SPLITS if side in split)
+            self.notes.append(f"{sides}: given by {self.given_by}")
         for side in self._drawn:
             try:
                 split["train"], split[side] = draw_split(
@@ -346,7 +347,7 @@ class MedicalDataset(DatasetBase):
                 ) from None
         if self._drawn:
             how = "patients kept apart" if apart else "pictures at random"
-            self._notes.append(
+            self.notes.append(
                 f"{', '.join(self._drawn)}: drawn with seed {self.settings.SPLIT_SEED}, {how}"
             )
         return {side: sorted(split[side], key=lambda picture: picture.id) for side in SPLITS}
@@ -359,7 +360,7 @@ class MedicalDataset(DatasetBase):
                 if counts[label]:
                     continue
                 if side == "val":
-                    self._notes.append(f"val has no picture of {name!r}")
+                    self.notes.append(f"val has no picture of {name!r}")
                     continue
                 raise InputError(
                     f"{self.dataset_dir}: the {side} split has no picture of the class {name!r}; "
@@ -412,7 +413,7 @@ class MedicalDataset(DatasetBase):
             return split
         least = min(Counter(picture.label for picture in split["train"]).values())
         fewer = f" (fewer where a class has fewer; the least is {least})" if least < shots else ""
-        self._notes.append(
+        self.notes.append(
             f"{shots} shots a class: drawn with seed {seed} from {len(split['train']):,}{fewer}"
         )
         return {
@@ -430,7 +431,7 @@ class MedicalDataset(DatasetBase):
             raise InputError(f"DATASET.SUBSAMPLE_CLASSES is {part!r}; choose all, base or new")
         half = (len(self.all_classnames) + 1) // 2
         labels = range(half) if part == "base" else range(half, len(self.all_classnames))
-        self._notes.append(f"the {part} classes, {len(labels)} of {len(self.all_classnames)}")
+        self.notes.append(f"the {part} classes, {len(labels)} of {len(self.all_classnames)}")
         return {
             side: [
                 picture.relabelled(picture.label - labels.start)
@@ -465,7 +466,7 @@ class MedicalDataset(DatasetBase):
         ]
         lines += [f"{name:{width}}" + "".join(f"{n:>8,}" for n in counts) for name, counts in rows]
         lines += self._patient_lines(used, any(patients))
-        lines += self._notes
+        lines += self.notes
         counts = tuple(len(self.split[side]) for side in SPLITS)
         if self.paper_counts and counts != self.paper_counts:
             lines.append(
@@ -538,7 +539,7 @@ def draw_split(pictures, fraction, seed, key, patient):
     if lost:
         name = names[min(lost)]
         raise InputError(
-            f"class {name!r} has {total[min(lost)]} pictures, too few or of too few patients"
+            f"class {name!r} has too few pictures ({total[min(lost)]}) or too few patients"
         )
     return rest, drawn
 

@@ -36,8 +36,10 @@ class Pneumonia(MedicalDataset):
         given = self.read_split_folders()
         if "test" not in given:
             raise InputError(f"{self.dataset_dir}: there is no folder 'test' in it; {self.source}")
-        if len(given.get("val", [])) <= _KAGGLE_VAL:
-            given["train"] += given.pop("val", [])
+        if 0 < len(given.get("val", [])) <= _KAGGLE_VAL:
+            val = given.pop("val")
+            given["train"] += val
+            self.notes.append(f"the folder val, of {len(val)} pictures, counted with train")
         return given
 
     def describe(self, name, label):
