@@ -26,7 +26,7 @@ def bullets(answer):
             found[-1] = (indent, f"{text} {plain(line)}")
     following = [indent for indent, _ in found[1:]] + [-1]
     leaves = [
-        text for (indent, text), after in zip(found, following, strict=True) if after <= indent
+        text for (indent, text), after in zip(found, following, strict=False) if after <= indent
     ]
     return [text for text in leaves if text]
 

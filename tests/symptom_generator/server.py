@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
-        server.requests.append((dict(self.headers), body))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        server.requests.append((headers, body))
         text = None
         if server.faults:
             text = server.faults.popleft()(self, body)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -305,33 +306,34 @@ def test_too_few_pictures_make_smaller_sheets(generate, server, images):
     assert len(shown) == 3
 
 
-def test_the_key_is_in_no_file_or_output(server, images, tmp_path):
+def test_the_key_is_in_no_file_or_output(server, images, tmp_path, capfd, caplog):
     """Neither an endpoint that repeats the key nor the package's debug log gives it away."""
     server.faults.extend(
         [
-            fault.says(f"- Bearer {KEY} in the answer\n- A red spot with {KEY}"),
+            fault.says(f"- Ragged edges, {KEY}\n- Bearer {KEY}"),
             fault.error_in_the_middle,
             fault.status(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key"),
         ]
     )
-    command = [sys.executable, "-m", "symptoms.generate", "--classes", "melanoma,nevus"]
-    command += ["--modality", "pictures", "--images", str(images), "--upload-images"]
-    command += ["--output", str(tmp_path / "out" / "x.json"), "--page", str(tmp_path / "out")]
+    options = ["--classes", "melanoma,nevus", "--modality", "pictures", "--images", str(images)]
+    options += ["--upload-images", "--output", str(tmp_path / "out" / "x.json")]
+    options += ["--page", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "symptoms.generate", *options]
     env = {**os.environ, "OPENAI_LOG": "debug"}
 
     first = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    second = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    caplog.set_level(logging.DEBUG)
+    main(options)
 
-    assert first.returncode == 2 and "401: Incorrect API key provided: [key]" in first.stderr
-    assert "Traceback" not in first.stderr
-    assert second.returncode == 0, second.stderr
-    assert any(KEY in headers["Authorization"] for headers, _ in server.requests)
+    assert first.returncode == 2 and "Traceback" not in first.stderr
+    assert "401: Incorrect API key provided: [key]; check OPENAI_API_KEY" in first.stderr
+    assert all(KEY in headers["authorization"] for headers, _ in server.requests)
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(written) == 9  # file, transcript, page, six sheets
-    for data in [
-        *(path.read_bytes() for path in written),
-        *(text.encode() for run in (first, second) for text in (run.stdout, run.stderr)),
-    ]:
+    assert "[key]" in (tmp_path / "out" / "x.json").read_text()
+    said = [first.stdout, first.stderr, *capfd.readouterr(), caplog.text]
+    assert "asking gpt-4o" in said[3] and "Sending HTTP Request" in said[4]
+    for data in [*(path.read_bytes() for path in written), *map(str.encode, said)]:
         assert KEY.encode() not in data
 
 
