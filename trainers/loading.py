@@ -17,10 +17,11 @@ from yacs.config import CfgNode as CN
 
 from datasets.pictures import read_picture
 from foundation.errors import InputError
-from symptoms import Symptoms
+from symptoms import Symptoms, read_symptom_file
 
 from .config import default_cfg, flatten, methods, symptom_file
 from .run import CONFIG, read_results
+from .views import seeded_draws
 from .vip import SymptomCLIP
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
@@ -51,7 +52,8 @@ def load_run(folder, root=None, device=None):
     if not classnames:  # stopped before its end; only the dataset can tell
         with contextlib.redirect_stdout(sys.stderr):
             classnames = list(build_dataset(cfg).classnames)
-    with contextlib.redirect_stdout(None):
+    # Building a trainer seeds every generator; the caller's stay as they were.
+    with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
         trainer = _trainer_without_pictures(cfg, classnames)
         trainer.load_model(str(folder))
     trainer.set_model_mode("eval")
@@ -80,7 +82,8 @@ class LoadedRun:
         self.symptoms = trainer.symptoms
         self.model = trainer.model
         self._trainer = trainer
-        self._transform = build_transform(self.cfg, is_train=False)
+        with contextlib.redirect_stdout(None):
+            self._transform = build_transform(self.cfg, is_train=False)
 
     @property
     def name(self):
@@ -150,8 +153,8 @@ class LoadedRun:
         """Raise InputError where there is no merge of symptoms to explain."""
         if self.symptoms is None or not isinstance(self.model, SymptomCLIP):
             raise InputError(
-                f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a run "
-                "of ViP, or of ZeroshotCLIP by symptoms"
+                f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a "
+                "run of ViP, or of ZeroshotCLIP by symptoms"
             )
 
     def with_symptoms(self, drop=(), add=()):
@@ -167,7 +170,7 @@ class LoadedRun:
         other = copy.copy(self)
         trainer = other._trainer = copy.copy(self._trainer)
         other.symptoms = trainer.symptoms = Symptoms(phrases)
-        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(None):
+        with seeded_draws(0):
             model = trainer.build_prompted_clip(self.model.clip, self.classnames)
         model.learned.load_state_dict(self.model.learned.state_dict())
         other.model = trainer.model = model.to(trainer.device).eval()
@@ -241,12 +244,16 @@ def _read_config(folder, root, device):
 def _trainer_without_pictures(cfg, classnames):
     """The run's trainer, built from its class names alone."""
 
+    # A run on half of the classes reads a symptom file that may hold the other half too.
+    path = symptom_file(cfg)
+    in_file = list(read_symptom_file(path)[0]) if path else []
+    dataset = SimpleNamespace(classnames=classnames, all_classnames=[*classnames, *in_file])
+
     class Reader(methods()[cfg.TRAINER.NAME]):
         def build_data_loader(self):
-            self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=classnames))
+            self.dm = SimpleNamespace(dataset=dataset)
             self.num_classes = len(classnames)
             self.lab2cname = dict(enumerate(classnames))
             self.train_loader_x = self.val_loader = self.test_loader = None
 
     return Reader(cfg)
-

@@ -1,0 +1,1 @@
+"""Pages to show: no script, no network, light and dark, on screen and on paper."""
