@@ -2,4 +2,4 @@
 
 import foundation  # noqa: F401  (makes dassl importable)
 
-from . import derm7pt, image_folder, pneumonia  # noqa: F401
+from . import derm7pt, image_folder, pneumonia, synthchest, synthderm  # noqa: F401

@@ -6,7 +6,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from foundation.errors import InputError
 
-from .base import Finder, MedicalDataset
+from .base import MedicalDataset
+from .pictures import Finder
 
 _COLUMNS = ("diagnosis", "derm")
 _INDEXES = {"train": "train_indexes.csv", "val": "valid_indexes.csv", "test": "test_indexes.csv"}

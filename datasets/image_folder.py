@@ -6,8 +6,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from foundation.errors import InputError
 
-from .base import SPLIT_NAMES, SPLITS, Finder, MedicalDataset, read_split_rows
-from .pictures import find_pictures, is_hidden
+from .base import MedicalDataset
+from .pictures import Finder, find_pictures, is_hidden
+from .splits import SPLIT_NAMES, SPLITS, read_split_rows
 
 
 @DATASET_REGISTRY.register()

@@ -1,10 +1,11 @@
 """Pictures from files: every mode to the right RGB, and broken files found before training."""
 
 import contextlib
+import functools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,8 +20,8 @@ _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _MANY = 1000
 
 
-def read_picture(path):
-    """Read a picture file as 8-bit RGB, upright.
+def read_picture(path, keep_grey=False):
+    """Read a picture file as 8-bit RGB, upright; with ``keep_grey``, 8-bit grey as it is.
 
     Grey becomes three equal channels; 16-bit grey is scaled from its whole range (0 to 65535), so
     pictures compare with each other; transparent pixels become black, the colour around a
@@ -30,7 +31,11 @@ def read_picture(path):
         InputError: the file is missing, broken or cut short, or its values have no known range.
     """
     with _opened(path) as picture:
-        return _rgb(_upright(picture))
+        picture = _upright(picture)
+        if keep_grey and picture.mode == "L" and "transparency" not in picture.info:
+            picture.load()
+            return picture
+        return _rgb(picture)
 
 
 def _check_picture(path):
@@ -103,6 +108,38 @@ def find_pictures(folder):
             else:
                 others.append(name)
     return sorted(pictures), sorted(others)
+
+
+class Finder:
+    """Finds files whatever the case of the letters in their paths, listing each folder once."""
+
+    def __init__(self):
+        self._listing = functools.cache(self._list)
+
+    def find(self, folder, relative):
+        """The file ``relative`` below ``folder`` as the disk spells it, None if there is none."""
+        relative = relative.strip().replace("\\", "/")
+        if os.path.isabs(relative):
+            relative = os.path.relpath(relative, folder)
+        path = str(folder)
+        for part in PurePosixPath(relative).parts:
+            if part == "..":
+                path = os.path.dirname(path)
+                continue
+            exact, folded = self._listing(path)
+            name = part if part in exact else folded.get(part.casefold())
+            if name is None:
+                return None
+            path = os.path.join(path, name)
+        return Path(path) if os.path.isfile(path) else None
+
+    @staticmethod
+    def _list(folder):
+        try:
+            names = sorted(os.listdir(folder), reverse=True)
+        except OSError:
+            names = []
+        return set(names), {name.casefold(): name for name in names}
 
 
 def is_hidden(name):

@@ -6,7 +6,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from foundation.errors import InputError
 
-from .base import SPLIT_NAMES, MedicalDataset
+from .base import MedicalDataset
+from .splits import SPLIT_NAMES
 
 # The Kaggle copy sets this many of the release's training pictures apart as its "val".
 _KAGGLE_VAL = 16

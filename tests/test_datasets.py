@@ -18,8 +18,9 @@ from PIL import Image
 
 import datasets  # noqa: F401  (registers them)
 from datasets import pictures
-from datasets.base import DEFAULTS, SPLITS, draw_shots, draw_split, shared_patients
+from datasets.base import DEFAULTS
 from datasets.pictures import read_picture
+from datasets.splits import SPLITS, draw_shots, draw_split, shared_patients
 from foundation.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
