@@ -1,0 +1,367 @@
+"""Tables against figures worked out from the run folders themselves."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from results_runs import metrics_of, write_run
+from sklearn import metrics as sk
+
+from results import experiments, paper, tables
+from results.runs import find_runs
+
+BACKBONES = ("vit_b16", "vit_l14", "rn50")
+
+
+def accuracy_of(folder):
+    return json.loads((folder / "results.json").read_text())["metrics"]["accuracy"]
+
+
+def table_of(root, **options):
+    """The only table of a folder's runs, and its rows by their first cell."""
+    (table,) = tables.paper_tables(find_runs(root), **options)
+    return table, {row[0]: row for row in table.rows}
+
+
+def test_mean_and_deviation_are_over_backbones_of_means_over_seeds(tmp_path):
+    accuracy = {
+        backbone: [accuracy_of(write_run(tmp_path, backbone=backbone, seed=s)) for s in (1, 2, 3)]
+        for backbone in BACKBONES
+    }
+    table, rows = table_of(tmp_path)
+    means = [np.mean(values) for values in accuracy.values()]
+    assert rows["ViP"][1].value == pytest.approx(np.mean(means), abs=1e-12)
+    assert rows["ViP"][1].deviation == pytest.approx(np.std(means, ddof=0), abs=1e-12)
+    assert rows["ViP"][-1] == "9 of 9"
+    assert not any("missing" in note for note in table.notes)
+
+
+def test_one_backbone_shows_the_deviation_over_seeds(tmp_path):
+    accuracy = [accuracy_of(write_run(tmp_path, backbone="tiny", seed=s)) for s in (1, 2, 3)]
+    table, rows = table_of(tmp_path)
+    assert rows["ViP"][1].deviation == pytest.approx(np.std(accuracy))
+    assert "over seeds; one backbone (tiny)" in table.notes[0]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "CoOp", backbone="vit_b16", seed=seed)
+        write_run(tmp_path, "KgCoOp", backbone="vit_b16", seed=seed)
+    write_run(tmp_path, "CoOp", backbone="vit_l14", seed=2)
+    table, rows = table_of(tmp_path)
+    assert rows["CoOp"][-1] == "4 of 6" and rows["KgCoOp"][-1] == "3 of 6"
+    assert "CoOp: missing vit_l14 seeds 1 3" in table.notes
+    assert "KgCoOp: missing all of vit_l14" in table.notes
+    assert "no runs of rn50, over which the paper averages too" in table.notes
+    assert rows["KgCoOp"][1].deviation is None
+
+
+def test_seeds_outside_the_protocol_are_expected_of_all(tmp_path):
+    write_run(tmp_path, "CoOp", seed=7)
+    write_run(tmp_path, "ViP", seed=1)
+    table, rows = table_of(tmp_path, seeds=[1])
+    assert "CoOp: missing vit_b16 seed 1" in table.notes
+    assert "ViP: missing vit_b16 seed 7" in table.notes
+
+
+def test_zero_shot_needs_one_seed_only(tmp_path):
+    write_run(tmp_path, "ZeroshotCLIP", seed=1)
+    write_run(tmp_path, "CoOp", seed=1)
+    _, rows = table_of(tmp_path)
+    assert rows["ZeroshotCLIP"][-1] == "1 of 1" and rows["CoOp"][-1] == "1 of 3"
+
+
+def test_majority_row_is_exact(tmp_path):
+    """Most frequent training class, test counts: accuracy and macro F1 by scikit-learn."""
+    counts = {"train": {"melanoma": 90, "nevus": 256}, "test": {"melanoma": 101, "nevus": 219}}
+    write_run(tmp_path, class_counts=counts)
+    _, rows = table_of(tmp_path)
+    label = [0] * 101 + [1] * 219
+    f1 = sk.f1_score(label, [1] * 320, average="macro", zero_division=0)
+    assert [cell.value for cell in rows["majority class"][1:3]] == pytest.approx([219 / 320, f1])
+
+
+def test_balanced_training_has_no_majority_and_says_so(tmp_path):
+    counts = {"train": {"melanoma": 4, "nevus": 4}, "test": {"melanoma": 10, "nevus": 20}}
+    write_run(tmp_path, shots=4, class_counts=counts, options={"DATASET.NUM_SHOTS": 4})
+    table, _ = table_of(tmp_path)
+    assert "majority class: melanoma, nevus are as frequent; answers melanoma" in table.notes
+
+
+def test_variants_are_rows_of_their_own_and_not_in_the_method(tmp_path):
+    plain = accuracy_of(write_run(tmp_path))
+    write_run(tmp_path, options={"TRAINER.VIP.MERGE": "mean", "OPTIM.LR": 0.1})
+    write_run(tmp_path, options={"TRAINER.VIP.SYMPTOMS": "symptoms/derm7pt_useless.json"})
+    _, rows = table_of(tmp_path)
+    assert rows["ViP"][1].value == plain
+    assert "ViP (OPTIM.LR=0.1, MERGE=mean)" in rows
+    assert "ViP (symptoms=derm7pt_useless)" in rows
+
+
+def test_two_symptom_files_under_one_name_are_two_rows(tmp_path):
+    for fingerprint in ("aaaa", "bbbb"):
+        write_run(tmp_path, symptom_fingerprint=fingerprint)
+    _, rows = table_of(tmp_path)
+    assert {"ViP (symptoms=aaaa)", "ViP (symptoms=bbbb)"} < set(rows)
+
+
+def test_shots_and_half_the_classes_are_tables_of_their_own(tmp_path):
+    write_run(tmp_path)
+    write_run(tmp_path, shots=4, options={"DATASET.NUM_SHOTS": 4})
+    for half in ("base", "new"):
+        write_run(
+            tmp_path,
+            subsample_classes=half,
+            options={"DATASET.SUBSAMPLE_CLASSES": half},
+            metrics={"accuracy": 0.8 if half == "base" else 0.6, "macro_f1": 0.5},
+        )
+    runs = find_runs(tmp_path)
+    titles = [table.title for table in tables.paper_tables(runs)]
+    assert titles == [
+        "derm7pt",
+        "derm7pt, base classes",
+        "derm7pt, new classes",
+        "derm7pt, 4 shots a class",
+    ]
+    (table,) = tables.base_to_new_tables(runs)
+    assert table.rows[0][0] == "ViP"
+    assert table.rows[0][3].value == pytest.approx(2 * 0.8 * 0.6 / 1.4)
+
+
+def test_maple_on_a_resnet_does_not_apply(tmp_path):
+    write_run(tmp_path, "MaPLe", backbone="vit_b16")
+    for seed in (1, 2, 3):
+        write_run(
+            tmp_path, "MaPLe", backbone="rn50", seed=seed, metrics=None, does_not_apply="a ResNet"
+        )
+    table, rows = table_of(tmp_path)
+    assert rows["MaPLe"][-1] == "1 of 3"
+    assert "MaPLe: does not apply to rn50 (a ResNet)" in table.notes
+    runs = [run for run in find_runs(tmp_path) if run.backbone == "rn50"]
+    (alone,) = tables.paper_tables(runs)
+    assert alone.rows[-1][1:3] == ["does not apply"] * 2
+
+
+def test_paper_figures_stand_beside_ours(tmp_path):
+    write_run(tmp_path)
+    write_run(tmp_path, options={"TRAINER.VIP.MERGE": "mean"})
+    write_run(tmp_path, "Supervised", options={"TRAINER.SUPERVISED.START": "clip"})
+    table, rows = table_of(tmp_path, beside_paper=True)
+    assert table.headers == ["method", "ACC", "F1", "paper ACC", "paper F1", "runs"]
+    assert [str(cell) for cell in rows["ViP"][3:5]] == [".8111 (.007)", ".7730 (.015)"]
+    assert rows["ViP (MERGE=mean)"][3] is None
+    assert rows["Supervised (START=clip)"][3] is None
+    assert any("2.08 points of accuracy, which is within" in note for note in table.notes)
+
+
+def test_no_paper_columns_where_it_printed_nothing(tmp_path):
+    write_run(tmp_path, dataset="synthderm")
+    write_run(tmp_path, dataset="derm7pt", shots=4)
+    for table in tables.paper_tables(find_runs(tmp_path), beside_paper=True):
+        assert table.headers == ["method", "ACC", "F1", "runs"]
+
+
+def test_runs_on_other_splits_are_named(tmp_path):
+    write_run(tmp_path, "CoOp")
+    write_run(tmp_path, "ViP", split_fingerprint="other")
+    table, _ = table_of(tmp_path)
+    assert "made with different splits: CoOp 0123456789ab, ViP other" in table.notes
+
+
+def test_intervals_hold_the_figure_and_name_what_is_noise(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, "CoOp", seed=seed, skill=1.5, n=100)
+        write_run(tmp_path, "ViP", seed=seed, skill=1.6, n=100)
+        write_run(tmp_path, "BayesianPrompt", seed=seed, skill=-1.0, n=100)
+    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=200))
+    for row in table.rows:
+        for cell in row[1:3]:
+            assert cell.low <= cell.value <= cell.high
+    (noise,) = [note for note in table.notes if "noise" in note]
+    assert "100 test pictures" in noise and "BayesianPrompt" not in noise
+
+
+def test_no_predictions_no_interval(tmp_path):
+    write_run(tmp_path, predictions=False)
+    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=20))
+    assert rows["ViP"][1].low is None
+    assert any("ViP: no interval" in note and "predictions.csv" in note for note in table.notes)
+
+
+def test_external_tests_stand_apart(tmp_path):
+    write_run(tmp_path)
+    write_run(tmp_path, seed=2, trained_on="synthderm")
+    runs = find_runs(tmp_path)
+    (main,) = tables.paper_tables(runs)
+    assert main.rows[-1][-1] == "1 of 3"
+    external = tables.external_table(runs)
+    assert external.rows[0][:2] == ["ViP", "derm7pt, trained on synthderm"]
+    assert tables.external_table([run for run in runs if not run.trained_on]) is None
+
+
+def test_by_backbone_and_by_seed_average_less(tmp_path):
+    accuracy = {}
+    for backbone in BACKBONES[:2]:
+        for seed in (1, 2):
+            accuracy[backbone, seed] = accuracy_of(
+                write_run(tmp_path, backbone=backbone, seed=seed)
+            )
+    runs = find_runs(tmp_path)
+    (by_seed,) = tables.seed_tables(runs)
+    assert {(r[1], r[2]): r[3].value for r in by_seed.rows} == accuracy
+    (by_backbone,) = tables.backbone_tables(runs)
+    for row in by_backbone.rows:
+        values = [accuracy[row[1], seed] for seed in (1, 2)]
+        assert row[2].value == pytest.approx(np.mean(values))
+        assert row[2].deviation == pytest.approx(np.std(values))
+        assert row[-1] == "1 2"
+    assert "ViP: missing vit_b16 seed 3, vit_l14 seed 3" in by_backbone.notes
+
+
+def test_cost_is_a_mean_over_seeds_of_one_device(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, seed=seed)
+    write_run(tmp_path, seed=3, device="NVIDIA H100", peak_memory_bytes={"gpu": None, "cpu": 1})
+    (table,) = tables.cost_tables(find_runs(tmp_path))
+    assert [row[2] for row in table.rows] == [15.0, 30.0]  # the helper trains 10 seconds a seed
+    assert [row[-1] for row in table.rows] == ["cpu", "NVIDIA H100"]
+    assert [row[4] for row in table.rows] == [1024, None]
+    assert table.rows[0][6] == 528_384
+
+
+def ablation_runs(root):
+    write_run(root, "ZeroshotCLIP")
+    write_run(root, "ZeroshotCLIP", options={"TRAINER.ZEROSHOTCLIP.PROMPTS": "symptoms"})
+    write_run(root)
+    write_run(root, options={"TRAINER.VIP.MERGE": "max"})
+    write_run(root, options={"TRAINER.VIP.MERGE": "mean"})
+    write_run(root, options={"TRAINER.VIP.CONTEXT": "False"})
+
+
+def test_ablation_is_table_2(tmp_path):
+    ablation_runs(tmp_path)
+    (table,) = experiments.ablation_tables(find_runs(tmp_path), beside_paper=True)
+    assert [tuple(row[:3]) for row in table.rows] == list(experiments.ABLATION_ROWS)
+    assert all(row[3] is not None for row in table.rows)
+    assert [str(row[5]) for row in table.rows] == [
+        ".5539 (?)",
+        "None",
+        ".7531",
+        ".7970",
+        ".8041",
+        ".8111",
+    ]
+    assert any("does not say" in note for note in table.notes)
+
+
+def test_ablation_says_which_rows_have_no_runs(tmp_path):
+    write_run(tmp_path, options={"TRAINER.VIP.MERGE": "max"})
+    (table,) = experiments.ablation_tables(find_runs(tmp_path))
+    assert any("none/prompt (symptoms)" in note and "no runs" in note for note in table.notes)
+
+
+def test_ablations_with_other_options_do_not_mix(tmp_path):
+    for lr in (None, 0.1):
+        extra = {"OPTIM.LR": lr} if lr else {}
+        write_run(tmp_path, options=extra)
+        write_run(tmp_path, options={"TRAINER.VIP.MERGE": "max", **extra})
+    titles = {table.title for table in experiments.ablation_tables(find_runs(tmp_path))}
+    assert titles == {
+        "derm7pt, ablation (Table 2)",
+        "derm7pt (OPTIM.LR=0.1), ablation (Table 2)",
+    }
+
+
+def test_vip_without_anything_learned_is_zero_shot_by_symptoms(tmp_path):
+    write_run(tmp_path, options={"TRAINER.VIP.CONTEXT": "False", "TRAINER.VIP.MERGE": "mean"})
+    (run,) = find_runs(tmp_path)
+    assert experiments.ablation_row(run) == ("none", "none", "symptoms")
+
+
+def test_knowledge_is_figure_5(tmp_path):
+    write_run(tmp_path)
+    for kind in ("incorrect", "useless", "out_of_domain", "swapped", "random_words"):
+        path = f"symptoms/derm7pt_{kind}.json"
+        write_run(tmp_path, options={"TRAINER.VIP.SYMPTOMS": path}, symptom_file=path)
+    (table,) = experiments.knowledge_tables(find_runs(tmp_path), beside_paper=True)
+    assert [row[0] for row in table.rows] == list(experiments.KNOWLEDGE_KINDS.values())
+    assert all(row[1] is not None for row in table.rows)
+    assert any("their order is not stated" in note for note in table.notes)
+
+
+def test_zero_shot_gain_is_symptoms_minus_names(tmp_path):
+    gaps = []
+    for backbone in BACKBONES:
+        names = write_run(tmp_path, "ZeroshotCLIP", backbone=backbone)
+        options = {"TRAINER.ZEROSHOTCLIP.PROMPTS": "symptoms"}
+        by_symptoms = write_run(tmp_path, "ZeroshotCLIP", backbone=backbone, options=options)
+        gaps.append(accuracy_of(by_symptoms) - accuracy_of(names))
+    intervals = tables.Intervals(tables.BOTH, times=100)
+    runs = find_runs(tmp_path)
+    (table,) = experiments.zeroshot_tables(runs, beside_paper=True, intervals=intervals)
+    gain = {row[0]: row[1] for row in table.rows}["symptoms - names, points"]
+    assert gain.value == pytest.approx(np.mean(gaps))
+    assert gain.deviation == pytest.approx(np.std(gaps))
+    assert gain.low <= gain.value <= gain.high
+    assert str(table.rows[-1][1]) == "+18.73"
+
+
+def test_shots_curves_need_two_points(tmp_path):
+    for shots in (1, 16):
+        write_run(tmp_path, shots=shots, options={"DATASET.NUM_SHOTS": shots})
+    write_run(tmp_path, "CoOp", shots=1, options={"DATASET.NUM_SHOTS": 1})
+    curves = experiments.shots_curves(find_runs(tmp_path))
+    assert {name: sorted(points) for name, points in curves["derm7pt"].items()} == {"ViP": [1, 16]}
+
+
+@pytest.mark.parametrize("form", ["github", "latex", "html"])
+def test_every_format_shows_every_row(tmp_path, form):
+    write_run(tmp_path, "CoOp")
+    write_run(tmp_path, "ViP")
+    text = tables.render(table_of(tmp_path)[0], form)
+    assert all(name in text for name in ("majority class", "CoOp", "ViP", "ACC"))
+
+
+def test_csv_has_every_digit(tmp_path):
+    folders = [write_run(tmp_path, backbone=backbone) for backbone in BACKBONES[:2]]
+    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=20))
+    (*_, row) = csv.DictReader(io.StringIO(tables.render(table, "csv")))
+    assert row["table"] == "derm7pt" and row["method"] == "ViP"
+    assert float(row["ACC"]) == np.mean([accuracy_of(folder) for folder in folders])
+    assert float(row["ACC deviation"]) == rows["ViP"][1].deviation
+    assert float(row["ACC low"]) <= float(row["ACC"]) <= float(row["ACC high"])
+
+
+@pytest.mark.parametrize(
+    "figure, text",
+    [
+        (tables.Figure(0.8337, 0.019), ".8337 (.019)"),
+        (tables.Figure(1.0), "1.0000"),
+        (tables.Figure(0.0, 0.0), ".0000 (.000)"),
+        (tables.Figure(0.5, None, 0.25, 1.0), ".5000 [.250, 1.000]"),
+        (tables.Figure(-0.0123, 0.01, -0.05, 0.02, signed=True), "-1.23 (1.00) [-5.00, +2.00]"),
+        (tables.Figure(float("nan")), "-"),
+        (tables.PValue(0.00001), "<.0001"),
+        (tables.PValue(0.0123), ".0123"),
+    ],
+)
+def test_figures_are_printed_as_in_the_paper(figure, text):
+    assert str(figure) == text
+
+
+def test_the_paper_figures_are_complete():
+    for methods in paper.TABLE_1.values():
+        assert len(methods) == 7
+        assert all(set(figures) == {"accuracy", "macro_f1"} for figures in methods.values())
+    assert paper.margin("pneumonia") == ("Supervised", pytest.approx(0.0009))
+
+
+def test_metrics_of_the_helper_match_the_intervals(tmp_path):
+    """results.json's figures and the bootstrap's are of one definition."""
+    write_run(tmp_path, classnames=("a", "b", "c", "d"), n=100)
+    (run,) = find_runs(tmp_path)
+    predictions = run.predictions()
+    expected = metrics_of(predictions.labels, predictions.probabilities)
+    assert tables.statistics.metrics(predictions) == pytest.approx(expected)
