@@ -27,13 +27,17 @@ def command_line(main):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            message, status = f"error: the disk is full ({error.filename}); free space, run again", 2
+            message, status = (
+                f"error: the disk is full ({error.filename}); free space, run again",
+                2,
+            )
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
             message, status = (
-                "error: out of memory; lower DATALOADER.TRAIN_X.BATCH_SIZE, "
-                "DATALOADER.TEST.BATCH_SIZE or TRAINER.TEXT_BATCH, or set PREC to fp16 or amp",
+                "error: out of memory; lower DATALOADER.TRAIN_X.BATCH_SIZE or "
+                "DATALOADER.TEST.BATCH_SIZE (CoCoOp and BayesianPrompt: TEXT_BATCH), "
+                "or set the method's PREC to fp16, bf16 or amp",
                 2,
             )
         print(message, file=sys.stderr)
@@ -44,4 +48,5 @@ def command_line(main):
 
 def _out_of_memory(error):
     # By name, so that reading this module does not import torch.
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    words = ("not enough memory", "can't allocate memory")  # the CPU allocator's
+    return type(error).__name__ == "OutOfMemoryError" or any(w in str(error) for w in words)
