@@ -79,7 +79,7 @@ class TrainerBase:
         except ImportError:
             print("tensorboard is not installed: no event files are written")
             return
-        print(f"Initialize tensorboard with log_dir={log_dir}")
+        print(f"Initialize tensorboard (log_dir={log_dir})")
         self._writer = SummaryWriter(log_dir=log_dir)
 
     def close_writer(self):

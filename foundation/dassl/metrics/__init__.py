@@ -1,3 +1,3 @@
-from .accuracy import compute_accuracy
+from foundation.accuracy import compute_accuracy
 
 __all__ = ["compute_accuracy"]

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import torch
 from torchvision.transforms import (
     CenterCrop,
@@ -82,11 +83,11 @@ class Cutout:
     def __call__(self, img):
         height, width = img.shape[1:]
         img = img.clone()
+        half = self.length // 2
         for _ in range(self.n_holes):
-            top = random.randrange(height) - self.length // 2
-            left = random.randrange(width) - self.length // 2
-            rows = slice(max(top, 0), max(top + self.length, 0))
-            columns = slice(max(left, 0), max(left + self.length, 0))
+            row, column = np.random.randint(height), np.random.randint(width)
+            rows = slice(max(row - half, 0), row + half)
+            columns = slice(max(column - half, 0), column + half)
             img[:, rows, columns] = 0
         return img
 

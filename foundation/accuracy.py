@@ -1,3 +1,6 @@
+"""How often a score is right; shared, as the installed Dassl's fails on today's PyTorch for k > 1."""
+
+
 def compute_accuracy(output, target, topk=(1,)):
     """Percentage of samples whose label is among the k highest scores.
 
