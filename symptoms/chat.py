@@ -102,25 +102,12 @@ class Endpoint:
             NoPictures: the endpoint takes no pictures.
             InputError: it cannot be reached, or refuses the request for good.
         """
+        client = self._connect()
         import openai
 
-        client = self._connect()
         try:
-            if schema is None or not self.schemas:
-                return self._complete(client, messages, None)
-            try:
-                return self._complete(client, messages, schema)
-            except openai.APIStatusError as error:
-                if error.status_code not in ASKS_TOO_MUCH:
-                    raise
-                # Raises if the refusal is about something other than the schema.
-                reply = self._complete(client, messages, None)
-                self.schemas = False
-                reason = self._reason(error)
-                self.say(
-                    f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text"
-                )
-                return reply
+            with _retries_shown(self):
+                return self._ask(client, messages, schema)
         except openai.APIStatusError as error:
             raise self._refused(error, messages) from None
         except openai.APITimeoutError:
@@ -134,6 +121,24 @@ class Endpoint:
                 f"cannot reach {self.host} ({cause}); check OPENAI_BASE_URL, or run the same "
                 "command later: it goes on from here"
             ) from None
+
+    def _ask(self, client, messages, schema):
+        """Ask with the schema, or without it where the endpoint does not know schemas."""
+        import openai
+
+        if schema is None or not self.schemas:
+            return self._complete(client, messages, None)
+        try:
+            return self._complete(client, messages, schema)
+        except openai.APIStatusError as error:
+            if error.status_code not in ASKS_TOO_MUCH:
+                raise
+            # Raises if the refusal is about something other than the schema.
+            reply = self._complete(client, messages, None)
+            self.schemas = False
+            reason = self._reason(error)
+            self.say(f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text")
+            return reply
 
     def _connect(self):
         if self._client is None:
@@ -152,10 +157,6 @@ class Endpoint:
                 self.say(
                     f"{self.host} is asked over plain http: who listens reads key and pictures"
                 )
-            logger = logging.getLogger("openai")
-            if logger.getEffectiveLevel() > logging.INFO:
-                logger.setLevel(logging.INFO)
-            logger.addHandler(_RetriesShown(self))
             self._client = openai.OpenAI(
                 api_key=self._key or "none",  # servers without keys ignore it
                 base_url=self.base_url,
@@ -304,6 +305,20 @@ class _RetriesShown(logging.Handler):
                 f"  {self.endpoint.host} is busy or silent; trying again{wait}"
                 + (f" ({count[0]})" if count else "")
             )
+
+
+@contextlib.contextmanager
+def _retries_shown(endpoint):
+    logger, handler = logging.getLogger("openai"), _RetriesShown(endpoint)
+    level = logger.level
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def user_message(text, pictures=()):

@@ -14,6 +14,7 @@ from foundation.errors import InputError, command_line
 from foundation.files import atomic_write, fingerprint
 from symptoms import EDITED, read_symptom_file, save_symptoms
 from symptoms.chat import Endpoint
+from symptoms.check import backbone_cfg
 from symptoms.montage import draw, picture_fingerprint, sheet
 from symptoms.page import write_page
 from symptoms.pipeline import PROMPTS, Generation, content, slug
@@ -205,13 +206,8 @@ def _classes_and_pictures(args):
 
 
 def _cfg(args):
-    from trainers.config import load_cfg
-
-    # Without a dataset only the backbone is read from it. An output folder is given because its
-    # default name follows from the symptom file, which may not exist yet.
-    dataset = args.dataset or "derm7pt"
-    opts = [*args.opts, "TRAINER.VIP.PREC", "fp32"]
-    return load_cfg("ViP", dataset, args.backbone, (), opts, root=args.root, output_dir="output")[0]
+    # Without a dataset only the backbone is read from it.
+    return backbone_cfg(args.dataset or "derm7pt", args.backbone, args.root, args.opts)
 
 
 def _settings(args, classes, chosen, no_pictures, host):

@@ -34,7 +34,8 @@ def bullets(answer):
 def plain(text):
     """``text`` without Markdown, citation marks and quotation marks around it."""
     text = re.sub(r"\*\*|__|`|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)", "", text)
-    text = re.sub(r"\[(?:\d+|[^\]]*)\](?:\([^)]*\))?", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # a link's words
+    text = re.sub(r"\s*\[\d+\]", "", text)
     return " ".join(text.split()).strip(" \"'\u201c\u201d#")
 
 

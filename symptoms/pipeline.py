@@ -260,7 +260,6 @@ class Generation:
                 "model": self.settings["model"],
                 "host": self.endpoint.host,
                 "messages": _for_the_record(messages, shown, pictures),
-                "schema": schema is not None and self.endpoint.schemas,
             }
             reply, outcome, value = Reply(""), "accepted", None
             try:
@@ -275,6 +274,7 @@ class Generation:
                     raise InputError(f"{where}: {error}") from None
                 raise
             record |= {
+                "schema": schema is not None and self.endpoint.schemas,
                 "answer": reply.text,
                 "answered_by": reply.model,
                 "finish": reply.finish,

@@ -323,6 +323,7 @@ def test_the_key_is_in_no_file_or_output(server, images, tmp_path, capfd, caplog
 
     first = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "openai")
     main(options)
 
     assert first.returncode == 2 and "Traceback" not in first.stderr
