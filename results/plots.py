@@ -98,6 +98,7 @@ def _bars(axis, places, methods, metric, width, color, label=None, hatch=None):
             ha="center",
             va="bottom",
             fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},  # over the grid's lines
         )
     return set(over) - {None}
 

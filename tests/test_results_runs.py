@@ -236,6 +236,7 @@ def test_an_evaluation_without_training_is_final():
     text = RESULT.format(accuracy="81.0938", f1="77.2941")
     assert final_figures(text) == pytest.approx({"accuracy": 0.810938, "macro_f1": 0.772941})
     assert final_figures(TRAINING + text) is None
+    assert final_figures("=> result\n* accuracy: 81.1%") == {"accuracy": pytest.approx(0.811)}
 
 
 def test_the_printed_configuration_ends_where_it_ends():
