@@ -1,4 +1,4 @@
-"""How often a score is right; shared, as the installed Dassl's fails on today's PyTorch for k > 1."""
+"""How often a score is right; for both foundations, as Dassl's own fails for k > 1 today."""
 
 
 def compute_accuracy(output, target, topk=(1,)):
