@@ -39,6 +39,14 @@ def make_clip(visual="vit", embed_dim=48, text_width=64, resolution=32, layers=2
     return model.float().eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What runs keep for later ones (checked pictures, features) stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _vit():
     return make_clip("vit")

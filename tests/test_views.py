@@ -95,3 +95,26 @@ def test_seeded_draws_leave_other_draws_alone():
     with seeded_draws(9):
         torch.rand(5)
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["random_resized_crop", "random_flip", "normalize"],
+        ["random_resized_crop", "colorjitter"],
+        ["random_resized_crop", "normalize", "gaussian_noise"],
+    ],
+    ids="+".join,
+)
+def test_bytes_and_grey_give_the_bits_of_the_whole_transform(cfg, tmp_path, mode, steps):
+    """Scaling on the device and geometry on one channel are only faster ways to the same."""
+    manager = ViewManager(cfg("INPUT.TRANSFORMS", str(steps)))
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "x.png")
+    picture = Picture(tmp_path / "x.png", 0, "a", id="a/x.png")
+    for transform, seed in ((manager.tfm_train, 7), (manager.tfm_test, None)):
+        quick = Views([picture], transform, seed, as_bytes=True)
+        whole = Views([picture], transform, seed)[5, 0]["img"]
+
+        assert torch.equal(manager.scale(quick[5, 0]["img"][None])[0], whole)

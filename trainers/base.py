@@ -23,6 +23,7 @@ from symptoms import load_symptoms
 
 from .clip_model import load_clip
 from .evaluation import Predictions, print_result
+from .features import FrozenFeatures
 from .views import ViewManager
 
 BEST = "model-best.pth.tar"
@@ -137,17 +138,18 @@ class PromptTrainer(TrainerX):
         self.history = []
         self.best_epoch = None
         self.seconds = {"train": 0.0, "validate": 0.0, "test": 0.0}
-        self._encoded = {}
+        self.frozen_features = None
+        if self.image_encoder_frozen:
+            self.frozen_features = FrozenFeatures(cfg, self.dm, self.model.clip)
 
     # -- the step -------------------------------------------------------------------------------
 
     def parse_batch_train(self, batch):
         """The batch's pictures [batch, 3, H, W], or their features [batch, d], and labels."""
-        x = batch["features"] if "features" in batch else batch["img"]
-        return (
-            x.to(self.device, non_blocking=True),
-            batch["label"].to(self.device, non_blocking=True),
-        )
+        label = batch["label"].to(self.device, non_blocking=True)
+        if "features" in batch:
+            return batch["features"].to(self.device, non_blocking=True), label
+        return self.dm.scale(batch["img"].to(self.device, non_blocking=True)), label
 
     def forward_backward(self, batch):
         x, label = self.parse_batch_train(batch)
@@ -172,14 +174,22 @@ class PromptTrainer(TrainerX):
             self.init_writer(str(Path(self.output_dir) / "tensorboard"))
         self.time_start = time.time()
 
-    def run_epoch(self):
-        self.set_model_mode("train")
+    def batches(self):
+        """The epoch's batches: of features where the image encoder is frozen, else of pictures."""
+        if self.frozen_features:
+            return self.frozen_features.batches(self.epoch, self.max_epoch)
         self.train_loader_x.batch_sampler.epoch = self.epoch
-        self.num_batches = len(self.train_loader_x)
+        return self.train_loader_x
+
+    def run_epoch(self):
+        start = time.time()
+        self.set_model_mode("train")
+        batches = self.batches()
+        self.num_batches = len(batches)
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        end = start = time.time()
+        end = time.time()
         bar = tqdm(
-            self.train_loader_x,
+            batches,
             desc=f"epoch {self.epoch + 1}/{self.max_epoch}",
             leave=False,
             disable=not sys.stderr.isatty(),
@@ -337,7 +347,7 @@ class PromptTrainer(TrainerX):
                     f"{', '.join(new)}; test it on the classes it was trained on"
                 )
             known |= dict.fromkeys(new, row)
-            print(f"{', '.join(new)}: not among the trained classes, {key} starts at {row.norm():g}")
+            print(f"{', '.join(new)}: not among the trained classes, {key} is {row.norm():g} there")
         return torch.stack([known[name] for name in self.classnames])
 
     def resume(self, directory):
@@ -391,13 +401,10 @@ class PromptTrainer(TrainerX):
 
     def inputs(self, split):
         """Batches of a split's test views; of their features where the image encoder is frozen."""
+        if self.frozen_features:
+            return self.frozen_features.of_split(split).split(self.cfg.DATALOADER.TEST.BATCH_SIZE)
         loader = getattr(self, f"{split}_loader")
-        if not self.image_encoder_frozen:
-            return (batch["img"] for batch in loader)
-        if split not in self._encoded:
-            encode = self.model.clip.encode_image
-            self._encoded[split] = [encode(batch["img"]) for batch in loader]
-        return self._encoded[split]
+        return (self.dm.scale(batch["img"].to(self.device)) for batch in loader)
 
     def test(self, split=None):
         """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""

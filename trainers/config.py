@@ -14,6 +14,7 @@ from foundation.files import fingerprint
 from symptoms import read_symptom_file
 
 from .base import PromptTrainer
+from .features import DEFAULTS as FEATURES_DEFAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -26,6 +27,7 @@ INDIFFERENT = (
     "VERBOSE",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
+    *(f"FEATURES.{name}" for name in FEATURES_DEFAULTS),
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.PRINT_FREQ",
 )
@@ -43,6 +45,7 @@ def default_cfg():
     for key, value in DATASET_DEFAULTS.items():
         cfg.DATASET[key] = value
     cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
+    cfg.FEATURES = CN(FEATURES_DEFAULTS)
     cfg.RUN = CN({"DATASET": "", "BACKBONE": ""})  # the short names: of the YAML files
     cfg.TRAINER = CN({"NAME": ""})
     for name, trainer in methods().items():

@@ -31,10 +31,6 @@ class LinearProbe(PromptTrainer):
         "MAX_ITER": 1000,
     }
 
-    def build_data_loader(self):
-        super().build_data_loader()
-        self.train_loader = self.dm.test_view_loader(self.dm.dataset.train_x)
-
     def build_prompted_clip(self, clip_model, classnames):
         head = nn.Linear(clip_model.embed_dim, len(classnames)).to(clip_model.device)
         return LinearHead(clip_model, head)
@@ -73,7 +69,7 @@ class LinearProbe(PromptTrainer):
         print(f"C {chosen.C:g} is used")
         self.keep(chosen)
         with torch.no_grad():
-            logits = self.model(torch.from_numpy(features).to(self.device)).cpu()
+            logits = self.model(torch.from_numpy(features).float().to(self.device)).cpu()
         target = torch.from_numpy(label)
         seconds = time.time() - start
         self.seconds["train"] += seconds
@@ -95,10 +91,10 @@ class LinearProbe(PromptTrainer):
         return STRENGTHS
 
     def features(self, split):
-        """A split's features [n, d] and labels [n], as arrays."""
+        """A split's features [n, d] in float64 and labels [n], as arrays."""
         pictures = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
         features = torch.cat([self.model.clip.encode_image(x).cpu() for x in self.inputs(split)])
-        return features.numpy(), np.array([picture.label for picture in pictures])
+        return features.double().numpy(), np.array([picture.label for picture in pictures])
 
     @torch.no_grad()
     def keep(self, fitted):
