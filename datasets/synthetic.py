@@ -167,49 +167,51 @@ def draw_lesion(attributes, rng):
     """A dermoscopy-like picture [64, 64, 3] uint8 of a lesion with these attributes."""
     has = attributes.get
     symmetric = has("symmetry") == "symmetric"
-    image = _skin(rng)
+    # Apart, so that another attribute leaves the rest of the picture as it is.
+    nuisance, shape, inner = rng.spawn(3)
+    image = _skin(nuisance)
 
     # The lesion's own frame: centre, rotation and scale are nuisance.
-    angle = rng.uniform(0, 2 * np.pi)
-    centre = rng.uniform(-0.14, 0.14, 2)
-    size = rng.uniform(0.42, 0.62)
+    angle = nuisance.uniform(0, 2 * np.pi)
+    centre = nuisance.uniform(-0.14, 0.14, 2)
+    size = nuisance.uniform(0.42, 0.62)
     x, y = (GRID_X - centre[0]) / size, (GRID_Y - centre[1]) / size
     u = np.cos(angle) * x + np.sin(angle) * y
     v = np.cos(angle) * y - np.sin(angle) * x
     theta, rho = np.arctan2(v, u), np.hypot(u, v)
-    radius = _outline(theta, symmetric, has("border") == "jagged", rng)
+    radius = _outline(theta, symmetric, has("border") == "jagged", shape)
     outside = rho - radius  # in lesion radii; negative inside
-    soft = rng.uniform(0.2, 0.3) if has("border") == "blurred" else 0.7 * PIXEL / size
+    soft = shape.uniform(0.2, 0.3) if has("border") == "blurred" else 0.7 * PIXEL / size
     inside = _soft(outside, soft)
 
     if has("redness") == "red":
-        spread = rng.uniform(0.32, 0.5)
+        spread = shape.uniform(0.32, 0.5)
         halo = np.exp(-((np.maximum(outside, 0) / spread) ** 2))
-        _blend(image, (224, 70, 70), halo * rng.uniform(0.45, 0.62))
+        _blend(image, (224, 70, 70), halo * shape.uniform(0.45, 0.62))
 
     # Colour and structures are mirrored in a symmetric lesion: folded coordinates draw them twice.
     fold_u, fold_v = (np.abs(u), np.abs(v)) if symmetric else (u, v)
     main = has("colour")
     body = np.empty_like(image)
-    body[:] = LESION_COLOURS[main] + rng.normal(0, 5, 3)
-    shade = 4.0 * _smooth_noise(rng, 12)
+    body[:] = LESION_COLOURS[main] + inner.normal(0, 5, 3)
+    shade = 4.0 * _smooth_noise(inner, 12)
     if not symmetric:  # one side darker than the other
-        shade -= rng.uniform(6, 14) * u
+        shade -= inner.uniform(6, 14) * u
     body += shade[..., None]
     if has("colours") == "several":
-        _patches(body, fold_u, fold_v, symmetric, SECOND_COLOURS[main], rng)
+        _patches(body, fold_u, fold_v, symmetric, SECOND_COLOURS[main], inner)
     if has("network") == "network":
-        body *= 1 - rng.uniform(0.42, 0.55) * _mesh(u, v, size, rng)[..., None]
+        body *= 1 - inner.uniform(0.42, 0.55) * _mesh(u, v, size, inner)[..., None]
     if has("veil") == "veil":
-        where = (0.0, 0.0) if symmetric else rng.uniform(-0.2, 0.2, 2)
-        reach = np.hypot(u - where[0], v - where[1]) - rng.uniform(0.45, 0.6)
-        reach += 0.05 * _smooth_noise(rng, 6)
-        _blend(body, (140, 162, 212), _soft(reach, 0.14) * rng.uniform(0.78, 0.9))
+        where = (0.0, 0.0) if symmetric else inner.uniform(-0.2, 0.2, 2)
+        reach = np.hypot(u - where[0], v - where[1]) - inner.uniform(0.45, 0.6)
+        reach += 0.05 * _smooth_noise(inner, 6)
+        _blend(body, (140, 162, 212), _soft(reach, 0.14) * inner.uniform(0.78, 0.9))
     if has("dots") == "dots":
-        _blend(body, (14, 8, 10), 0.95 * _dots(fold_u, fold_v, symmetric, size, rng))
+        _blend(body, (14, 8, 10), 0.95 * _dots(fold_u, fold_v, symmetric, size, inner))
     image += inside[..., None] * (body - image)
 
-    return _dermoscope(image, rng)
+    return _dermoscope(image, nuisance)
 
 
 def _skin(rng):
@@ -309,32 +311,34 @@ def _dermoscope(image, rng):
 def draw_chest(attributes, rng):
     """A chest-film-like picture [64, 64, 3] uint8, grey, with these attributes."""
     has = attributes.get
+    nuisance, signs = rng.spawn(2)  # apart, as for the lesions
     # Position, scale and rotation of the whole chest are nuisance.
-    angle, scale = rng.normal(0, 0.04), rng.uniform(0.92, 1.08)
-    shift = rng.uniform(-0.06, 0.06, 2)
+    angle, scale = nuisance.normal(0, 0.04), nuisance.uniform(0.92, 1.08)
+    shift = nuisance.uniform(-0.06, 0.06, 2)
     x = (np.cos(angle) * (GRID_X - shift[0]) + np.sin(angle) * (GRID_Y - shift[1])) / scale
     y = (np.cos(angle) * (GRID_Y - shift[1]) - np.sin(angle) * (GRID_X - shift[0])) / scale
     side = np.abs(x)
     right = x < 0  # the patient's right is on the left
     hidden = has("borders") == "hidden"
-    edge = rng.uniform(0.13, 0.18) if hidden else 0.025
+    blur = signs.uniform(0.13, 0.18)
+    edge = blur if hidden else 0.025
 
     # Lungs: two upright ovals, cut by the diaphragm's domes and by the heart.
-    wide = rng.uniform(0.34, 0.39)
+    wide = nuisance.uniform(0.34, 0.39)
     oval = np.hypot((side - 0.45) / wide, (y + 0.05) / 0.78) - 1
-    dome = rng.uniform(0.42, 0.5) + 0.08 * ~right + 0.7 * (side - 0.42) ** 2
+    dome = nuisance.uniform(0.42, 0.5) + 0.08 * ~right + 0.7 * (side - 0.42) ** 2
     dome = dome.astype(np.float32)
     lung = _soft(oval * wide, 0.035) * _soft(y - dome, edge)
-    heart_size = rng.uniform(0.26, 0.33)
+    heart_size = nuisance.uniform(0.26, 0.33)
     heart = np.hypot((x - 0.13) / heart_size, (y - 0.28) / (heart_size * 0.95)) - 1
     heart = _soft(heart * heart_size, edge)
-    column = _soft(side - 0.13 - 0.05 * _smooth_noise(rng, 4), 0.04)
+    column = _soft(side - 0.13 - 0.05 * _smooth_noise(nuisance, 4), 0.04)
 
     film = 0.64 + 0.1 * (y > dome) - 0.35 * _soft(1.08 - side - 0.12 * (y + 1), 0.06)
-    air = rng.uniform(0.16, 0.24)
+    air = nuisance.uniform(0.16, 0.24)
     film += lung * (air - film)
     # Ribs and collar bones.
-    arcs = y + 0.55 * (side - 0.35) ** 2 - 0.28 * side + rng.uniform(0, 0.2)
+    arcs = y + 0.55 * (side - 0.35) ** 2 - 0.28 * side + nuisance.uniform(0, 0.2)
     ribs = _soft(np.abs((arcs * 5) % 1 - 0.5) - 0.13, 0.12)
     film += 0.075 * ribs * (oval < 0.1)
     collar = np.abs(y + 0.74 + 0.18 * (side - 0.3)) - 0.025
@@ -342,24 +346,24 @@ def draw_chest(attributes, rng):
     film += np.maximum(heart, column) * (0.82 - film)
 
     lungs_only = lung * (1 - np.maximum(heart, column))
-    film += lungs_only * _markings(x, y, has("markings") == "increased", rng)
-    mirror = rng.choice((-1.0, 1.0))
+    film += lungs_only * _markings(x, y, has("markings") == "increased", signs)
+    mirror = nuisance.choice((-1.0, 1.0))
     if has("opacity") == "opaque":
-        _consolidate(film, x * mirror, y, lung, has("zone"), has("bronchogram") == "lines", rng)
+        _consolidate(film, x * mirror, y, lung, has("zone"), has("bronchogram") == "lines", signs)
     if has("effusion") == "fluid":
         # Fluid settles at one base, its top rising along the chest wall.
         fluid_side = -mirror if has("zone") == "lower" else mirror  # never over the opacity
-        level = rng.uniform(0.24, 0.36) - 0.75 * np.maximum(side - 0.3, 0) ** 1.5
+        level = signs.uniform(0.24, 0.36) - 0.75 * np.maximum(side - 0.3, 0) ** 1.5
         fluid = _soft(level - y, 0.03) * (x * fluid_side > 0.1) * _soft(side - 0.84, 0.05)
         film += fluid * (0.84 - film)
     if has("cavity") == "cavity":
-        at = (0.45 + rng.uniform(-0.05, 0.05), rng.uniform(-0.4, 0.1))
-        reach = rng.uniform(0.13, 0.17)
+        at = (0.45 + signs.uniform(-0.05, 0.05), signs.uniform(-0.4, 0.1))
+        reach = signs.uniform(0.13, 0.17)
         distance = np.hypot(x * -mirror - at[0], y - at[1])
         film += _soft(distance - reach, 0.015) * (0.07 - film)
         film += _soft(np.abs(distance - reach) - 0.03, 0.018) * (0.85 - film)
 
-    return _film(film.astype(np.float32), rng)
+    return _film(film.astype(np.float32), nuisance)
 
 
 def _markings(x, y, increased, rng):
