@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .base import PromptTrainer
 from .clip_model import PromptedModel, cosine_logits
 from .cocoop import TEXT_BATCH, encode_with_contexts
-from .prompts import START_WORDS, ContextPrompts
+from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 
 @TRAINER_REGISTRY.register()
@@ -59,6 +59,7 @@ class BayesianPrompts(ContextPrompts):
     """Class names behind a context whose bias has a mean and a variance for each picture."""
 
     def __init__(self, clip_model, classnames, n_ctx, start_words):
+        at_least_one(N_CTX=n_ctx)
         super().__init__(clip_model, classnames, n_ctx, start_words=start_words)
         self.meta_net = nn.Module()
         for name in ("weight_mean", "weight_log_variance"):
@@ -82,6 +83,7 @@ class BayesianCLIP(PromptedModel):
     """
 
     def __init__(self, clip_model, learned, samples=10, text_batch=TEXT_BATCH):
+        at_least_one(SAMPLES=samples)
         super().__init__(clip_model, learned)
         self.samples = samples
         self.text_batch = text_batch

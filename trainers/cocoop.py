@@ -8,11 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from foundation.errors import InputError
-
 from .base import PromptTrainer
 from .clip_model import PromptedModel, at_least_fp32, cosine_logits
-from .prompts import START_WORDS, ContextPrompts
+from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 TEXT_BATCH = 512  # prompts whose activations are kept at once: 2.5 GB for ViT-B/16 in fp32
 
@@ -43,6 +41,7 @@ class ConditionalPrompts(ContextPrompts):
     """
 
     def __init__(self, clip_model, classnames, n_ctx, start_words):
+        at_least_one(N_CTX=n_ctx)
         super().__init__(clip_model, classnames, n_ctx, start_words=start_words)
         d, d_txt = clip_model.embed_dim, clip_model.text_width
         hidden = d // 16
@@ -81,8 +80,7 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
     Returns:
         [n, n_cls, d], not normalised.
     """
-    if text_batch < 1:
-        raise InputError(f"TEXT_BATCH is {text_batch}; give at least 1")
+    at_least_one(TEXT_BATCH=text_batch)
     n_cls, n_pairs = len(prompts.eos), len(contexts) * len(prompts.eos)
 
     def encode(first):

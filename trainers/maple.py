@@ -6,11 +6,9 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from foundation.errors import InputError
-
 from .base import DoesNotApply, PromptTrainer
 from .clip_model import ClassFeatureModel, at_least_fp32, run_blocks
-from .prompts import START_WORDS, ContextPrompts
+from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 
 @TRAINER_REGISTRY.register()
@@ -22,7 +20,7 @@ class MaPLe(PromptTrainer):
 
     DEFAULTS = {
         "N_CTX": 2,  # learned tokens in each layer
-        "CTX_INIT": START_WORDS,  # its first N_CTX words start the first layer's tokens; the rest stay
+        "CTX_INIT": START_WORDS,  # the first N_CTX words start the tokens, the others stay
         "PROMPT_DEPTH": 9,  # layers with tokens of their own, at most all of the shorter tower
     }
     model_name = "MultiModalPromptLearner"
@@ -58,8 +56,7 @@ class MultiModalPrompts(ContextPrompts):
 
     def __init__(self, clip_model, classnames, n_ctx, start_words, depth):
         layers = [len(blocks) for blocks in _towers(clip_model)]
-        if n_ctx < 1 or depth < 1:
-            raise InputError(f"N_CTX is {n_ctx} and PROMPT_DEPTH {depth}; give at least 1")
+        at_least_one(N_CTX=n_ctx, PROMPT_DEPTH=depth)
         depth = min(depth, *layers)
         words = start_words.split()
         kept = " ".join(words[n_ctx:])

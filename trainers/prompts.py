@@ -28,6 +28,13 @@ def strip_stop(text):
     return text.strip().rstrip(". \t\n")
 
 
+def at_least_one(**options):
+    """Raise InputError for an option below 1, naming it."""
+    for name, value in options.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}; give at least 1")
+
+
 class PromptTokens:
     """Texts laid out as ``[SOS] context words "." [EOS]``, cut after the longest.
 

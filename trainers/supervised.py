@@ -56,7 +56,7 @@ class FineTunedEncoder(PromptedModel):
 
 
 def random_encoder(clip_model):
-    """An image encoder of the same shape, with the random weights that CLIP's training began with."""
+    """An image encoder of the same shape, with random weights as CLIP draws them."""
     visual = clip_model.model.visual
     if clip_model.is_vit:
         shape = {
