@@ -1,0 +1,157 @@
+"""Charts as inline SVG that takes its colours for text and lines from the page, light or dark."""
+
+import io
+import re
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.metrics import roc_curve
+
+from .measures import BINS, reliability
+
+# Stand-ins that nothing else has; the SVG gets the page's colours in their place.
+TEXT, LINE = "#010203", "#040506"
+STYLE = {
+    "svg.fonttype": "none",  # letters stay letters: sharp, selectable, in the page's font
+    "svg.hashsalt": "report",  # the same runs give the same file
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "text.color": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+# Readable on white and on black, and told apart by colour-blind readers by line as well.
+COLOURS = ("#d55e00", "#0a84c6", "#009e73", "#cc79a7", "#d39200", "#56b4e9", "#8a8f98", "#9467bd")
+LINES = ("-", "--", "-.", ":")
+GRID = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
+
+
+def svg(figure, description):
+    """A figure as Markup to stand in a page."""
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = text.replace(TEXT, "currentColor").replace(LINE, "var(--line)")
+    used = set(re.findall(r"#([\w-]+)[)\"]", text))
+    # Several charts share a page; ids that nothing refers to would only be there twice.
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+    label = Markup(' role="img" aria-label="{}"').format(description)
+    return Markup(text.replace("<svg", f"<svg{label}", 1))
+
+
+def styled(draw):
+    """Run a chart function with the style, and turn its (figure, description) into SVG."""
+
+    def chart(*args, **options):
+        with matplotlib.rc_context(STYLE):
+            return svg(*draw(*args, **options))
+
+    return chart
+
+
+def _line(i):
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+
+
+@styled
+def training_curve(key, title, histories):
+    """One figure by epoch, a line a method.
+
+    Args:
+        key: column of the histories. title: what it is.
+        histories: method -> list of runs' histories, each a dict of arrays, NaN where nothing was
+            measured.
+    """
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+    axis = figure.subplots()
+    for i, (name, runs) in enumerate(histories.items()):
+        longest = max(len(run[key]) for run in runs)
+        values = np.full((len(runs), longest), np.nan)
+        for row, run in zip(values, runs, strict=True):
+            row[: len(run[key])] = run[key]
+        known = ~np.isnan(values).all(axis=0)
+        epochs = np.arange(1, longest + 1)[known]
+        axis.plot(
+            epochs, np.nanmean(values[:, known], axis=0), label=name, linewidth=1.6, **_line(i)
+        )
+    axis.set_title(title)
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if key == "val_accuracy":
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _legend_below(figure, axis)
+    return figure, f"{title} by epoch of {', '.join(histories)}"
+
+
+def _legend_below(figure, axis):
+    handles, labels = axis.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) < 34 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def mean_roc(runs):
+    """True positive rates at ``GRID``, mean over runs and, with three classes or more, classes."""
+    curves = []
+    for run in runs:
+        n_cls = len(run.classnames)
+        for c in [1] if n_cls == 2 else range(n_cls):
+            positive = run.labels == c
+            if positive.any() and not positive.all():
+                false, true, _ = roc_curve(positive, run.probabilities[:, c])
+                curves.append(np.interp(GRID, false, true))
+    return np.mean(curves, axis=0) if curves else None
+
+
+@styled
+def roc(methods, positive):
+    """ROC curves. ``methods``: name -> list of runs' Predictions."""
+    figure = Figure(figsize=(5.2, 4.9), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
+    for i, (name, runs) in enumerate(methods.items()):
+        rates = mean_roc(runs)
+        if rates is not None:
+            axis.plot(np.r_[0, GRID], np.r_[0, rates], label=name, linewidth=1.6, **_line(i))
+    axis.set_xlabel("1 - specificity")
+    axis.set_ylabel("sensitivity")
+    axis.set_title(f"ROC, {positive}")
+    _legend_below(figure, axis)
+    return figure, f"ROC curves of {', '.join(methods)}"
+
+
+@styled
+def calibration(name, runs):
+    """Accuracy by confidence for one method; the line is where it should be."""
+    figure = Figure(figsize=(2.7, 2.5), layout="constrained")
+    axis = figure.subplots()
+    bins = reliability(runs)
+    left = np.arange(BINS) / BINS
+    share = bins["count"] / bins["count"].sum()
+    axis.bar(left, bins["accuracy"], 1 / BINS, align="edge", color=COLOURS[1], edgecolor="none",
+             alpha=0.85)  # fmt: skip
+    axis.plot([0, 1], [0, 1], color=TEXT, linewidth=0.9)
+    axis.bar(left, -0.18 * share, 1 / BINS, align="edge", color=COLOURS[6])
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.2, 1)
+    axis.set_yticks([0, 0.5, 1])
+    axis.set_xlabel("confidence")
+    axis.set_ylabel("accuracy")
+    return figure, f"{name}: accuracy by confidence"
