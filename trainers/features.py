@@ -79,7 +79,7 @@ class FrozenFeatures:
         if split not in self._loaded:
             dataset = self.dm.dataset
             pictures = dataset.train_x if split == "train" else getattr(dataset, split)
-            shelf = self._shelf(split, self.dm.test_views(pictures))
+            shelf = self.shelf(split, self.dm.test_views(pictures))
             self._loaded[split] = shelf.read(0, range(1))
             shelf.filler.close()
         return self._loaded[split]
@@ -91,7 +91,7 @@ class FrozenFeatures:
         as far as ``AHEAD`` says.
         """
         ahead = self.cfg.FEATURES.AHEAD or (5 if self.clip.device.type == "cuda" else 1)
-        shelf = self._shelf("epochs", self.dm.train_views())
+        shelf = self.shelf("epochs", self.dm.train_views())
         features = shelf.read(epoch, range(epoch, min(epoch + ahead, last_epoch)))
         if epoch + 1 == last_epoch:
             shelf.filler.close()
@@ -104,7 +104,7 @@ class FrozenFeatures:
         labels = torch.tensor([picture.label for picture in self.dm.dataset.train_x])
         return EpochOfFeatures(features, labels, sampler, epoch)
 
-    def _shelf(self, name, views):
+    def shelf(self, name, views):
         if name not in self._shelves:
             clip_model, block = self.clip, self.cfg.FEATURES.BLOCK
             # An encoder in half precision gives halves: nothing is lost.
@@ -206,7 +206,7 @@ class Filler:
                 [(tuple(epochs), i) for i in indices[at : at + CHUNK]]
                 for at in range(0, len(indices), CHUNK)
             ]
-        chunks = iter(self._loaded(jobs))
+        chunks = iter(self.loaded(jobs))
         for b, epochs in plan:
             size = min(self.block, len(self.views) - b * self.block)
             views = []
@@ -221,7 +221,8 @@ class Filler:
         scale = self.views.scale or Scale()
         return self.clip.encode_image(scale(x)).cpu().numpy()
 
-    def _loaded(self, jobs):
+    def loaded(self, jobs):
+        """The views of each job, a list of (epochs, index): [len(job), len(epochs), 3, H, W]."""
         # One loader for all fillings: its workers stay, and take other jobs each time.
         if self._loader is None:
             options = self.dm.loading()

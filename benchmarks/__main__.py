@@ -1,0 +1,447 @@
+"""Print how fast everything is on this machine, beside its limit and beside two references.
+
+python -m benchmarks                       all tables (about 40 minutes on 2 cores)
+python -m benchmarks --quick               the same with few rounds and no sweeps
+python -m benchmarks --tables steps text   only these
+python -m benchmarks --checkout ~/CoOp     and somebody else's CoOp, as it is
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from datasets.pictures import read_picture
+from foundation.errors import InputError, command_line
+from trainers.clip_model import at_least_fp32
+from trainers.prompts import ContextPrompts
+from trainers.run import read_results, run
+from trainers.views import Views
+
+from .checkout import time_checkout
+from .reference import Reference, embedded, encode
+from .timing import in_turns, once, peak_bytes, seconds
+from .workload import METHODS, SHAPES, Workload, quiet, random_clip
+
+BATCH = 32
+# Pictures of a step where the reference would keep more than most machines have.
+SMALLER = {"BayesianPrompt": 4}
+
+
+class Bench:
+    """The options, and the workloads that several tables share."""
+
+    def __init__(self, args, folder):
+        self.args = args
+        self.folder = Path(folder)
+        self.rounds = args.rounds or (1 if args.quick else 3)
+        self._large = None
+
+    def large(self):
+        """ViT-B/16 with random weights and large grey JPEGs."""
+        if self._large is None:
+            n = 64 if self.args.quick else 128
+            self._large = Workload(self.folder / "large", "vit_b16", pictures=n, large=True)
+        return self._large
+
+    def default(self, **options):
+        name = "-".join(f"{key}{value}" for key, value in options.items()) or "plain"
+        return Workload(self.folder / f"default-{name}", "tiny", **options)
+
+
+def show(title, rows, note=""):
+    print(f"\n### {title}\n")
+    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g"))
+    if note:
+        print(f"\n{note}")
+    print(flush=True)
+
+
+# -- what the machine can do -----------------------------------------------------------------
+
+
+def matmul_rate(device, dtype, rounds=7):
+    """Floating point operations a second of a matrix product of the encoder's size."""
+    n = 4096 if device.type == "cpu" else 16384
+    a = torch.randn(n, 768, device=device, dtype=dtype)
+    b = torch.randn(768, 3072, device=device, dtype=dtype)
+    return 2 * n * 768 * 3072 / seconds(lambda: a @ b, rounds)
+
+
+def encoder_operations(backbone):
+    """Floating point operations of a vision transformer's pass over one picture."""
+    shape = SHAPES[backbone]
+    width, patch = shape["vision_width"], shape["vision_patch_size"]
+    patches = (shape["image_resolution"] // patch) ** 2
+    tokens = patches + 1
+    block = 24 * tokens * width**2 + 4 * tokens**2 * width
+    return shape["vision_layers"] * block + 2 * patches * 3 * patch**2 * width
+
+
+def data(bench):
+    """Pictures a second of every part of the way from a file to a feature."""
+    work = bench.large()
+    trainer = work.trainer("ViP", "FEATURES.KEEP", "False")
+    manager, frozen = trainer.dm, trainer.frozen_features
+    pictures = manager.dataset.train_x
+    cores = os.cpu_count()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    views = manager.train_views()
+    whole = Views(pictures, views.transform, views.seed)  # RGB from the start, scaled in the worker
+    paths = [picture.impath for picture in pictures[:8]]
+    decode = seconds(lambda: [read_picture(p, keep_grey=True) for p in paths], bench.rounds) / 8
+    rows = [
+        {"part": "decode, one core", "pictures/s": 1 / decode, "limit": "", "share": ""},
+    ]
+    cases = {
+        "decode and view, as Dassl does it": lambda: [whole[0, i] for i in range(8)],
+        "decode and view, grey until resized": lambda: [views.views(i, [0]) for i in range(8)],
+        "the same, 5 epochs from one decoding": lambda: [
+            views.views(i, range(5)) for i in range(8)
+        ],
+    }
+    each = in_turns(cases, bench.rounds)
+    torch.set_num_threads(threads)
+    for name, times in each.items():
+        made = 8 * (5 if "5 epochs" in name else 1)
+        rows.append({"part": f"{name}, one core", "pictures/s": made / float(sorted(times)[0])})
+    shelf = frozen.shelf("epochs", views)
+    for epochs in ([0], range(5)):
+        jobs = [
+            [(tuple(epochs), i) for i in range(at, at + 8)] for at in range(0, len(pictures) - 7, 8)
+        ]
+        shelf.filler.close()
+        loaded = seconds(
+            lambda jobs=jobs: list(shelf.filler.loaded(jobs)), max(1, bench.rounds - 1)
+        )
+        rate = len(epochs) * 8 * len(jobs) / loaded
+        row = {"part": f"views through {manager.workers} workers, {len(epochs)} epoch(s) at a time"}
+        limit = cores / decode * len(epochs)
+        rows.append(row | {"pictures/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
+    rows[-2]["of"] = rows[-1]["of"] = f"decoding on {cores} cores"
+    shelf.filler.close()
+    for backbone in ("vit_b16", "tiny", *(["vit_l14"] if torch.cuda.is_available() else [])):
+        rows.append(encode_row(bench, backbone))
+    show("From a file to a feature (grey JPEGs of 2000 x 1500)", rows)
+
+
+def encode_row(bench, backbone):
+    """The image encoder beside the matrix-multiply rate of the same minute."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    from trainers.clip_model import FrozenCLIP
+
+    with quiet():
+        frozen = FrozenCLIP(random_clip(backbone), "fp16", device)
+    side = SHAPES[backbone]["image_resolution"]
+    x = torch.randn(16 if device.type == "cpu" else 64, 3, side, side, device=device)
+    ways = {"encode": lambda: frozen.encode_image(x)}
+    if bench.args.compile:
+        compiled = torch.compile(frozen.encode_image)
+        compiled(x)
+        ways["compiled"] = lambda: compiled(x)
+    rates, shares = {name: [] for name in ways}, {name: [] for name in ways}
+    for _ in range(bench.rounds + 1):
+        rate = matmul_rate(device, dtype, 3)
+        for name, way in ways.items():
+            rates[name].append(len(x) / once(way))
+            shares[name].append(rates[name][-1] * encoder_operations(backbone) / rate)
+    limit = rate / encoder_operations(backbone)
+    middle = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
+    share = {name: sorted(values)[len(values) // 2] for name, values in shares.items()}
+    row = {
+        "part": f"encode, {backbone}, {dtype}".replace("torch.", ""),
+        "pictures/s": middle["encode"],
+        "limit": limit,
+        "share": f"{share['encode']:.0%}",
+        "of": f"matrix products at {rate / 1e9:.0f} GFLOP/s",
+    }
+    if "compiled" in ways:
+        row["of"] += f"; torch.compile {middle['compiled'] / middle['encode']:.2f}x"
+    return row
+
+
+# -- beside the reference --------------------------------------------------------------------
+
+
+def pair(work, method, batch):
+    """Our trainer in the middle of an epoch and the reference, started alike.
+
+    Returns:
+        {name: function of one step}: the reference's, ours in a first run and in a later one.
+    """
+    precision = f"TRAINER.{METHODS[method][0].upper()}.PREC"
+    trainer = work.trainer(method, "FEATURES.KEEP", "False", precision, "fp32")
+    clip_model = trainer.model.clip
+    reference = Reference(
+        clip_model.model, method, trainer.model.learned.state_dict(), work.classnames, work.phrases
+    )
+    side = SHAPES[work.backbone]["image_resolution"]
+    pictures = torch.randn(batch, 3, side, side, device=trainer.device)
+    label = torch.arange(batch, device=trainer.device) % len(work.classnames)
+    features = clip_model.encode_image(pictures)
+
+    def later():
+        trainer.forward_backward({"features": features, "label": label})
+
+    if trainer.optim is None:
+        trainer.set_model_mode("eval")
+
+        @torch.no_grad()
+        def later():
+            trainer.model(features)
+    else:
+        trainer.set_model_mode("train")
+
+    def first():
+        clip_model.encode_image(pictures)
+        later()
+
+    return {
+        "reference": lambda: reference.step(pictures, label),
+        "first": first,
+        "later": later,
+    }
+
+
+def steps(bench):
+    """Seconds a step of every method, beside the reference."""
+    for work, name in (
+        (bench.large(), "ViT-B/16 at 224, random weights"),
+        (bench.default(), "embedded default"),
+    ):
+        rows, totals = [], {"reference": 0.0, "first": 0.0, "later": 0.0}
+        for method in METHODS:
+            batch = SMALLER.get(method, BATCH)
+            ways = pair(work, method, batch)
+            heavy = work.large and method in ("CoCoOp", "BayesianPrompt")
+            times = in_turns(ways, 1 if heavy or bench.args.quick and work.large else bench.rounds)
+            ratio = {w: sorted(times["reference"] / times[w])[len(times[w]) // 2] for w in ways}
+            middle = {way: sorted(t)[len(t) // 2] for way, t in times.items()}
+            for way in totals:
+                totals[way] += middle[way] * BATCH / batch
+            rows.append(
+                {
+                    "method": method,
+                    "batch": batch,
+                    "reference, s/step": middle["reference"],
+                    "first run, s/step": middle["first"],
+                    "later run, s/step": middle["later"],
+                    "first, times faster": ratio["first"],
+                    "later, times faster": ratio["later"],
+                }
+            )
+        # Only the first of the methods pays for the pictures: the comparison fills the store once.
+        encode = max(0.0, totals["first"] - totals["later"]) / len(METHODS)
+        together = totals["reference"] / (totals["later"] + encode)
+        rows.append(
+            {
+                "method": "all together",
+                "batch": BATCH,
+                "reference, s/step": totals["reference"],
+                "first run, s/step": totals["later"] + encode,
+                "later run, s/step": totals["later"],
+                "first, times faster": together,
+                "later, times faster": totals["reference"] / totals["later"],
+            }
+        )
+        show(
+            f"A step of each method, {name}",
+            rows,
+            "A step without reading pictures: forward, backward, update. All together: every "
+            "method does a step, the pictures are encoded once (first) or not at all (later).",
+        )
+
+
+def text(bench):
+    """The text encoder, forward and backward, beside one class at a time at full length."""
+    from trainers.clip_model import FrozenCLIP
+
+    rows = []
+    for backbone, work in (("vit_b16", bench.large()), ("tiny", bench.default())):
+        with quiet():
+            frozen = FrozenCLIP(random_clip(backbone), "fp32")
+        symptoms = [phrase for phrases in work.phrases.values() for phrase in phrases]
+        for what, classes in (
+            ("symptoms", list(work.phrases.values())),
+            ("class names", [[name] for name in work.classnames]),
+        ):
+            texts = symptoms if what == "symptoms" else list(work.classnames)
+            prompts = ContextPrompts(frozen, texts, 4)
+            plain = [embedded(frozen.model, texts_of_class, 4) for texts_of_class in classes]
+            ctx = prompts.ctx.detach().clone().requires_grad_(True)
+
+            def ours(frozen=frozen, prompts=prompts):
+                at_least_fp32(frozen.encode_prompts(prompts(), prompts.eos)).sum().backward()
+
+            def theirs(frozen=frozen, plain=plain, ctx=ctx):
+                features = [encode(frozen.model, *tokens, ctx) for tokens in plain]
+                torch.cat(features).sum().backward()
+
+            times = in_turns({"reference": theirs, "ours": ours}, 2 * bench.rounds + 1)
+            ratio = sorted(times["reference"] / times["ours"])[bench.rounds]
+            rows.append(
+                {
+                    "backbone": backbone,
+                    "texts": f"{len(texts)} {what}",
+                    "tokens": prompts.fixed.shape[1],
+                    "reference, ms": 1e3 * sorted(times["reference"])[bench.rounds],
+                    "ours, ms": 1e3 * sorted(times["ours"])[bench.rounds],
+                    "times faster": ratio,
+                }
+            )
+    show("Text encoding, forward and backward, 4 learned tokens", rows)
+
+
+def _a_step(folder, backbone, method, way):
+    torch.set_num_threads(os.cpu_count())
+    work = Workload(folder, backbone, pictures=8)
+    ways = pair(work, method, SMALLER.get(method, BATCH))
+    return lambda: [ways[way]() for _ in range(2)]
+
+
+def memory(bench):
+    """How far two steps raise the memory, in a process of their own."""
+    rows = []
+    for backbone in ["tiny"] if bench.args.quick else ["vit_b16", "tiny"]:
+        for method in ("CoOp", "CoCoOp", "BayesianPrompt", "ViP"):
+            row = {"backbone": backbone, "method": method}
+            for way in ("reference", "first", "later"):
+                folder = str(bench.folder / f"memory-{backbone}-{method}-{way}")
+                row[f"{way}, MB"] = peak_bytes(_a_step, folder, backbone, method, way) / 1e6
+            rows.append(row)
+    show("Peak memory of a step above what the models take", rows)
+
+
+# -- whole runs ------------------------------------------------------------------------------
+
+
+def runs(bench):
+    """Whole runs on the embedded default: the first fills the store, the second reads it."""
+    work = bench.default(pictures=346)
+    epochs = 3 if bench.args.quick else 10
+    rows = []
+    for method in METHODS:
+        # A store of its own, as if no other method had run before.
+        own = [
+            "FEATURES.DIR",
+            str(bench.folder / f"store-{method}"),
+            "OPTIM.MAX_EPOCH",
+            str(epochs),
+        ]
+        row = {"method": method}
+        for order in ("first", "later"):
+            cfg = work.cfg(method, *own, output=f"{method}-{order}")
+            with quiet():
+                start = time.perf_counter()
+                run(cfg)
+                total = time.perf_counter() - start
+            results = read_results(cfg.OUTPUT_DIR)
+            trained = results["seconds"]["train"]
+            row[f"{order}, s/epoch"] = trained / epochs if results["trainable_parameters"] else None
+            row[f"{order}, s in all"] = total
+        rows.append(row)
+    note = f"346 pictures for training, 86 for validation and test; {epochs} epochs; fp32."
+    show("Whole runs, embedded default", rows, note)
+
+
+def sweeps(bench):
+    """How the cost of a later step grows, on the embedded default."""
+    methods = ("ViP", "CoOp", "CoCoOp", "BayesianPrompt")
+
+    def table(title, column, workloads):
+        rows = []
+        for value, work in workloads:
+            row = {column: value}
+            for method in methods:
+                later = pair(work, method, BATCH)["later"]
+                row[f"{method}, ms/step"] = 1e3 * seconds(later, bench.rounds)
+            rows.append(row)
+        show(title, rows)
+
+    classes = [(n, bench.default(n_cls=n, pictures=n)) for n in (2, 5, 10, 20, 50, 100)]
+    table("Cost against classes, embedded default, 4 symptoms each", "classes", classes)
+    methods = ("ViP",)
+    symptoms = [(n, bench.default(n_symptoms=n)) for n in (4, 8, 16, 32)]
+    table("Cost against symptoms of each of 2 classes, embedded default", "symptoms", symptoms)
+    rows = []
+    for times in (1, 2, 5, 10):
+        work = bench.default(pictures=128 * times)
+        row = {"pictures": 128 * times}
+        for order in ("first", "later"):
+            cfg = work.cfg("ViP", "OPTIM.MAX_EPOCH", "2", output=order)
+            with quiet():
+                run(cfg)
+            row[f"{order}, s/epoch"] = read_results(cfg.OUTPUT_DIR)["seconds"]["train"] / 2
+        rows.append(row)
+    show("Cost against pictures, ViP, embedded default", rows)
+    rows, so_far = [], 0.0
+    work = bench.default(pictures=128)
+    for n, method in enumerate(METHODS, 1):
+        cfg = work.cfg(method, "OPTIM.MAX_EPOCH", "2", output=f"methods-{n}")
+        with quiet():
+            so_far += once(partial(run, cfg))
+        rows.append({"methods": n, "the last": method, "seconds so far": so_far})
+    show("Cost against methods, one after the other on one store, 2 epochs", rows)
+
+
+def checkout(bench):
+    """Somebody else's CoOp, as it is, in a process of its own."""
+    work = bench.large()
+    theirs = time_checkout(Path(bench.args.checkout), bench.folder / "checkout", work.classnames)
+    ours = pair(work, "CoOp", BATCH)
+    times = in_turns({way: ours[way] for way in ("first", "later")}, bench.rounds)
+    rows = [
+        {"program": "the checkout's CoOp, with reading pictures", "s/step": theirs[1]},
+        {"program": "the checkout's CoOp", "s/step": theirs[0]},
+    ]
+    for way, values in times.items():
+        middle = sorted(values)[len(values) // 2]
+        row = {"program": f"ours, {way} run", "s/step": middle}
+        rows.append(row | {"times faster": theirs[0] / middle})
+    show("Beside another checkout: CoOp, ViT-B/16, 2 classes, batches of 32, fp32", rows)
+
+
+TABLES = (data, text, steps, memory, runs, sweeps)
+
+
+def main(argv=None):
+    names = [table.__name__ for table in TABLES]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tables", nargs="+", choices=names, default=names, help="only these")
+    add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
+    add("--rounds", type=int, default=0, help="measurements of everything (default: 3)")
+    add("--compile", action="store_true", help="measure torch.compile on the image encoder too")
+    add("--checkout", default="", help="a checkout of CoOp (or of a project that holds its CoOp)")
+    args = parser.parse_args(argv)
+    if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():
+        raise InputError(f"--checkout {args.checkout}: there is no train.py")
+    cuda = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    print(
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}, "
+        f"torch {torch.__version__}, load {load:.1f} before the start"
+    )
+    with tempfile.TemporaryDirectory(prefix="vip-benchmarks-") as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # nothing here is worth keeping
+        bench = Bench(args, folder)
+        for table in TABLES:
+            if table.__name__ in args.tables and not (args.quick and table is sweeps):
+                table(bench)
+        if args.checkout:
+            checkout(bench)
+
+
+if __name__ == "__main__":
+    command_line(main)()

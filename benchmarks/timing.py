@@ -1,0 +1,80 @@
+"""Times and memory, told apart from what else a busy machine does."""
+
+import contextlib
+import multiprocessing
+import resource
+import time
+
+import numpy as np
+import torch
+
+
+def synchronise():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def once(function):
+    """Seconds of one call."""
+    synchronise()
+    start = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def seconds(function, rounds=5):
+    """Median seconds of a call, after one to warm up."""
+    function()
+    return float(np.median([once(function) for _ in range(rounds)]))
+
+
+def in_turns(functions, rounds):
+    """Seconds of each function by name, [rounds]: all once a round, so that they share the noise.
+
+    The first round warms up and does not count, unless it is the only one.
+    """
+    times = {name: [] for name in functions}
+    for _ in range(rounds + (rounds > 1)):
+        for name, function in functions.items():
+            times[name].append(once(function))
+    return {name: np.array(values[-rounds:]) for name, values in times.items()}
+
+
+def peak_bytes(function, *arguments):
+    """How far a function's second part raises the memory of a process of its own.
+
+    ``function(*arguments)`` sets up and returns what to measure, a function without arguments.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    process = context.Process(target=_measure, args=(queue, function, arguments))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__}{arguments} failed, see above")
+    return queue.get()
+
+
+def _measure(queue, function, arguments):
+    work = function(*arguments)
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        queue.put(torch.cuda.max_memory_allocated() - before)
+        return
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # Linux: the peak starts again from here
+    before = _status("VmRSS")
+    work()
+    queue.put(_status("VmHWM") - before)
+
+
+def _status(name):
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields[name].split()[0]) * 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,138 @@
+"""Pictures, backbones and trainers to measure with, made on the spot."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import trainers  # noqa: F401  (registers the methods)
+from symptoms import read_symptom_file
+
+# After trainers, which mends what importing these needs.
+from clip.model import CLIP  # isort: skip
+from dassl.engine import build_trainer  # isort: skip
+from trainers.config import load_cfg  # isort: skip
+
+SHAPES = {
+    "vit_b16": dict(
+        embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
+        vision_patch_size=16, transformer_width=512, transformer_heads=8, transformer_layers=12,
+    ),
+    "vit_l14": dict(
+        embed_dim=768, image_resolution=224, vision_layers=24, vision_width=1024,
+        vision_patch_size=14, transformer_width=768, transformer_heads=12, transformer_layers=12,
+    ),
+    # The embedded default's, for where its file is not there.
+    "tiny": dict(
+        embed_dim=128, image_resolution=64, vision_layers=4, vision_width=128,
+        vision_patch_size=8, transformer_width=128, transformer_heads=2, transformer_layers=4,
+    ),
+}  # fmt: skip
+
+# Row of a table -> trainer and options. All have a frozen image encoder.
+METHODS = {
+    "ZeroshotCLIP names": ("ZeroshotCLIP", []),
+    "ZeroshotCLIP symptoms": ("ZeroshotCLIP", ["PROMPTS", "symptoms"]),
+    "CoOp": ("CoOp", []),
+    "KgCoOp": ("KgCoOp", []),
+    "CoCoOp": ("CoCoOp", []),
+    "BayesianPrompt": ("BayesianPrompt", []),
+    "ViP": ("ViP", []),
+    "ViP, no context": ("ViP", ["CONTEXT", "False"]),
+    "ViP, mean": ("ViP", ["MERGE", "mean"]),
+    "ViP, max": ("ViP", ["MERGE", "max"]),
+}
+
+
+def grey_film(rng, width=2000, height=1500):
+    """A grey picture as large and as smooth as a chest film, with its grain."""
+    coarse = rng.integers(0, 256, (height // 125, width // 125), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
+    grain = rng.normal(0, 2, (height, width))
+    return Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
+
+
+class Workload:
+    """A dataset and a backbone in a folder.
+
+    Args:
+        folder: an empty folder. backbone: a key of ``SHAPES``.
+        n_cls: classes. n_symptoms: of each class. pictures: of training; a quarter of them again
+            for validation, and for the test.
+        large: whether pictures are grey JPEGs of 2000 x 1500, or small colour PNGs.
+    """
+
+    def __init__(self, folder, backbone, n_cls=2, n_symptoms=4, pictures=64, large=False, seed=0):
+        self.folder = Path(folder)
+        self.backbone = backbone
+        self.large = large
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(seed)
+        known, _ = read_symptom_file("symptoms/derm7pt.json")
+        names, phrases = list(known), sum((entry["phrases"] for entry in known.values()), [])
+        more = [f"{kind} number {i}" for i in range(50) for kind in names]
+        self.classnames = [*names, *more][:n_cls]
+        # Numbered where the file has too few: a class may not say one thing twice.
+        phrases = [phrases[i % len(phrases)] + f" {i}" * (i >= len(phrases)) for i in range(200)]
+        self.phrases = {name: phrases[c : c + n_symptoms] for c, name in enumerate(self.classnames)}
+        for split, n in {"train": pictures, "val": pictures // 4, "test": pictures // 4}.items():
+            for i in range(max(n, n_cls)):
+                path = self.folder / "data" / split / self.classnames[i % n_cls] / f"{i}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if large:
+                    grey_film(rng).save(path.with_suffix(".jpg"), quality=90)
+                else:
+                    pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(path.with_suffix(".png"))
+        self._write("symptoms.json", self.phrases)
+        dataset = {
+            "NAME": "ImageFolder",
+            "PATH": str(self.folder / "data"),
+            "CLASSNAMES": self.classnames,
+            "SYMPTOMS": str(self.folder / "symptoms.json"),
+        }
+        self._write("made.yaml", {"DATASET": dataset})
+        weights = Path("backbones") / f"{backbone}.pt"
+        if not weights.exists():
+            weights = self.folder / f"{backbone}.pt"
+            torch.save(random_clip(backbone).half().state_dict(), weights)
+        side = SHAPES[backbone]["image_resolution"]
+        model = {"BACKBONE": {"NAME": backbone, "PATH": str(weights)}}
+        self._write(f"{backbone}.yaml", {"MODEL": model, "INPUT": {"SIZE": [side, side]}})
+
+    def _write(self, name, value):
+        (self.folder / name).write_text(json.dumps(value))  # which is YAML too
+
+    def cfg(self, method, *opts, output="run"):
+        """The configuration of a row of ``METHODS``."""
+        trainer, own = METHODS.get(method, (method, []))
+        words = [f"TRAINER.{trainer.upper()}.{w}" if i % 2 == 0 else w for i, w in enumerate(own)]
+        return load_cfg(
+            trainer,
+            str(self.folder / "made.yaml"),
+            str(self.folder / f"{self.backbone}.yaml"),
+            opts=[*words, "FEATURES.DIR", str(self.folder / "features"), *opts],
+            output_dir=str(self.folder / output),
+        )[0]
+
+    def trainer(self, method, *opts):
+        """A trainer, built and silent."""
+        with quiet():
+            return build_trainer(self.cfg(method, *opts))
+
+
+def random_clip(backbone):
+    """CLIP with random weights."""
+    torch.manual_seed(0)
+    model = CLIP(context_length=77, vocab_size=49408, **SHAPES[backbone])
+    with torch.no_grad():
+        model.logit_scale.fill_(4.6052)
+    return model.eval()
+
+
+def quiet():
+    return contextlib.redirect_stdout(io.StringIO())

@@ -1,0 +1,53 @@
+"""What is compared computes the same."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from benchmarks.__main__ import main, matmul_rate, pair
+from benchmarks.reference import METHODS as REFERENCES
+from benchmarks.reference import Reference
+from benchmarks.workload import METHODS, Workload
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return Workload(tmp_path_factory.mktemp("work"), "tiny", n_cls=3, pictures=8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reference_scores_as_the_trainer_does(work, method):
+    """Two implementations of every method, started alike."""
+    trainer = work.trainer(method, "FEATURES.KEEP", "False")
+    model = trainer.model.eval()
+    params = model.learned.state_dict()
+    reference = Reference(model.clip.model, method, params, work.classnames, work.phrases)
+    pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = model(pictures)
+    if method == "BayesianPrompt":  # its draws differ: without variance there are none
+        name = "meta_net.weight_log_variance.module.4.bias"
+        for parameters in (reference.params, dict(model.learned.named_parameters())):
+            with torch.no_grad():
+                parameters[name].fill_(-60.0)
+        expected = model(pictures)
+
+    assert REFERENCES.keys() == METHODS.keys()
+    with torch.no_grad():
+        assert_close(reference.logits(pictures), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_both_do_a_step(work):
+    ways = pair(work, "ViP", 4)
+    assert ways.keys() == {"reference", "first", "later"}
+    for step in ways.values():
+        step()
+
+
+def test_rate_of_the_machine_is_plausible():
+    assert 1e8 < matmul_rate(torch.device("cpu"), torch.float32, rounds=1) < 1e14
+
+
+def test_command_prints_a_table(capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.__main__.TABLES", ())
+    main(["--quick"])
+    assert "cores" in capsys.readouterr().out
