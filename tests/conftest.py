@@ -1,6 +1,7 @@
 """Small random CLIPs, so that the tests need no download and no GPU."""
 
 import copy
+import functools
 import json
 import os
 from pathlib import Path
@@ -86,41 +87,66 @@ TOY_SYMPTOMS = {
 }
 
 
-@pytest.fixture
-def toy(tmp_path, _vit):
-    """A small run's input: pictures of two classes, a random CLIP, and their YAML files.
-
-    Gives a folder with data/toy/{train,val,test}/{red,blue}/*.png, dataset.yaml, backbone.yaml and
-    symptoms.json, and is what ``toy_cfg`` and a command line need.
-    """
+def make_toy(folder, model):
+    """Write a small run's input: pictures of two classes, a random CLIP, and their YAML files."""
     rng = np.random.default_rng(0)
     for split, count in {"train": 10, "val": 4, "test": 6}.items():
         for label, name in enumerate(TOY_SYMPTOMS):
-            folder = tmp_path / "data" / "toy" / split / name
-            folder.mkdir(parents=True)
+            below = folder / "data" / "toy" / split / name
+            below.mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(0, 140, (40, 40, 3), dtype=np.uint8)
                 pixels[..., 2 * label] += 60
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    torch.save(_vit.state_dict(), tmp_path / "clip.pt")
-    (tmp_path / "symptoms.json").write_text(json.dumps(TOY_SYMPTOMS))
-    (tmp_path / "toy.yaml").write_text(
+                Image.fromarray(pixels).save(below / f"{i}.png")
+    torch.save(model.state_dict(), folder / "clip.pt")
+    (folder / "symptoms.json").write_text(json.dumps(TOY_SYMPTOMS))
+    (folder / "toy.yaml").write_text(
         "DATASET:\n  NAME: ImageFolder\n  PATH: toy\n  CLASSNAMES: [red, blue]\n"
-        f"  SYMPTOMS: {tmp_path / 'symptoms.json'}\n"
+        f"  SYMPTOMS: {folder / 'symptoms.json'}\n"
     )
-    (tmp_path / "random.yaml").write_text(
-        f"MODEL:\n  BACKBONE:\n    PATH: {tmp_path / 'clip.pt'}\nINPUT:\n  SIZE: (32, 32)\n"
+    (folder / "random.yaml").write_text(
+        f"MODEL:\n  BACKBONE:\n    PATH: {folder / 'clip.pt'}\nINPUT:\n  SIZE: (32, 32)\n"
     )
-    return tmp_path
+    return folder
+
+
+def words_of(toy, output):
+    """The words of a command line for a run on ``toy``, but for the trainer's."""
+    return [
+        *("--root", str(toy / "data"), "--dataset", str(toy / "toy.yaml")),
+        *("--backbone", str(toy / "random.yaml"), "--output-dir", str(output)),
+    ]
+
+
+@pytest.fixture
+def toy(tmp_path, _vit):
+    """A small run's input below a folder: data/toy/{train,val,test}/{red,blue}/*.png and more.
+
+    It is what ``toy_cfg`` and a command line need: toy.yaml, random.yaml and symptoms.json.
+    """
+    return make_toy(tmp_path, _vit)
 
 
 @pytest.fixture
 def toy_args(toy):
     """The words of a command line for a short run on ``toy``, but for the trainer's."""
-    return [
-        *("--root", str(toy / "data"), "--dataset", str(toy / "toy.yaml")),
-        *("--backbone", str(toy / "random.yaml"), "--output-dir", str(toy / "run")),
-    ]
+    return words_of(toy, toy / "run")
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory, _vit):
+    """Function (trainer, *options) -> folder of such a short run, made once; not to be changed."""
+    import train
+
+    toy = make_toy(tmp_path_factory.mktemp("toy"), _vit)
+
+    @functools.cache
+    def make(trainer, *options):
+        folder = toy / "output" / "-".join([trainer, *options])
+        train.main(["--trainer", trainer, *words_of(toy, folder), *SHORT, *options])
+        return folder
+
+    return make
 
 
 SHORT = [
