@@ -75,6 +75,12 @@ def candidates(args, run):
     return pictures_of_split(run, args.split)
 
 
+def image_features(args, run, chosen):
+    if args.images:
+        return run.encode([picture.path for picture in chosen])
+    return run.features(args.split)
+
+
 def explain_pictures(args, run, folder):
     from explanations.drawing import verdict
     from explanations.explanation import explain_features
@@ -87,7 +93,7 @@ def explain_pictures(args, run, folder):
     chosen = candidates(args, run)
     changed_run = run.with_symptoms(args.drop, args.add) if args.drop or args.add else None
     other = other_run(args.versus, run) if args.versus else None
-    features = run.encode([picture.path for picture in chosen])
+    features = image_features(args, run, chosen)
     other_labels, others = None, None
     if other:
         probabilities = other.predict([p.path for p in chosen], progress="asking the other run")
@@ -171,7 +177,7 @@ def test_faithfulness(args, run, folder):
     from explanations.writing import save_png, write_rows
 
     chosen = candidates(args, run)
-    features = run.encode([picture.path for picture in chosen])
+    features = image_features(args, run, chosen)
     explanation = explain_features(run, features, None)
     found = curves(run.model, features, explanation.prediction)
     rows = [summary(curve) for curve in found.values()]

@@ -206,7 +206,7 @@ def explained_pictures(methods, root):
     try:
         run = load_run(chosen.folder, root=root)
         pictures = pictures_of_split(run, "test")
-        features = run.encode([picture.path for picture in pictures])
+        features = run.features("test")
         reference = standard(run)
     except InputError as error:
         return {"reason": str(error)}

@@ -20,8 +20,9 @@ from foundation.errors import InputError
 from symptoms import Symptoms, read_symptom_file
 
 from .config import default_cfg, flatten, methods, symptom_file
+from .features import FrozenFeatures
 from .run import CONFIG, read_results
-from .views import seeded_draws
+from .views import ViewManager, seeded_draws
 from .vip import SymptomCLIP
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
@@ -50,7 +51,7 @@ def load_run(folder, root=None, device=None):
         results = read_results(folder) or {}
     classnames = results.get("classnames")
     if not classnames:  # stopped before its end; only the dataset can tell
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(None):
             classnames = list(build_dataset(cfg).classnames)
     # Building a trainer seeds every generator; the caller's stay as they were.
     with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
@@ -92,17 +93,23 @@ class LoadedRun:
         return f"{cfg.TRAINER.NAME}, {cfg.RUN.DATASET}, {cfg.RUN.BACKBONE}, seed {cfg.SEED}"
 
     @cached_property
-    def training_features(self):
-        """[n, d] features of the training pictures' test views, kept in the run's folder."""
-        from explanations.standardise import training_features
+    def _dm(self):
+        with contextlib.redirect_stdout(None):
+            return ViewManager(self.cfg)
 
-        return training_features(self)
-
-    @cached_property
+    @property
     def dataset(self):
         """The run's dataset, read when first asked for."""
-        with contextlib.redirect_stdout(sys.stderr):
-            return build_dataset(self.cfg)
+        return self._dm.dataset
+
+    @cached_property
+    def _frozen_features(self):
+        return FrozenFeatures(self.cfg, self._dm, self.model.clip)
+
+    def features(self, split):
+        """[n, d] image features of a split's test views, as the run itself kept and read them."""
+        self.pictures(split)
+        return self._frozen_features.of_split(split).float()
 
     def pictures(self, split):
         """The ``Picture`` objects of ``train``, ``val`` or ``test``."""
