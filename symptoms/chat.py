@@ -76,7 +76,8 @@ class Endpoint:
         self.host = parts.hostname + (f":{parts.port}" if parts.port else "")
         self._open = parts.scheme == "http" and not _is_loopback(parts.hostname)
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
-        self._secrets = [s for s in (self._key, parts.password, parts.query) if s]
+        # Shorter ones are placeholders, everyday words that an answer may well hold.
+        self._secrets = [s for s in (self._key, parts.password, parts.query) if len(s or "") >= 8]
         self._client = None
 
     def redact(self, text):
@@ -197,8 +198,12 @@ class Endpoint:
                     if getattr(choice.delta, "refusal", None):
                         reply.finish = "refusal"
                     reply.finish = reply.finish or choice.finish_reason or ""
-        except (openai.APIError, ValueError) as error:
+        except Exception as error:
             # The package's retries end where an answer begins, so this one is asked again by us.
+            # Its older versions let the errors of the HTTP library through.
+            from_http = type(error).__module__.startswith("httpx")
+            if not from_http and not isinstance(error, openai.APIError | ValueError):
+                raise
             what = "the answer broke off" if started else "no answer came"
             raise Unusable(f"{what} ({self._reason(error)})", reply) from None
         if not started:

@@ -260,7 +260,8 @@ def _dry_run(generation, sheets, folder):
             say(generation.pictures_prompt(classname, number))
     by_model = generation.with_pictures and settings["match"] == "llm"
     if by_model:
-        say("\n== each class, refining\n" + settings["prompts"]["match"])
+        blanks = {name: f"<{name}>" for name in ("category", "count", "features", "descriptions")}
+        say("\n== each class, refining\n" + settings["prompts"]["match"].format(**blanks))
     if pictures:
         _save_sheets(generation, sheets, folder)
         say(f"\nthe sheets as they would be sent: {folder}")

@@ -163,7 +163,9 @@ class Generation:
             feature["support"] = support
         unfound = sum(not support["found"] for match in matches for support in match)
         if unfound:
-            self.say(f"  {unfound} quotations are not in the picture answers and do not count")
+            self.say(
+                f"  quotations that are not in the picture answers and do not count: {unfound}"
+            )
 
     def _match_by_clip(self, results):
         usable = {
@@ -334,7 +336,10 @@ def content(settings, results, without_pictures):
                     )
                 }
                 | ({} if without_pictures else {"pictures": _picture_prompts(settings, classname)}),
-                "pictures": [] if without_pictures else settings["pictures"][classname],
+                # A line a sheet: the file is for people to read and edit.
+                "pictures": []
+                if without_pictures
+                else [" ".join(sheet) for sheet in settings["pictures"][classname]],
                 "features": result["features"],
                 "fingerprint": fingerprint(result["phrases"]),
             }

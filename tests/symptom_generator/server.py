@@ -189,6 +189,16 @@ def cut_in_the_middle(handler, body):
     return handler.complete(body, "- A feature that nobody will hear the end", finish=None)
 
 
+def cut_short(handler, body):
+    """Promise more bytes than come."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    handler.piece({"id": "1", "created": 0, "model": "m"}, {"content": "- half"})
+    return True
+
+
 def error_in_the_middle(handler, body):
     """Begin a stream, then send an error event."""
     handler.start_stream()

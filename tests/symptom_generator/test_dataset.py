@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+import parse_results
+import train
 from foundation.errors import InputError
 from foundation.files import fingerprint
 from symptoms import load_symptoms, read_symptom_file
@@ -51,7 +54,9 @@ def test_only_training_pictures_are_shown(toy, toy_server, argv):
     for name in ("red", "blue"):
         files = (toy / "data" / "toy" / "train" / name).iterdir()
         train = {fingerprint(path.read_bytes()) for path in files}
-        assert [set(sheet) for sheet in classes[name]["generated"]["pictures"]] == [train] * 3
+        assert [set(sheet.split()) for sheet in classes[name]["generated"]["pictures"]] == [
+            train
+        ] * 3
 
 
 def test_a_dataset_without_symptoms_is_described(toy, toy_server, argv):
@@ -60,6 +65,24 @@ def test_a_dataset_without_symptoms_is_described(toy, toy_server, argv):
 
     assert main(argv) == 0
     assert load_symptoms(toy / "new.json", ["red", "blue"]).phrases
+
+
+def test_from_disease_names_to_a_table(toy, toy_server, argv, short, capsys, monkeypatch):
+    """A generated file goes straight into training, and the run's figures into a table."""
+    assert main(argv) == 0
+    assert check([str(toy / "new.json")]) == 0
+    run = ["--trainer", "ViP", "--root", str(toy / "data"), "--dataset", str(toy / "toy.yaml")]
+    run += ["--backbone", str(toy / "random.yaml")]
+    monkeypatch.chdir(toy)
+
+    train.main([*run, *short, "TRAINER.VIP.SYMPTOMS", str(toy / "new.json")])
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", "output/toy"])
+    parse_results.main()
+
+    (results,) = (toy / "output").rglob("results.json")
+    fingerprint_used = json.loads(results.read_text())["symptom_fingerprint"]
+    assert fingerprint_used == load_symptoms(toy / "new.json", ["red", "blue"]).fingerprint
+    assert "ViP" in capsys.readouterr().out
 
 
 def test_clip_matches_offline(toy, toy_server, argv, monkeypatch):

@@ -115,7 +115,7 @@ def test_provenance_says_where_each_class_comes_from(generate, images):
         PICTURES_PROMPT.format(category="melanoma", count=16)
     ]
     known = {fingerprint(path.read_bytes()) for path in (images / "melanoma").iterdir()}
-    assert [len(set(sheet) & known) for sheet in generated["pictures"]] == [16, 16, 16]
+    assert [len(set(sheet.split()) & known) for sheet in generated["pictures"]] == [16, 16, 16]
     assert {"model", "host", "modality", "support", "match", "avoid", "seed"} <= set(
         meta["generation"]
     )

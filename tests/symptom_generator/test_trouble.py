@@ -106,6 +106,7 @@ USELESS = [
 ]
 BROKEN = [
     (fault.cut_in_the_middle, "the answer broke off"),
+    (fault.cut_short, "the answer broke off"),
     (fault.error_in_the_middle, r"the answer broke off \(overloaded\)"),
     (fault.garbage_in_the_middle, "the answer broke off"),
 ]
@@ -204,7 +205,7 @@ def test_quotations_that_nobody_said_do_not_count(ask, server, capsys):
     assert load_symptoms(output, ["nevus"]).phrases["nevus"] == [
         "The spot is symmetric on both sides"
     ]
-    assert "6 quotations are not in the picture answers" in capsys.readouterr().err
+    assert "do not count: 6" in capsys.readouterr().err
 
 
 def test_no_agreement_is_one_line(ask, server):
