@@ -97,10 +97,9 @@ def curves(model, features, predicted, seed=0):
         if k < 2:
             continue
         chosen = np.flatnonzero(predicted == label)
-        # With max all but one contribute nothing: the nearer comes first among equals.
-        order = np.lexsort(
-            (-parts.similarity[chosen, label, :k], -parts.symptom[chosen, label, :k])
-        )
+        # With max one symptom is the whole logit, whatever its sign: nearer counts more.
+        ranking = parts.similarity if model.merge == "max" else parts.symptom
+        order = np.argsort(-ranking[chosen, label, :k], axis=1, kind="stable")
         ask = _Asker(model, features[chosen], label)
         sizes = range(1, k + 1)
         chance = np.stack([ask.mean(_subsets(k, m, generator)) for m in sizes], axis=1)

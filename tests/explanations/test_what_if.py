@@ -1,0 +1,34 @@
+"""Symptoms less and more: what changes, and what is refused."""
+
+import pytest
+
+from explanations.what_if import changed_phrases
+from foundation.errors import InputError
+
+PHRASES = {"melanoma": ["ragged edges", "redness"], "nevus": ["clear edges", "redness"]}
+
+
+def test_drop_takes_a_symptom_from_every_class_and_add_gives_it_to_one():
+    """Case, spaces and a full stop do not matter; the list handed in stays as it is."""
+    changed = changed_phrases(PHRASES, ["Redness. "], [("Nevus", "one  even colour")])
+
+    assert changed == {"melanoma": ["ragged edges"], "nevus": ["clear edges", "one even colour"]}
+    assert PHRASES["melanoma"] == ["ragged edges", "redness"]
+
+
+@pytest.mark.parametrize(
+    ("drop", "add", "message"),
+    [
+        (["redess"], [], "no class has the symptom 'redess'; did you mean 'redness'?"),
+        (["pallor"], [], "no class has the symptom 'pallor'; there are ragged edges; "),
+        ([], [("wart", "x")], "no class 'wart'; choose one of melanoma, nevus"),
+        ([], [("nevus", " . ")], "the symptom to add to 'nevus' is empty"),
+        ([], [("nevus", "Redness")], "class 'nevus' has the symptom 'Redness' already"),
+        (["redness", "clear edges"], [], "leaves class 'nevus' without symptoms"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(drop, add, message):
+    with pytest.raises(InputError) as caught:
+        changed_phrases(PHRASES, drop, add)
+
+    assert message in str(caught.value) and "\n" not in str(caught.value)
