@@ -1,0 +1,246 @@
+"""predict.py and explain.py: files that agree among themselves, and one line for wrong input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import explain
+import predict
+from explanations.selection import pictures_at
+from foundation.errors import command_line
+from trainers import load_run
+
+SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def data(toy_run):
+    """The folder of the toy pictures."""
+    return toy_run("ViP").parents[1] / "data" / "toy"
+
+
+def test_predict_writes_the_runs_own_probabilities(toy_run, data, tmp_path, capsys):
+    """To a file or to standard output, which holds nothing but the table."""
+    folder = toy_run("CoOp")
+    recorded = {row["picture"]: row for row in read_csv(folder / "predictions.csv")}
+
+    predict.main([str(folder), "--images", str(data / "test"), "--output", str(tmp_path / "a.csv")])
+    capsys.readouterr()
+    predict.main([str(folder), "--images", str(data / "test" / "red"), str(data / "val" / "blue")])
+    printed = capsys.readouterr().out
+
+    rows = read_csv(tmp_path / "a.csv")
+    assert len(rows) == 12
+    for row in rows:
+        own = recorded["test/" + row["picture"].split("/test/")[1]]
+        assert row["prediction"] == own["prediction"]
+        assert float(row["p(red)"]) == pytest.approx(float(own["p(red)"]), abs=1e-6)
+    lines = printed.splitlines()
+    assert lines[0] == "picture,prediction,p(red),p(blue)"
+    assert len(lines) == 1 + 6 + 4
+
+
+def test_explain_a_split(toy_run, tmp_path, capsys):
+    """A PNG for each picture, a table whose contributions sum to the logits, and a page."""
+    folder = toy_run("ViP")
+    recorded = {row["picture"]: row for row in read_csv(folder / "predictions.csv")}
+
+    explain.main([str(folder), "--output-dir", str(tmp_path)])
+
+    rows = read_csv(tmp_path / "explanations.csv")
+    by_class = {}
+    for row in rows:
+        by_class.setdefault((row["picture"], row["class"]), []).append(row)
+    assert len(by_class) == 24 and len(rows) == 12 * (3 + 2 + 2)
+    for (picture, name), parts in by_class.items():
+        total = sum(float(part["contribution"]) for part in parts)
+        assert total == pytest.approx(float(parts[0]["class_logit"]), rel=1e-5, abs=1e-5)
+        weights = [float(part["weight"]) for part in parts if part["weight"]]
+        assert sum(weights) == pytest.approx(1, abs=1e-6)
+        probability = float(recorded[picture][f"p({name})"])
+        assert float(parts[0]["class_probability"]) == pytest.approx(probability, abs=1e-6)
+        assert parts[0]["prediction"] == recorded[picture]["prediction"]
+        assert parts[0]["truth"] == recorded[picture]["label"]
+    drawn = sorted((tmp_path / "pictures").iterdir())
+    assert len(drawn) == 12
+    with Image.open(drawn[0]) as image:
+        assert image.width > 700 and image.height > 300
+    page = (tmp_path / "index.html").read_text()
+    assert all(f'src="pictures/{path.name}"' in page for path in drawn)
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert "nearest words" in page
+    assert "12 of 12 of the test pictures" in capsys.readouterr().out
+
+
+def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
+    """Right, wrong, and where two runs differ, either way round."""
+    folder, other = toy_run("ViP"), toy_run("Supervised", "TRAINER.SUPERVISED.START", "clip")
+    right = [
+        {
+            row["picture"]
+            for row in read_csv(f / "predictions.csv")
+            if row["label"] == row["prediction"]
+        }
+        for f in (folder, other)
+    ]
+    everything = {row["picture"] for row in read_csv(folder / "predictions.csv")}
+    expected = {
+        ("--only", "right"): right[0],
+        ("--only", "wrong"): everything - right[0],
+        ("--versus", str(other)): right[0] - right[1],
+        ("--versus", str(other), "--only", "wrong"): right[1] - right[0],
+    }
+
+    capsys.readouterr()
+    for number, (options, pictures) in enumerate(expected.items()):
+        output = tmp_path / str(number)
+        explain.main([str(folder), *options, "--output-dir", str(output)])
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{len(pictures)} of 12 of the test pictures are ")
+        table = output / "explanations.csv"
+        found = {row["picture"] for row in read_csv(table)} if pictures else set()
+        assert found == pictures
+        if not pictures:
+            assert not output.exists()
+    assert sum(map(bool, expected.values())) >= 2
+
+
+def test_what_if_stands_beside_the_original(toy_run, tmp_path, capsys):
+    """Both versions are in the table; the changed one is the model without and with."""
+    folder = toy_run("ZeroshotCLIP", *SYMPTOMS)
+
+    explain.main(
+        [str(folder), "--drop", "No blue at all", "--add", "blue", "deep as a lake", "--limit", "2"]
+        + ["--output-dir", str(tmp_path)]
+    )
+
+    rows = read_csv(tmp_path / "explanations.csv")
+    phrases = {
+        version: {row["symptom"] for row in rows if row["version"] == version}
+        for version in ("as trained", "what if")
+    }
+    assert phrases["as trained"] - phrases["what if"] == {"no blue at all"}
+    assert phrases["what if"] - phrases["as trained"] == {"deep as a lake"}
+    run = load_run(folder)
+    path = run.dataset.dataset_dir / rows[0]["picture"]
+    changed = run.with_symptoms(["no blue at all"], [("blue", "deep as a lake")])
+    answer = changed.predict(path)[0]
+    own = next(row for row in rows if row["version"] == "what if" and row["class"] == "red")
+    assert float(own["class_probability"]) == pytest.approx(answer[0], abs=1e-6)
+    assert "; what if: predicted " in capsys.readouterr().out
+    page = (tmp_path / "index.html").read_text()
+    assert "without “no blue at all”".casefold() in page.casefold()
+
+
+def test_pictures_of_ones_own(toy_run, tmp_path, capsys):
+    """Grey and transparent files, with and without a truth; two of one name are both drawn."""
+    (tmp_path / "mine" / "Red").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    grey = Image.fromarray(rng.integers(0, 255, (90, 300), dtype=np.uint8))
+    grey.save(tmp_path / "mine" / "Red" / "a.png")
+    grey.convert("RGBA").save(tmp_path / "mine" / "a.png")
+
+    output = tmp_path / "out"
+    explain.main(
+        [str(toy_run("ViP")), "--images", str(tmp_path / "mine"), "--output-dir", str(output)]
+    )
+
+    rows = read_csv(output / "explanations.csv")
+    assert {(row["picture"], row["truth"]) for row in rows} == {("Red/a.png", "red"), ("a.png", "")}
+    assert len(list((output / "pictures").iterdir())) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert [p.truth for p in pictures_at([tmp_path / "mine"], ["red", "blue"])] == [0, None]
+
+
+def test_faithfulness_without_attributes(toy_run, tmp_path, capsys):
+    """The order's test needs none; the other says that they are not known."""
+    explain.main([str(toy_run("ViP")), "--faithfulness", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+
+    rows = read_csv(tmp_path / "faithfulness.csv")
+    assert [row["measure"] for row in rows] == ["deletion", "insertion"]
+    assert all(float(r["low"]) <= float(r["gain"]) <= float(r["high"]) for r in rows)
+    assert (tmp_path / "faithfulness.png").stat().st_size > 5000
+    assert "true attributes of these pictures are not known" in printed
+
+
+def test_faithfulness_with_attributes(toy_run, data, tmp_path, capsys):
+    """AUC of a symptom against what a table beside the pictures says, by an edited pairing."""
+    run = load_run(toy_run("ViP"))
+    lines = [
+        f"{p.id},{p.classname},{'warm' if p.label == 0 else 'cold'}" for p in run.pictures("test")
+    ]
+    table = data / "attributes.csv"
+    table.write_text("\n".join(["picture,class,tone", *lines]) + "\n")
+    pairs = {"pairs": [{"symptom": "no blue at all", "shown_by": {"tone": ["warm"]}}]}
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+
+    explain.main(
+        [str(run.folder), "--faithfulness", "--pairs", str(tmp_path / "pairs.json")]
+        + ["--output-dir", str(tmp_path)]
+    )
+    table.unlink()
+    printed = capsys.readouterr().out
+
+    (row,) = read_csv(tmp_path / "attributes.csv")
+    assert row["symptom"] == "no blue at all" and row["attribute"] == "tone: warm"
+    assert 0 <= float(row["low"]) <= float(row["auc"]) <= float(row["high"]) <= 1
+    assert row["pictures"] == "12" and row["shown"] == "6"
+    assert "not paired with an attribute in" in printed and "the color of the sky" in printed
+    assert (tmp_path / "attributes.png").exists()
+
+
+def test_words_are_printed(toy_run, capsys):
+    explain.main([str(toy_run("ViP")), "--words"])
+
+    printed = capsys.readouterr().out
+    assert printed.count("distance") >= 20 and "A learned vector is no word" in printed
+
+
+def wrong(main, words, capsys):
+    """The one line of wrong input; exit status 2, no traceback."""
+    with pytest.raises(SystemExit) as exit_:
+        command_line(lambda: main(words))()
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line]
+    assert exit_.value.code == 2
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("main", [predict.main, explain.main])
+def test_wrong_folder_and_pictures(toy_run, tmp_path, capsys, main):
+    """A folder that is no run, a broken picture, nothing at a path, a folder without pictures."""
+    run = str(toy_run("ViP"))
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG and then nothing")
+    (tmp_path / "empty").mkdir()
+    some = ["--images", str(tmp_path / "broken.png")]
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "whole.png")
+    no_run = wrong(main, [str(tmp_path), "--images", str(tmp_path / "whole.png")], capsys)
+    assert f"{tmp_path} is not a run (it holds no config.yaml)" in no_run
+    assert "broken.png" in wrong(main, [run, *some], capsys)
+    assert "no such picture" in wrong(main, [run, "--images", str(tmp_path / "no.png")], capsys)
+    assert "holds no pictures" in wrong(main, [run, "--images", str(tmp_path / "empty")], capsys)
+
+
+def test_wrong_questions_to_explain(toy_run, tmp_path, capsys):
+    """A method without symptoms, unknown symptoms and classes, a truth that nobody knows."""
+    run, names = str(toy_run("ViP")), str(toy_run("ZeroshotCLIP"))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    own = ["--images", str(tmp_path / "a.png")]
+
+    assert "CoOp reads no symptoms" in wrong(explain.main, [str(toy_run("CoOp"))], capsys)
+    assert "ZeroshotCLIP reads no symptoms" in wrong(explain.main, [names], capsys)
+    assert "no class has the symptom 'x'" in wrong(explain.main, [run, "--drop", "x"], capsys)
+    assert "no class 'green'" in wrong(explain.main, [run, "--add", "green", "x"], capsys)
+    assert "is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
+    assert "not a run" in wrong(explain.main, [run, "--versus", str(tmp_path)], capsys)
