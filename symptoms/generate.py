@@ -306,7 +306,10 @@ def replace(path, phrases, provenance, details, meta, yes=False):
 
 
 def _agreed(question):
-    return input(question).strip().lower() in ("y", "yes")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _show_differences(path, phrases):

@@ -24,26 +24,27 @@ class Transcript:
         """Read ``path`` if it exists. ``keep=False`` never writes to it."""
         self.path, self.keep = Path(path), keep
         self.lines = []
-        self._whole = 0  # bytes of whole lines
+        self._half_at = None  # where a line begins that a cut run left unfinished
         if self.path.exists():
             self._read()
 
     def _read(self):
-        data = self.path.read_bytes()
+        data, read = self.path.read_bytes(), 0
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             try:
                 record = json.loads(line)
                 if not isinstance(record, dict) or "record" not in record:
                     raise ValueError
             except ValueError:
-                if number > 1 and not line.endswith(b"\n"):
-                    break  # the run was cut while it wrote this line; it is asked again
+                if not line.endswith(b"\n"):
+                    self._half_at = read  # what it would have said is asked again
+                    break
                 raise InputError(
                     f"{self.path}: line {number} is no line of a transcript; "
                     "move the file away, or give --fresh to start over"
                 ) from None
             self.lines.append(record)
-            self._whole += len(line)
+            read += len(line)
 
     @property
     def settings(self):
@@ -66,8 +67,9 @@ class Transcript:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         with open(self.path, "ab") as file:
-            file.truncate(self._whole)  # half a line of a run that was cut
+            if self._half_at is not None:
+                file.truncate(self._half_at)
+                self._half_at = None
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._whole += len(line)
