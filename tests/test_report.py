@@ -1,0 +1,222 @@
+"""report.py: one file that needs nothing else and says what the runs say."""
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from results_runs import write_run
+from sklearn.metrics import confusion_matrix
+from statsmodels.stats.proportion import proportion_confint
+
+import report
+from foundation.errors import command_line
+from reporting import measures
+from results.runs import find_runs
+from results.statistics import Predictions, mcnemar
+from results.tables import methods_of
+
+VOID = {"meta", "img", "br", "path", "use", "link", "input", "hr"}
+
+
+class Checker(HTMLParser):
+    """Every tag closed, and all that a page may load or run."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.tags, self.ids, self.wrong = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attrs = dict(attrs)
+        self.loads += [attrs[key] for key in ("src", "href", "xlink:href") if key in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def checked(path):
+    """The page's text after its form was checked: well-formed, self-contained, no script."""
+    text = path.read_text(encoding="utf-8")
+    page = Checker()
+    page.feed(text)
+    assert not page.open and not page.wrong
+    assert "script" not in page.tags and "link" not in page.tags
+    for address in page.loads:
+        assert address.startswith(("#", "data:")), address[:80]
+    assert not re.search(r"url\((?!#)|@import", text)
+    for address in page.loads:
+        if address.startswith("#"):
+            assert address[1:] in page.ids
+    assert "default-src 'none'" in text
+    return text
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Runs of an ablation, a knowledge experiment, zero-shot, two datasets and three seeds."""
+    root = tmp_path / "output"
+    for seed in (1, 2, 3):
+        for trainer, skill in (("ViP", 2.0), ("CoOp", 1.5), ("Supervised", 1.0)):
+            folder = write_run(root, trainer, seed=seed, skill=skill)
+            rows = [("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")]
+            rows += [(e, 1 / e, 50, 0.001, 0.5 + e / 100, 1) for e in range(1, 6)]
+            with open(folder / "history.csv", "w", newline="") as file:
+                csv.writer(file).writerows(rows)
+        write_run(root, seed=seed, options={"TRAINER.VIP.MERGE": "mean"}, skill=1.2)
+        write_run(
+            root, seed=seed, skill=0.5, options={"TRAINER.VIP.SYMPTOMS": "derm7pt_useless.json"}
+        )
+    for prompts in ("names", "symptoms"):
+        write_run(root, "ZeroshotCLIP", options={"TRAINER.ZEROSHOTCLIP.PROMPTS": prompts})
+    write_run(root, dataset="three", classnames=("a", "b", "<i>c</i>"))
+    return root
+
+
+def test_report_of_many_runs(many, capsys):
+    """Every part is there: tables, curves, matrices, ROC, calibration, rates, settings."""
+    report.main([str(many)])
+
+    text = checked(many / "report.html")
+    for part in (
+        "Report on 18 runs",
+        "Significance",
+        "derm7pt: ViP against the others",
+        "ablation (Table 2)",
+        "knowledge (Fig. 5)",
+        "zero-shot (Fig. 3 I)",
+        "training loss",
+        "validation accuracy",
+        "Confusion",
+        "ROC, positive: nevus",
+        "ROC, mean over classes",
+        "sensitivity and specificity",
+        "ECE",
+        "Configuration and versions",
+    ):
+        assert part in text, part
+    assert "<i>c</i>" not in text and "&lt;i&gt;c&lt;/i&gt;" in text  # names come from outside
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_the_same_runs_give_the_same_charts(many):
+    """Nothing in a page depends on when or in which process it was drawn, but its date."""
+    texts = []
+    for name in ("a.html", "b.html"):
+        report.main([str(many), "--output", str(many / name)])
+        texts.append(re.sub(r"written [^.]*\.", "", (many / name).read_text()))
+
+    assert texts[0] == texts[1]
+
+
+def test_pictures_and_leaving_them_out(toy_run, tmp_path):
+    """A run of symptoms shows its best and worst explained pictures, unless they are private."""
+    folder = toy_run("ViP")
+    root = folder.parent
+
+    report.main([str(root), "--output", str(tmp_path / "with.html")])
+    report.main([str(root), "--output", str(tmp_path / "without.html"), "--no-images"])
+
+    with_, without = checked(tmp_path / "with.html"), checked(tmp_path / "without.html")
+    assert 1 <= with_.count("data:image/jpeg;base64,") <= 6
+    assert "The best explained, of those answered rightly" in with_
+    assert "data:image" not in without and "best explained" not in without
+    assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
+
+
+def test_a_dataset_that_is_not_here(many):
+    """The explained pictures are missing with their reason; all else is there."""
+    write_run(many, dataset="gone", symptom_fingerprint="0" * 12)
+
+    report.main([str(many)])
+
+    assert "Explained pictures" in checked(many / "report.html")
+
+
+def test_unfinished_runs_are_named(many):
+    (many / "half").mkdir()
+    (many / "half" / "config.yaml").write_text("a: 1\n")
+
+    report.main([str(many)])
+
+    assert "half: unfinished" in checked(many / "report.html")
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_nothing_to_report(tmp_path, capsys, make):
+    """One line and exit 2 for an empty folder and for none."""
+    folder = tmp_path / "none"
+    if make:
+        folder.mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        command_line(lambda: report.main([str(folder)]))()
+
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert exit_.value.code == 2
+    assert len(lines) == 1 and lines[0].startswith(f"error: {folder}: no ")
+
+
+def predictions(probabilities, labels, classnames=("a", "b")):
+    probabilities, labels = np.asarray(probabilities, float), np.asarray(labels)
+    names = np.array([str(i) for i in range(len(labels))])
+    return Predictions(names, labels, probabilities.argmax(1), probabilities, classnames)
+
+
+def test_expected_calibration_error_of_known_answers():
+    """All at 95 % confidence and 75 % right: 20 points; and never below zero or above one."""
+    sure = predictions([[0.95, 0.05]] * 4, [0, 0, 0, 1])
+    assert measures.calibration_error(sure) == pytest.approx(0.20)
+    certain = predictions([[1, 0], [0, 1]], [0, 1])
+    assert measures.calibration_error(certain) == 0
+    # Two bins: 3 of 5 at 0.55 are right, 5 of 5 at 0.75.
+    two = predictions([[0.55, 0.45]] * 5 + [[0.75, 0.25]] * 5, [0] * 3 + [1] * 2 + [0] * 5)
+    assert measures.calibration_error(two) == pytest.approx(0.5 * 0.05 + 0.5 * 0.25)
+
+
+def test_rates_are_wilsons():
+    """Sensitivity and specificity of each class as counted, with statsmodels' interval."""
+    rng = np.random.default_rng(0)
+    run = predictions(rng.dirichlet([1, 1, 1], 80), rng.integers(0, 3, 80), ("a", "b", "c"))
+
+    table = measures.rate_table("rates", {"m": [run, run]})
+
+    matrix = confusion_matrix(run.labels, run.predicted)
+    low, high = proportion_confint(matrix[1, 1], matrix[1].sum(), method="wilson")
+    cell = table.rows[0][3]
+    assert cell.value == matrix[1, 1] / matrix[1].sum()
+    assert (cell.low, cell.high) == (pytest.approx(low), pytest.approx(high))
+    others = np.delete(np.delete(matrix, 1, 0), 1, 1).sum()
+    assert table.rows[0][4].value == pytest.approx(others / np.delete(matrix, 1, 0).sum())
+
+
+def test_significance_is_of_pairs_of_runs(tmp_path):
+    """As many McNemar tests as runs, the least p as statsmodels gives it, corrected by Holm."""
+    for seed in (1, 2):
+        write_run(tmp_path, "ViP", seed=seed, skill=3.0)
+        write_run(tmp_path, "CoOp", seed=seed, skill=0.2)
+    write_run(tmp_path, "ZeroshotCLIP", skill=0.1)
+    methods = {method.trainer: method for method in methods_of(find_runs(tmp_path))}
+    ours = methods.pop("ViP")
+
+    table = measures.significance_table("t", ours, list(methods.values()), times=200)
+
+    rows = {row[0]: row for row in table.rows}
+    assert rows["CoOp"][3] == "2 of 2" and rows["ZeroshotCLIP"][3] == "2 of 2"
+    (ours_runs,) = ours.prediction_groups().values()
+    (zero,) = methods["ZeroshotCLIP"].prediction_groups().values()
+    least = min(mcnemar(run.right, zero[0].right)[2] for run in ours_runs)
+    assert least <= rows["ZeroshotCLIP"][4] <= 4 * least
+    assert rows["CoOp"][1].low > 0
