@@ -1,5 +1,6 @@
 """Settings, registries, meters, logs and files."""
 
+import io
 import sys
 
 import pytest
@@ -148,15 +149,16 @@ def test_meters_average():
         metrics.update(3)
 
 
-def test_output_is_copied_to_a_log_and_an_old_log_is_kept(tmp_path, capsys, monkeypatch):
+def test_output_is_copied_to_a_log_and_an_old_log_is_kept(tmp_path, monkeypatch):
     for word in ("first", "second"):
+        console = io.StringIO()
         with monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", sys.stdout)
+            patched.setattr(sys, "stdout", console)
             setup_logger(str(tmp_path))
             print(word)
-            sys.stdout.file.close()
+            sys.stdout.flush()
+            assert console.getvalue() == f"{word}\n"
 
-    assert capsys.readouterr().out == "first\nsecond\n"
     logs = sorted(tmp_path.iterdir())
     assert logs[0].name == "log.txt"
     assert logs[1].name.startswith("log.txt-20")
