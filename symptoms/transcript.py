@@ -25,6 +25,7 @@ class Transcript:
         self.path, self.keep = Path(path), keep
         self.lines = []
         self._half_at = None  # where a line begins that a cut run left unfinished
+        self._unended = False  # whether the last line lacks its end
         if self.path.exists():
             self._read()
 
@@ -45,6 +46,7 @@ class Transcript:
                 ) from None
             self.lines.append(record)
             read += len(line)
+            self._unended = not line.endswith(b"\n")
 
     @property
     def settings(self):
@@ -70,6 +72,7 @@ class Transcript:
             if self._half_at is not None:
                 file.truncate(self._half_at)
                 self._half_at = None
-            file.write(line)
+            file.write(b"\n" * self._unended + line)
             file.flush()
             os.fsync(file.fileno())
+        self._unended = False

@@ -215,18 +215,20 @@ def test_goes_on_where_it_stopped(generate, server, monkeypatch):
     assert len(server.requests) == 11 and output.read_bytes() == before
 
 
-def test_half_a_line_is_asked_again(generate, server):
+@pytest.mark.parametrize("lost, asked_again", [(30, 1), (1, 0)], ids=["half a line", "its end"])
+def test_a_cut_line_is_asked_again(generate, server, lost, asked_again):
     """A run that was killed while writing a line leaves a transcript to go on from."""
     output = generate()
     path = output.with_suffix(".transcript.jsonl")
-    path.write_bytes(path.read_bytes()[:-30])
-    before, asked = output.read_text(), len(server.requests)
+    path.write_bytes(path.read_bytes()[:-lost])
+    asked = len(server.requests)
 
-    generate()
+    generate("--max", "3")
 
-    assert len(server.requests) == asked + 1
-    assert [line["record"] for line in lines_of(output)] == ["settings"] + ["exchange"] * 10
-    assert json.loads(before)["classes"].keys() == json.loads(output.read_text())["classes"].keys()
+    assert len(server.requests) == asked + asked_again
+    lines = [line["record"] for line in lines_of(output)]
+    assert lines.count("exchange") == 10 and lines.count("settings") == 2
+    assert load_symptoms(output, CLASSES).phrases["nevus"]
 
 
 def test_another_choice_asks_nothing(generate, server):
