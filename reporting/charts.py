@@ -96,7 +96,7 @@ def training_curve(key, title, histories):
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if key == "val_accuracy":
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
     _legend_below(figure, axis)
     return figure, f"{title} by epoch of {', '.join(histories)}"
 
