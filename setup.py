@@ -35,7 +35,7 @@ setup(
         "tabulate>=0.9",
         "matplotlib>=3.8",
         "jinja2>=3.1",
-        "openai>=1.50",
+        "openai>=1.60",
     ],
     extras_require={
         "dev": ["pytest>=8", "ruff>=0.6", "nbformat>=5", "nbclient>=0.10", "ipykernel>=6"],
