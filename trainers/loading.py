@@ -46,7 +46,7 @@ def load_run(folder, root=None, device=None):
         InputError: the folder is no run, or what it was made from changed or is not here.
     """
     folder = Path(folder)
-    cfg = _read_config(folder, root, device)
+    cfg = read_config(folder, root, device)
     with contextlib.redirect_stdout(sys.stderr):
         results = read_results(folder) or {}
     classnames = results.get("classnames")
@@ -217,10 +217,11 @@ class LoadedRun:
         return self._transform(image.convert("RGB"))
 
 
-def _read_config(folder, root, device):
-    file = folder / CONFIG
+def read_config(folder, root=None, device=None):
+    """The configuration of the run in ``folder``, frozen; arguments as in ``load_run``."""
+    file = Path(folder) / CONFIG
     if not file.is_file():
-        what = "there is no such folder" if not folder.exists() else f"it holds no {CONFIG}"
+        what = "there is no such folder" if not file.parent.exists() else f"it holds no {CONFIG}"
         raise InputError(f"{folder} is not a run ({what}); name a folder that train.py wrote")
     try:
         saved = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,5 +1,8 @@
 """What the tests of the methods share: a frozen CLIP in float64, features, labels, comparison."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from naive import NAMES
@@ -70,3 +73,18 @@ def shapes():
         return {name: tuple(p.shape) for name, p in learned.items()}
 
     return of
+
+
+@pytest.fixture
+def four_classes(toy):
+    """The toy dataset with two classes more: red and blue are its base half, these its new one."""
+    for split in ("train", "val", "test"):
+        for old, new in (("red", "green"), ("blue", "grey")):
+            folder = toy / "data" / "toy" / split
+            shutil.copytree(folder / old, folder / new)
+    text = (toy / "toy.yaml").read_text()
+    (toy / "toy.yaml").write_text(text.replace("[red, blue]", "[red, blue, green, grey]"))
+    phrases = json.loads((toy / "symptoms.json").read_text())
+    phrases |= {"green": ["leaf"], "grey": ["stone", "ash"]}
+    (toy / "symptoms.json").write_text(json.dumps(phrases))
+    return toy

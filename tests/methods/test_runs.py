@@ -153,9 +153,9 @@ def test_does_not_apply_without_training(toy, toy_args, short, tiny_resnet):
     assert not (toy / "run").exists()
 
 
-def test_vip_s_new_classes_start_at_zero(toy, toy_args, short, capsys):
+def test_vip_s_new_classes_start_at_zero(four_classes, toy_args, short, capsys):
     """Base to new: a class that training did not see has g = 0, the others keep theirs."""
-    _four_classes(toy)
+    toy = four_classes
     args = ["--trainer", "ViP", *toy_args[:-1]]
     train.main([*args, str(toy / "base"), *short, "DATASET.SUBSAMPLE_CLASSES", "base"])
     capsys.readouterr()
@@ -170,8 +170,8 @@ def test_vip_s_new_classes_start_at_zero(toy, toy_args, short, capsys):
     assert read_results(toy / "new")["classnames"] == ["green", "grey"]
 
 
-def test_head_has_nothing_for_new_classes(toy, toy_args, short):
-    _four_classes(toy)
+def test_head_has_nothing_for_new_classes(four_classes, toy_args, short):
+    toy = four_classes
     args = ["--trainer", "LinearProbe", *toy_args[:-1]]
     train.main([*args, str(toy / "base"), *short, "DATASET.SUBSAMPLE_CLASSES", "base"])
     with pytest.raises(InputError, match="LinearProbe learned weight for each .* green, grey"):
@@ -179,17 +179,3 @@ def test_head_has_nothing_for_new_classes(toy, toy_args, short):
             [*args, str(toy / "new"), "--eval-only", "--model-dir", str(toy / "base"), *short]
             + ["DATASET.SUBSAMPLE_CLASSES", "new"]
         )
-
-
-def _four_classes(toy):
-    for split in ("train", "val", "test"):
-        for old, new in (("red", "green"), ("blue", "grey")):
-            folder = toy / "data" / "toy" / split
-            (folder / new).mkdir()
-            for path in (folder / old).iterdir():
-                (folder / new / path.name).write_bytes(path.read_bytes())
-    text = (toy / "toy.yaml").read_text()
-    (toy / "toy.yaml").write_text(text.replace("[red, blue]", "[red, blue, green, grey]"))
-    phrases = json.loads((toy / "symptoms.json").read_text())
-    phrases |= {"green": ["leaf"], "grey": ["stone", "ash"]}
-    (toy / "symptoms.json").write_text(json.dumps(phrases))

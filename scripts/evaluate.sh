@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Test a finished run on another dataset of the same classes; METHOD/eval.sh name the method.
+#   bash scripts/evaluate.sh RUN DATASET [KEY VALUE ...]
+# DATA is the folder that holds the datasets (default: data). The result is below output/DATASET.
+set -euo pipefail
+
+HERE=$PWD
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+prepare_environment ""
+DATA=${DATA:-data}
+[[ -d $HERE/$DATA && ! -d $DATA ]] && DATA=$HERE/$DATA
+
+exec "$PYTHON" -m scripts.evaluate --root "$DATA" "$@"

@@ -1,0 +1,72 @@
+"""External tests and base-to-new: a finished run on other pictures."""
+
+import csv
+import json
+
+import pytest
+
+import train
+from foundation.errors import InputError
+from results import tables
+from results.runs import find_runs
+from scripts import evaluate
+from trainers.run import read_results
+
+
+def test_external(toy, toy_args, short, monkeypatch):
+    """Another dataset, its classes in another order: the run's own symptoms, the same scores."""
+    monkeypatch.chdir(toy)
+    train.main(["--trainer", "ViP", *toy_args, *short])
+    lines = [line for line in (toy / "toy.yaml").read_text().splitlines() if "SYMPTOMS" not in line]
+    text = "\n".join(lines).replace("[red, blue]", "[blue, red]")
+    (toy / "elsewhere.yaml").write_text(text)
+
+    evaluate.main([str(toy / "run"), str(toy / "elsewhere.yaml"), "--root", str(toy / "data")])
+
+    (folder,) = (toy / "output" / "elsewhere").rglob("results.json")
+    results, trained = read_results(folder.parent), read_results(toy / "run")
+    assert (results["dataset"], results["trained_on"]) == ("elsewhere", "toy")
+    assert results["symptom_fingerprint"] == trained["symptom_fingerprint"]
+    assert results["metrics"]["accuracy"] == trained["metrics"]["accuracy"]
+    here, there = (list(csv.DictReader(open(f))) for f in _predictions(toy, folder))
+    expected = {row["picture"]: float(row["p(red)"]) for row in here}
+    for row in there:
+        assert float(row["p(red)"]) == pytest.approx(expected[row["picture"]], abs=1e-5)
+    (row,) = tables.external_table(find_runs(toy)).rows
+    assert "elsewhere, trained on toy" in row
+
+
+def _predictions(toy, folder):
+    return toy / "run" / "predictions.csv", folder.parent / "predictions.csv"
+
+
+@pytest.mark.parametrize("name", ["ViP", "CoOp", "BayesianPrompt", "MaPLe"])
+def test_base_to_new(four_classes, toy_args, short, name, monkeypatch):
+    """Trained on the first half of the classes, tested on the other; both in one table."""
+    toy = four_classes
+    monkeypatch.chdir(toy)
+    base = ["DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NUM_SHOTS", "4"]
+    train.main(["--trainer", name, *toy_args, *short, *base])
+
+    evaluate.main(
+        [str(toy / "run"), str(toy / "toy.yaml"), "--root", str(toy / "data")]
+        + ["DATASET.SUBSAMPLE_CLASSES", "new"]
+    )
+
+    (table,) = tables.base_to_new_tables(find_runs(toy))
+    assert len(table.rows) == 1
+    assert None not in table.rows[0]
+
+
+def test_wrong_runs(toy, toy_args, short):
+    """Each in one line."""
+    with pytest.raises(InputError, match="is not a run"):
+        evaluate.main([str(toy / "none"), str(toy / "toy.yaml")])
+    train.main(["--trainer", "ZeroshotCLIP", *toy_args, *short])
+    with pytest.raises(InputError, match="is a run of ZeroshotCLIP, not of CoOp"):
+        evaluate.main([str(toy / "run"), str(toy / "toy.yaml"), "--trainer", "CoOp"])
+    results = json.loads((toy / "run" / "results.json").read_text())
+    del results["format"]
+    (toy / "run" / "results.json").write_text(json.dumps(results))
+    with pytest.raises(InputError, match="the run did not end; train it first"):
+        evaluate.main([str(toy / "run"), str(toy / "toy.yaml")])
