@@ -110,6 +110,8 @@ def _evaluate(cfg, options, started, model_dir, load_epoch):
     if folder.resolve() == model_dir.resolve():
         trainer.test()
         return
+    if (folder / trainer.model_name).is_dir():
+        raise InputError(f"{folder} holds a trained run; give another --output-dir for this test")
     _write_config(cfg)
     _finish(trainer, options, folder, trained_in=model_dir)
 

@@ -58,6 +58,20 @@ def test_base_to_new(four_classes, toy_args, short, name, monkeypatch):
     assert None not in table.rows[0]
 
 
+def test_a_trained_run_is_not_written_over(toy, toy_args, short):
+    """Its folder is where the other dataset's own run would be."""
+    train.main(["--trainer", "CoOp", *toy_args, *short])
+    before = (toy / "run" / "results.json").read_bytes()
+    args = ["--trainer", "CoOp", *toy_args[:-1]]
+    train.main([*args, str(toy / "other"), *short])
+
+    with pytest.raises(InputError, match="holds a trained run; give another --output-dir"):
+        train.main(
+            [*args, str(toy / "run"), "--eval-only", "--model-dir", str(toy / "other"), *short]
+        )
+    assert (toy / "run" / "results.json").read_bytes() == before
+
+
 def test_wrong_runs(toy, toy_args, short):
     """Each in one line."""
     with pytest.raises(InputError, match="is not a run"):
