@@ -184,3 +184,19 @@ def test_unknown_backbone_lists_the_choices(toy_cfg):
             toy_cfg("MODEL.BACKBONE.PATH", "", "MODEL.BACKBONE.NAME", "ViT-B/17"),
             torch.device("cpu"),
         )
+
+
+def test_attention_is_fused(tiny_clip):
+    """Neither encoder keeps the scores of its attention, learning or not."""
+    from torch.profiler import ProfilerActivity, profile
+
+    frozen = FrozenCLIP(tiny_clip)
+    embeddings = torch.randn(3, 9, frozen.text_width, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        frozen.encode_prompts(embeddings, torch.tensor([8, 5, 7])).sum().backward()
+        frozen.encode_image(torch.randn(2, 3, 32, 32))
+    calls = {event.key: event.count for event in seen.key_averages()}
+
+    layers = len(tiny_clip.transformer.resblocks) + len(tiny_clip.visual.transformer.resblocks)
+    assert calls["aten::_scaled_dot_product_flash_attention_for_cpu"] == layers
+    assert "aten::_softmax" not in calls
