@@ -26,7 +26,7 @@ from trainers.views import Views
 
 from .checkout import time_checkout
 from .reference import Reference, embedded, encode
-from .timing import in_turns, once, peak_bytes, seconds
+from .timing import in_turns, once, peak_bytes, seconds, use_processor_time
 from .workload import METHODS, SHAPES, Workload, quiet, random_clip
 
 BATCH = 32
@@ -422,12 +422,15 @@ def main(argv=None):
     add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
     add("--rounds", type=int, default=0, help="measurements of everything (default: 3)")
     add("--compile", action="store_true", help="measure torch.compile on the image encoder too")
+    add("--shared", action="store_true", help="one thread and its processor time, not the clock's")
     add("--checkout", default="", help="a checkout of CoOp (or of a project that holds its CoOp)")
     args = parser.parse_args(argv)
     if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():
         raise InputError(f"--checkout {args.checkout}: there is no train.py")
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
+    if args.shared:
+        use_processor_time()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}, "
