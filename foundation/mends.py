@@ -12,6 +12,7 @@ from torch import nn
 from foundation import checkpoints, schedulers
 from foundation.accuracy import compute_accuracy
 from foundation.checkpoint_reader import read_checkpoint
+from foundation.errors import InputError
 
 
 class _WithoutDataParallel:
@@ -26,11 +27,21 @@ class _WithoutDataParallel:
 
 
 def apply():
-    """Mend the installed Dassl; a second call changes nothing."""
-    import dassl.engine.trainer as engine
-    import dassl.metrics as metrics
-    import dassl.optim.lr_scheduler as lr_scheduler
-    import dassl.utils.torchtools as torchtools
+    """Mend the installed Dassl; a second call changes nothing.
+
+    Raises:
+        InputError: if something that Dassl imports is not installed.
+    """
+    try:
+        import dassl.engine.trainer as engine
+        import dassl.metrics as metrics
+        import dassl.optim.lr_scheduler as lr_scheduler
+        import dassl.utils.torchtools as torchtools
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the installed Dassl needs {error.name}: run `pip install --no-deps {error.name}`, "
+            "or `pip uninstall dassl` to do without"
+        ) from error
 
     if engine.TrainerBase.save_model is checkpoints.save_model:
         return
