@@ -79,7 +79,9 @@ def test_logits_loss_and_gradients_follow_the_equations(tiny_clip64, merge, n_ct
     if not learned:
         return
     loss = torch.nn.functional.cross_entropy(logits, label)
-    naive_loss = -(expected.exp() / expected.exp().sum(1, keepdim=True))[range(3), label].log().mean()
+    naive_loss = (
+        -(expected.exp() / expected.exp().sum(1, keepdim=True))[range(3), label].log().mean()
+    )
     assert_close(loss, naive_loss, rtol=0, atol=1e-10)
     for ours, naive in zip(
         torch.autograd.grad(loss, learned),
