@@ -35,7 +35,7 @@ def read_picture(path, keep_grey=False):
         if keep_grey and picture.mode == "L" and "transparency" not in picture.info:
             picture.load()
             return picture
-        return _rgb(picture)
+        return to_rgb(picture)
 
 
 def _check_picture(path):
@@ -45,7 +45,7 @@ def _check_picture(path):
     """
     with _opened(path) as picture:
         picture.draft(picture.mode, (picture.width // 8, picture.height // 8))
-        _rgb(picture)
+        to_rgb(picture)
 
 
 @contextlib.contextmanager
@@ -74,7 +74,8 @@ def _upright(picture):
     return picture
 
 
-def _rgb(picture):
+def to_rgb(picture):
+    """A PIL picture of any mode as 8-bit RGB, as ``read_picture`` gives it."""
     if picture.mode in _SIXTEEN_BIT:
         values = np.asarray(picture)
         if picture.mode == "I" and (values.min() < 0 or values.max() > 65535):
