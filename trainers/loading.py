@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
-from datasets.pictures import read_picture
+from datasets.pictures import read_picture, to_rgb
 from foundation.errors import InputError
 from symptoms import Symptoms, read_symptom_file
 
@@ -212,9 +212,8 @@ class LoadedRun:
     def _view(self, image):
         if isinstance(image, torch.Tensor):
             return image
-        if not isinstance(image, Image.Image):
-            image = read_picture(image)
-        return self._transform(image.convert("RGB"))
+        is_open = isinstance(image, Image.Image)
+        return self._transform(to_rgb(image) if is_open else read_picture(image))
 
 
 def read_config(folder, root=None, device=None):
@@ -236,7 +235,9 @@ def read_config(folder, root=None, device=None):
     # Foundations differ in what they declare; what neither declares changes nothing.
     chosen = {key: value for key, value in flatten(saved).items() if key in known}
     try:
-        cfg.merge_from_list([part for pair in chosen.items() for part in pair])
+        for key, value in chosen.items():
+            # Quoted, because yacs would read a text such as "1" as a number.
+            cfg.merge_from_list([key, repr(value) if isinstance(value, str) else value])
     except (ValueError, AssertionError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} is not a run's configuration: {reason}") from error

@@ -54,6 +54,22 @@ def test_paths_pictures_and_views_are_alike(toy_run):
         np.testing.assert_array_equal(answer, answers[0])
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P"])
+def test_pictures_in_memory_of_any_mode(toy_run, tmp_path, mode):
+    """Answered as the same picture in a file is."""
+    run = load_run(toy_run("ViP"))
+    values = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    image = Image.fromarray(values).convert("L")
+    image = (
+        Image.fromarray(values.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    )
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(values[::-1].copy()))
+    image.save(tmp_path / "a.png")
+
+    np.testing.assert_array_equal(run.predict(image), run.predict(tmp_path / "a.png"))
+
+
 def test_loading_leaves_the_callers_random_numbers_alone(toy_run):
     folder = toy_run("ViP")
     torch.manual_seed(3)
