@@ -1,6 +1,7 @@
 """One run, from its configuration to its folder of results."""
 
 import contextlib
+import io
 import json
 import platform
 import resource
@@ -221,12 +222,16 @@ def _logged_to(folder):
     """Copy what is printed to log.txt, and give stdout back at the end."""
     stdout = sys.stdout
     setup_logger(str(folder))
+    log = sys.stdout
+    # Dassl's logger writes to the stdout there was when it was imported.
+    log.console = stdout
     try:
         yield
     finally:
-        log, sys.stdout = sys.stdout, stdout
-        if log is not stdout and hasattr(log, "file") and log.file:
-            log.file.close()
+        sys.stdout = stdout
+        log.file.close()
+        # And when it is dropped it closes it.
+        log.console = io.StringIO()
 
 
 def _remove(folder):
