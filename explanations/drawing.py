@@ -263,7 +263,7 @@ def draw_areas(rows):
     axis.set_yticks(range(len(known)), labels, fontsize=7.5)
     axis.set_ylim(len(known) - 0.5, -0.5)
     axis.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--")
-    axis.set_xlim(0, 1)
+    axis.set_xlim(0, 1.02)
     axis.set_xlabel("AUC of similarity against the true attribute (0.5: chance)", fontsize=8.5)
     axis.tick_params(axis="x", labelsize=8)
     for side in ("top", "right"):
