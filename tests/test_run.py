@@ -123,7 +123,7 @@ def test_half_written_checkpoint_is_noticed_and_redone(toy, toy_args, short, cap
     last.write_bytes(last.read_bytes()[:1000])
     vip(toy_args, *short)
 
-    assert "training starts again" in capsys.readouterr().out
+    assert "Going back to an earlier one" in capsys.readouterr().out
     assert_same_outcome(before, outcome(toy / "run"))
 
 
@@ -183,9 +183,11 @@ def test_run_cut_at_any_write_ends_in_the_same_bits(
     vip(toy_args, *short)
     expected = outcome(toy / "run")
     args = [*toy_args[:-1], str(toy / "cut")]
-    import trainers.base as base
+    from foundation import checkpoints
+    from trainers import base
 
-    names = {"best": base.BEST, "last": f"model.pth.tar-{epoch + 1}", "history": "history.csv"}
+    last = checkpoints.EPOCH.format(epoch + 1)
+    names = {"best": checkpoints.BEST, "last": last, "history": "history.csv"}
     real, seen = base.atomic_write, []
 
     def cut(path, *mode):
@@ -197,6 +199,7 @@ def test_run_cut_at_any_write_ends_in_the_same_bits(
 
     with monkeypatch.context() as patch:
         patch.setattr(base, "atomic_write", cut)
+        patch.setattr(checkpoints, "atomic_write", cut)
         try:
             vip(args, *short)
         except KeyboardInterrupt:

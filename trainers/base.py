@@ -1,13 +1,10 @@
 """What every method shares: the step, the checkpoints, the model's choice, the evaluation."""
 
 import csv
-import random
 import sys
 import time
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
@@ -17,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from foundation.checkpoint_reader import read_checkpoint
+from foundation.checkpoints import BEST, EPOCH, POINTER, keep_last_epoch
 from foundation.errors import InputError
 from foundation.files import atomic_write
 from symptoms import load_symptoms
@@ -26,8 +24,6 @@ from .evaluation import Predictions, print_result
 from .features import FrozenFeatures
 from .views import ViewManager
 
-BEST = "model-best.pth.tar"
-POINTER = "checkpoint"  # Dassl's name for the file that names the last checkpoint
 HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
 
 
@@ -165,12 +161,11 @@ class PromptTrainer(TrainerX):
     # -- an epoch -------------------------------------------------------------------------------
 
     def before_train(self):
-        self.start_epoch = self.resume(self.output_dir)
-        if self.cfg.RESUME and not self.start_epoch:
-            self.start_epoch = self.resume(self.cfg.RESUME)
-            if not self.start_epoch:
-                raise InputError(f"--resume {self.cfg.RESUME}: no checkpoint of {self.name} there")
         if self.max_epoch:
+            # A run that began with --resume and was cut goes on from its own last epoch.
+            own = (Path(self.output_dir) / self.model_name / POINTER).exists()
+            start = self.output_dir if own else self.cfg.RESUME or self.output_dir
+            self.start_epoch = self.resume_model_if_exist(start)
             self.init_writer(str(Path(self.output_dir) / "tensorboard"))
         self.time_start = time.time()
 
@@ -236,9 +231,14 @@ class PromptTrainer(TrainerX):
             print(f"epoch [{epoch}/{self.max_epoch}] validation accuracy {100 * val_accuracy:.4f}%")
             if val_accuracy > self.best_result:
                 self.best_result, self.best_epoch = val_accuracy, epoch
-                self.save_model(self.epoch, self.output_dir, is_best=True, val_result=val_accuracy)
+                self.save_model(
+                    self.epoch, self.output_dir, val_result=val_accuracy, model_name=BEST
+                )
         # Best before last: killed between the two, the epoch is done again and says the same.
-        self.save_model(self.epoch, self.output_dir, val_result=val_accuracy)
+        every = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if epoch == self.max_epoch or (every > 0 and epoch % every == 0):
+            self.save_model(self.epoch, self.output_dir, val_result=val_accuracy)
+        keep_last_epoch(self)
         self.write_history()
 
     def write_history(self):
@@ -257,39 +257,20 @@ class PromptTrainer(TrainerX):
 
     # -- checkpoints ----------------------------------------------------------------------------
 
-    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
-        """Write ``<directory>/<model name>/model-best.pth.tar`` or ``model.pth.tar-<epoch>``.
-
-        The file holds plain tensors and numbers, all that a resumed run needs to end in the same
-        bits. The last epoch's replaces the one before, unless ``TRAIN.CHECKPOINT_FREQ`` keeps that.
-        """
-        folder = Path(directory) / self.model_name
-        state = {
-            "state_dict": self.model.learned.state_dict(),
+    def resume_state(self):
+        """What a checkpoint holds besides the model, for a resumed run to end in the same bits."""
+        return {
             "classnames": self.classnames,
-            "epoch": epoch + 1,
-            "optimizer": self.optim.state_dict(),
-            "scheduler": {"last_epoch": self.sched.last_epoch},
-            "val_result": val_result,
-            "run": {
-                "best_result": self.best_result,
-                "best_epoch": self.best_epoch,
-                "history": self.history,
-                "seconds": self.seconds,
-                "scaler": self.scaler.state_dict(),
-                "random": _random_state(),
-            },
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "scaler": self.scaler.state_dict(),
         }
-        name = BEST if is_best else f"model.pth.tar-{epoch + 1}"
-        with atomic_write(folder / name, "wb") as file:
-            torch.save(state, file)
-        if is_best:
-            return
-        with atomic_write(folder / POINTER) as file:
-            file.write(name + "\n")
-        every = self.cfg.TRAIN.CHECKPOINT_FREQ
-        if epoch and not (every > 0 and epoch % every == 0):
-            (folder / f"model.pth.tar-{epoch}").unlink(missing_ok=True)
+
+    def load_resume_state(self, state):
+        self.best_epoch = state["best_epoch"]
+        self.history, self.seconds = state["history"], state["seconds"]
+        self.scaler.load_state_dict(state["scaler"])
 
     def load_model(self, directory, epoch=None):
         """Load what ``epoch`` learned, by default the best epoch, else the last.
@@ -301,7 +282,7 @@ class PromptTrainer(TrainerX):
             return
         folder = Path(directory) / self.model_name
         if epoch is not None:
-            path = folder / f"model.pth.tar-{epoch}"
+            path = folder / EPOCH.format(epoch)
         elif (folder / BEST).exists():
             path = folder / BEST
         elif (folder / POINTER).exists():
@@ -309,7 +290,8 @@ class PromptTrainer(TrainerX):
         else:
             raise InputError(f"{folder} holds no checkpoint; is {directory} a trained {self.name}?")
         checkpoint = read_checkpoint(path)
-        self.load_learned(checkpoint["state_dict"], path, checkpoint.get("classnames"))
+        trained = checkpoint.get("resume_state", {}).get("classnames")
+        self.load_learned(checkpoint["state_dict"], path, trained)
         self.best_epoch = checkpoint["epoch"]
         print(f"Loaded {path} (epoch {checkpoint['epoch']})")
 
@@ -350,36 +332,6 @@ class PromptTrainer(TrainerX):
             print(f"{', '.join(new)}: not among the trained classes, {key} is {row.norm():g} there")
         return torch.stack([known[name] for name in self.classnames])
 
-    def resume(self, directory):
-        """Go on from the last whole epoch found below ``directory``; returns how many are done."""
-        folder = Path(directory) / self.model_name
-        if not self.max_epoch or not (folder / POINTER).exists():
-            return 0
-        path = folder / (folder / POINTER).read_text().strip()
-        try:
-            checkpoint = read_checkpoint(path)
-        except InputError as error:
-            print(f"{error}; training starts again")
-            return 0
-        if "run" not in checkpoint:
-            raise InputError(
-                f"{path} was not written by this program; it can be evaluated, not resumed"
-            )
-        self.load_learned(checkpoint["state_dict"], path, checkpoint.get("classnames"))
-        run, epoch = checkpoint["run"], checkpoint["epoch"]
-        with warnings.catch_warnings():
-            # Stepping the schedule alone is the point here: it replays what is done.
-            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-            for _ in range(epoch):
-                self.sched.step()
-        self.optim.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(run["scaler"])
-        self.best_result, self.best_epoch = run["best_result"], run["best_epoch"]
-        self.history, self.seconds = run["history"], run["seconds"]
-        _restore_random_state(run["random"])
-        print(f"Resumed from {path}: {epoch} of {self.max_epoch} epochs are done")
-        return epoch
-
     # -- evaluation -----------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -414,24 +366,3 @@ class PromptTrainer(TrainerX):
         metrics = self.predictions.metrics()
         print_result(self.predictions, metrics)
         return 100 * metrics["accuracy"]
-
-
-def _random_state():
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "python": [version, list(internal), gauss],
-    }
-
-
-def _restore_random_state(state):
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
