@@ -9,12 +9,9 @@ TRAINER=${1:?usage: base_to_new.sh TRAINER DATASET BACKBONE [KEY VALUE ...]}
 DATASET=${2:?usage: base_to_new.sh TRAINER DATASET BACKBONE [KEY VALUE ...]}
 BACKBONE=${3:?usage: base_to_new.sh TRAINER DATASET BACKBONE [KEY VALUE ...]}
 
-HERE=$PWD
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare_environment ""
-DATA=${DATA:-data}
-[[ -d $HERE/$DATA && ! -d $DATA ]] && DATA=$HERE/$DATA
 
 NAME=$(basename "$DATASET" .yaml)
 # Runs with other options have another folder.

@@ -8,11 +8,8 @@
 # A failed run is named at the end and leaves the others alone; given again, the command goes on.
 set -euo pipefail
 
-HERE=$PWD
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare_environment ""
-DATA=${DATA:-data}
-[[ -d $HERE/$DATA && ! -d $DATA ]] && DATA=$HERE/$DATA
 
 exec "$PYTHON" -m scripts.compare --root "$DATA" "$@"

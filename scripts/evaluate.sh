@@ -4,11 +4,8 @@
 # DATA is the folder that holds the datasets (default: data). The result is below output/DATASET.
 set -euo pipefail
 
-HERE=$PWD
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare_environment ""
-DATA=${DATA:-data}
-[[ -d $HERE/$DATA && ! -d $DATA ]] && DATA=$HERE/$DATA
 
 exec "$PYTHON" -m scripts.evaluate --root "$DATA" "$@"

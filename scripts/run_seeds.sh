@@ -9,12 +9,9 @@ TRAINER=${1:?usage: run_seeds.sh TRAINER DATASET BACKBONE [KEY VALUE ...]}
 DATASET=${2:?usage: scripts/METHOD/main.sh DATASET BACKBONE [KEY VALUE ...]}
 BACKBONE=${3:?usage: scripts/METHOD/main.sh DATASET BACKBONE [KEY VALUE ...]}
 
-HERE=$PWD
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare_environment ""
-DATA=${DATA:-data}
-[[ -d $HERE/$DATA && ! -d $DATA ]] && DATA=$HERE/$DATA
 
 for SEED in ${SEEDS:-1 2 3}; do
     "$PYTHON" train.py --root "$DATA" --trainer "$TRAINER" --dataset "$DATASET" \

@@ -1,9 +1,14 @@
-# Sourced by the other scripts: gives them $PYTHON, a Python that has all the project needs.
+# Sourced by the other scripts: takes them to the checkout's top and gives them $PYTHON, a Python
+# that has all the project needs, and $DATA, the folder that holds the datasets (default: data).
 #
 # PYTHON=/path/to/python uses that one as it is (an environment of yours, with Dassl or CUDA).
 # Otherwise .venv in the checkout is made, or brought up to date when setup.py or the tested
 # versions changed since; NAME=python3.12 chooses what it is made from.
 
+DATA=${DATA:-data}
+if [[ -d $DATA && $DATA != /* ]]; then
+    DATA=$PWD/$DATA # seen from where the user stands
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 prepare_environment() {
