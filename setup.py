@@ -38,7 +38,14 @@ setup(
         "openai>=1.60",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.6", "nbformat>=5", "nbclient>=0.10", "ipykernel>=6"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "nbformat>=5",
+            "nbclient>=0.10",
+            "ipykernel>=6",
+        ],
         "cluster": ["ray>=2.30"],
     },
 )

@@ -13,7 +13,8 @@ def command_line(main):
     """Turn the failures a user can mend into one line on stderr and an exit status.
 
     Returns a function of no arguments that never returns: exit status 0, 2 for wrong input, a full
-    disk or too little memory, and 130 for an interrupt. Anything else is a bug and keeps its traceback.
+    disk or too little memory, and 130 for an interrupt. Anything else is a bug and keeps its
+    traceback.
     """
 
     @wraps(main)

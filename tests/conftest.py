@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-# Before torch: several test processes on few cores only slow each other down.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch: the tests run in a process a core, and threads would only be in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import foundation  # noqa: F401, I001  (mends what importing clip needs)
 import clip.model
