@@ -26,6 +26,8 @@ from trainers.base import symptom_path
 from trainers.config import CONFIGS, ROOT, differing_keys, load_cfg, methods, run_folder
 from trainers.run import CONFIG, read_results
 
+from .executors import on_ray
+
 PAPER_BACKBONES = ("vit_b16", "vit_l14", "rn50")
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 
@@ -35,7 +37,7 @@ EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 
 def method_rows(dataset):
     """Every method; the two starts of Supervised and the two texts of zero-shot are rows."""
-    return [
+    rows = [
         *zeroshot_rows(dataset),
         ("LinearProbe", []),
         ("CoOp", []),
@@ -45,8 +47,10 @@ def method_rows(dataset):
         ("MaPLe", []),
         ("Supervised", []),
         ("Supervised", ["TRAINER.SUPERVISED.START", "clip"]),
-        ("ViP", []),
     ]
+    known = {trainer for trainer, _ in rows} | {"ViP"}
+    others = [(trainer, []) for trainer in sorted(methods().keys() - known)]
+    return [*rows, *others, ("ViP", [])]
 
 
 def zeroshot_rows(dataset):
@@ -232,14 +236,19 @@ def _end_with_parent():
 # All runs
 
 
-def one_after_another(jobs, progress):
+def one_after_another(jobs, progress, args):
     """Run jobs in their order, in this process's own environment; yields their outcomes."""
     for job in jobs:
         yield run_job(job, lambda line, job=job: progress.show(job, line))
 
 
-# Name -> function(jobs, progress) that yields an Outcome for each job, in any order.
-EXECUTORS = {"local": one_after_another}
+def side_by_side(jobs, progress, args):
+    """Hand jobs to Ray; yields their outcomes as they end."""
+    return on_ray(jobs, run_job, Outcome, args.gpus_per_run)
+
+
+# Name -> function(jobs, progress, args) that yields an Outcome for each job, in any order.
+EXECUTORS = {"local": one_after_another, "ray": side_by_side}
 
 
 class Progress:
@@ -363,7 +372,13 @@ def parse_args(argv=None):
     add("--seeds", nargs="+", type=int, default=os.environ.get("SEEDS", "1 2 3").split())
     add("--root", default="data", help="folder that holds the datasets")
     add("--output", type=Path, default=Path("output"), help="folder that the runs go to")
-    add("--executor", choices=EXECUTORS, default="local")
+    add(
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="ray: many at once, see docs/speed.md",
+    )
+    add("--gpus-per-run", type=float, default=1.0, help="of ray; a fraction shares a GPU")
     args = parser.parse_args(argv)
     if len(opts) % 2:
         raise InputError(f"options come in pairs, KEY VALUE; {opts[-1]!r} has no value")
@@ -404,10 +419,11 @@ def main(argv=None):
             raise InputError(f"no method here has a setting {key}")
     print_settings(trainer for trainer, _ in rows)
     done = sum(job.is_complete for job in jobs)
-    print(f"\n{len(jobs)} runs" + (f", {done} of them complete" if done else ""), flush=True)
+    runs = f"{len(jobs)} run" + "s" * (len(jobs) != 1)
+    print(f"\n{runs}" + (f", {done} complete" if done else ""), flush=True)
     progress = Progress(jobs)
     outcomes = []
-    for outcome in EXECUTORS[args.executor](jobs, progress):
+    for outcome in EXECUTORS[args.executor](jobs, progress, args):
         outcomes.append(outcome)
         progress.ended(outcome)
     print_end(outcomes)

@@ -1,0 +1,103 @@
+"""Where the runs of a comparison go: to Ray, on this machine or on a cluster.
+
+    bash scripts/compare.sh synthderm tiny --executor ray
+    RAY_ADDRESS=auto bash scripts/compare.sh derm7pt --executor ray --gpus-per-run 0.5
+
+Ray (``pip install .[cluster]``) decides what runs where and when. The machines of a cluster see the
+checkout, the data and the output under the same paths. Features are encoded once for all runs that
+share a cache folder: those that start together wait for the first.
+"""
+
+import os
+from dataclasses import fields, replace
+
+from foundation.errors import InputError
+from trainers.config import ROOT
+
+RETRIES = 2  # a run that was killed goes on from its last epoch
+STARTS = 3
+
+
+def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
+    """Run jobs on Ray; yields their outcomes as they end.
+
+    Args:
+        jobs, run_job, make_outcome: ``Job`` objects of scripts.compare, what runs one, ``Outcome``.
+        gpus_per_run: GPUs, or a fraction of one, for each run; without a GPU there is none.
+
+    Raises:
+        InputError: Ray is not installed or the cluster of RAY_ADDRESS does not answer.
+    """
+    ray = _started()
+    gpus = gpus_per_run if ray.cluster_resources().get("GPU") else 0
+    # Ray sets OMP_NUM_THREADS to a task's CPUs, so that runs side by side share the cores.
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_run)
+    here = os.getcwd()
+    running, attempts = {}, dict.fromkeys(jobs, 0)
+
+    def start(job):
+        attempts[job] += 1
+        running[task.remote({f.name: getattr(job, f.name) for f in fields(job)}, here)] = job
+
+    try:
+        for job in jobs:
+            if job.problem or job.is_complete:
+                yield run_job(job)
+            else:
+                start(job)
+        while running:
+            (reference,), _ = ray.wait(list(running))
+            job = running.pop(reference)
+            try:
+                outcome = make_outcome(job, *ray.get(reference))
+            except ray.exceptions.RayError as error:  # a machine or a worker is gone
+                reason = str(error).strip().splitlines()[0]
+                outcome = make_outcome(job, "failed", f"Ray: {reason}")
+            if outcome.status == "failed" and attempts[job] <= RETRIES:
+                print(f"{job.name}: failed ({outcome.reason}); it is run again", flush=True)
+                start(job)
+                continue
+            if attempts[job] > 1 and outcome.status == "failed":
+                outcome = replace(outcome, reason=f"{outcome.reason} ({attempts[job]} times)")
+            yield outcome
+    finally:
+        ray.shutdown()  # ends what still runs
+
+
+def _started():
+    """Ray, connected to RAY_ADDRESS or started on this machine."""
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--executor ray needs Ray: pip install '.[cluster]'") from error
+    address = os.environ.get("RAY_ADDRESS", "local")
+    # A cluster's dashboard is its own affair; one started here has none to look at.
+    options = {"include_dashboard": False} if address == "local" else {}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+    for attempt in range(1, 1 + STARTS):
+        try:
+            ray.init(
+                address=address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                runtime_env=environment,
+                **options,
+            )
+            return ray
+        except Exception as error:  # Ray raises many types, Exception itself among them
+            ray.shutdown()
+            # It gives itself 30 seconds, which are few on a busy machine.
+            if address != "local" or attempt == STARTS:
+                where = "here" if address == "local" else f"at RAY_ADDRESS {address}"
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise InputError(f"Ray does not answer {where}: {reason}") from error
+
+
+def _run(job, folder):
+    """Run a job in a worker of Ray: (status, reason, seconds)."""
+    os.chdir(folder)
+    from scripts.compare import Job, run_job
+
+    outcome = run_job(Job(**job))
+    return outcome.status, outcome.reason, outcome.seconds
