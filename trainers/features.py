@@ -276,6 +276,7 @@ class Shelf:
         self.block = block
         self.filler = filler
         self._memory = {}
+        self._told = False
 
     def read(self, epoch, ahead):
         """[n, d] features of ``epoch``; if any is missing, all of ``ahead`` are made."""
@@ -302,6 +303,12 @@ class Shelf:
             plan = [(b, [e for e in wanted if b in missing[e]]) for b in blocks]
             if not plan:
                 return
+            if not self._told:
+                where = self.folder or "memory, for this run alone"
+                print(
+                    f"Encoding {self.shape[0]:,} pictures; features are kept in {where}", flush=True
+                )
+                self._told = True
             total = sum(map(len, missing.values()))
             bar = tqdm(total=total, desc="encoding", unit="block", leave=False, disable=None)
             with bar:

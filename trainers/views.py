@@ -4,9 +4,12 @@ A picture's augmented view depends on (seed, epoch, picture) alone, and the orde
 (seed, epoch) alone: not on the method, the number of workers, or what was drawn before.
 """
 
+import ctypes
 import hashlib
 import os
 import random
+import signal
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -214,7 +217,14 @@ class ViewManager:
         """What all loaders share."""
         return {
             "num_workers": self.workers,
+            "worker_init_fn": _end_with_parent,
             "pin_memory": torch.cuda.is_available() and self.cfg.USE_CUDA,
             # A generator of its own: starting an epoch draws nothing from the method's.
             "generator": torch.Generator().manual_seed(0),
         }
+
+
+def _end_with_parent(worker):
+    # The workers of a killed run would else hold its folder's lock for seconds.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
