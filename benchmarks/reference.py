@@ -77,7 +77,9 @@ class Reference:
             )
 
     def logits(self, pictures):
-        """[batch, 3, H, W] -> [batch, n_cls]."""
+        """[batch, 3, H, W] (or [batch, d], to time the rest alone) -> [batch, n_cls]."""
+        if pictures.dim() == 2:
+            return self.score(pictures)
         with torch.no_grad():
             image = self.model.encode_image(pictures)
         return self.score(image)

@@ -8,7 +8,6 @@ import time
 import numpy as np
 import torch
 
-
 clock = time.perf_counter
 
 
