@@ -257,20 +257,9 @@ def held_out_phrases():
 
 @functools.cache
 def phrases(world_name):
-    """{(attribute, values): ([noun phrases], [statements])}, without the held-out wordings."""
-
-    def known(patterns):
-        return sorted(
-            {
-                phrase
-                for pattern in patterns
-                for phrase in expand(pattern)
-                if not any(held in f" {plain(phrase)} " for held in _padded_held_out())
-            }
-        )
-
+    """{(attribute, values): ([[phrases of a pattern], ...] of nouns, the same of statements)}."""
     return {
-        fact: tuple([known([pattern]) for pattern in patterns] for patterns in forms)
+        fact: tuple([sorted(expand(pattern)) for pattern in patterns] for patterns in forms)
         for fact, forms in _facts(world_name).items()
     }
 
