@@ -369,7 +369,7 @@ def parse_args(argv=None):
     add("backbones", nargs="*", metavar="backbone", help="default: the paper's three")
     add("--experiment", choices=EXPERIMENTS, default="methods")
     add("--methods", nargs="+", help="only these trainers")
-    add("--seeds", nargs="+", type=int, default=os.environ.get("SEEDS", "1 2 3").split())
+    add("--seeds", nargs="+", default=(os.environ.get("SEEDS") or "1 2 3").split())
     add("--root", default="data", help="folder that holds the datasets")
     add("--output", type=Path, default=Path("output"), help="folder that the runs go to")
     add(
@@ -383,7 +383,12 @@ def parse_args(argv=None):
     if len(opts) % 2:
         raise InputError(f"options come in pairs, KEY VALUE; {opts[-1]!r} has no value")
     args.opts = opts
-    args.seeds = [int(seed) for seed in args.seeds]
+    try:
+        args.seeds = [int(seed) for seed in args.seeds]
+    except ValueError as error:
+        raise InputError(
+            f'the seeds are {" ".join(args.seeds)!r}; give whole numbers, as in "1 2 3"'
+        ) from error
     args.backbones = args.backbones or list(PAPER_BACKBONES)
     return args
 

@@ -29,9 +29,14 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
         InputError: Ray is not installed or the cluster of RAY_ADDRESS does not answer.
     """
     ray = _started()
-    gpus = gpus_per_run if ray.cluster_resources().get("GPU") else 0
+    there = ray.cluster_resources().get("GPU", 0)
+    if gpus_per_run < 0 or (there and gpus_per_run > there):
+        ray.shutdown()
+        raise InputError(f"--gpus-per-run is {gpus_per_run:g}; give 0 to {there:g}")
+    gpus = gpus_per_run if there else 0
     # Ray sets OMP_NUM_THREADS to a task's CPUs, so that runs side by side share the cores.
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_run)
+    # Its own retries are off: those below also know a run that ended in an error.
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
     here = os.getcwd()
     running, attempts = {}, dict.fromkeys(jobs, 0)
 

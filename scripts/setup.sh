@@ -1,5 +1,6 @@
-# Sourced by the other scripts: takes them to the checkout's top and gives them $PYTHON, a Python
-# that has all the project needs, and $DATA, the folder that holds the datasets (default: data).
+# Sourced by the other scripts, or run to make .venv alone. Takes them to the top of the checkout and
+# gives them $PYTHON, a Python that has all the project needs, and $DATA, the folder that holds the
+# datasets (default: data).
 #
 # PYTHON=/path/to/python uses that one as it is (an environment of yours, with Dassl or CUDA).
 # Otherwise .venv in the checkout is made, or brought up to date when setup.py or the tested
@@ -45,3 +46,8 @@ find_python() {
     echo "error: no Python 3.10 to 3.12 found; name one in NAME, or an environment in PYTHON" >&2
     return 2
 }
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then # run, not sourced: make the environment, no more
+    set -euo pipefail
+    prepare_environment ""
+fi

@@ -310,3 +310,13 @@ def test_original_checkpoint_loads(toy, toy_args, short):
     ours, theirs = read_csv(toy / "run" / "predictions.csv"), toy / "evaluated" / "predictions.csv"
     for mine, other in zip(ours, read_csv(theirs), strict=True):
         assert_close(float(mine["p(red)"]), float(other["p(red)"]))
+
+
+def test_other_weights_under_a_trained_model_are_refused(toy, toy_args, short):
+    """What was learned beside one CLIP means nothing beside another."""
+    vip(toy_args, *short)
+    weights = torch.load(toy / "clip.pt", weights_only=True)
+    weights["text_projection"] += 0.5
+    torch.save(weights, toy / "clip.pt")
+    with pytest.raises(InputError, match="trained on other weights of random"):
+        vip(toy_args, "--eval-only", *short)

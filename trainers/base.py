@@ -115,7 +115,9 @@ class PromptTrainer(TrainerX):
         path = self.symptom_file(cfg)
         others = set(self.dm.dataset.all_classnames) - set(self.classnames)
         self.symptoms = load_symptoms(path, self.classnames, others) if path else None
-        self.model = self.build_prompted_clip(load_clip(cfg, self.device), self.classnames)
+        clip_model = load_clip(cfg, self.device)
+        self.backbone_fingerprint = clip_model.fingerprint
+        self.model = self.build_prompted_clip(clip_model, self.classnames)
         self.model.to(self.device)
         learned = [p for p in self.model.learned.parameters() if p.requires_grad]
         self.trainable_parameters = sum(p.numel() for p in learned)
@@ -261,6 +263,7 @@ class PromptTrainer(TrainerX):
         """What a checkpoint holds besides the model, for a resumed run to end in the same bits."""
         return {
             "classnames": self.classnames,
+            "backbone": self.backbone_fingerprint,
             "best_epoch": self.best_epoch,
             "history": self.history,
             "seconds": self.seconds,
@@ -268,6 +271,7 @@ class PromptTrainer(TrainerX):
         }
 
     def load_resume_state(self, state):
+        self.check_backbone(state, self.output_dir)
         self.best_epoch = state["best_epoch"]
         self.history, self.seconds = state["history"], state["seconds"]
         self.scaler.load_state_dict(state["scaler"])
@@ -290,10 +294,19 @@ class PromptTrainer(TrainerX):
         else:
             raise InputError(f"{folder} holds no checkpoint; is {directory} a trained {self.name}?")
         checkpoint = read_checkpoint(path)
-        trained = checkpoint.get("resume_state", {}).get("classnames")
-        self.load_learned(checkpoint["state_dict"], path, trained)
+        state = checkpoint.get("resume_state", {})
+        self.check_backbone(state, path)
+        self.load_learned(checkpoint["state_dict"], path, state.get("classnames"))
         self.best_epoch = checkpoint["epoch"]
         print(f"Loaded {path} (epoch {checkpoint['epoch']})")
+
+    def check_backbone(self, state, where):
+        """Refuse to put what was learned beside one CLIP on another; old files do not tell."""
+        if state.get("backbone", self.backbone_fingerprint) != self.backbone_fingerprint:
+            raise InputError(
+                f"{where}: trained on other weights of {self.cfg.RUN.BACKBONE} than there are now; "
+                "bring those back, or delete the run's folder"
+            )
 
     @property
     def name(self):

@@ -1,5 +1,6 @@
 """Frozen CLIP: loading it, its two encoders, and the scores. Every trainer uses this one."""
 
+import hashlib
 import os
 import urllib.error
 from pathlib import Path
@@ -123,6 +124,16 @@ def _read_file(path):
         raise InputError(f"{path} does not hold OpenAI's CLIP format: {first}") from error
 
 
+def weights_fingerprint(module):
+    """SHA-256 of a module's parameters and buffers, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def choose_precision(precision, device):
     """The precision that ``device`` can run; says so when it is not the one asked for."""
     if precision not in PRECISIONS:
@@ -142,6 +153,7 @@ class FrozenCLIP(nn.Module):
         embed_dim: d, the joint embedding. text_width: d_txt, width of a token embedding.
         vision_width: d_vis, width of the vision transformer, None for a ResNet.
         resolution: side of the pictures it reads. logit_scale: log inverse temperature.
+        fingerprint: of the weights as they were read.
     """
 
     def __init__(self, model, precision="fp32", device="cpu"):
@@ -149,6 +161,7 @@ class FrozenCLIP(nn.Module):
         device = torch.device(device)
         self.precision = choose_precision(precision, device)
         model = model.float()
+        self.fingerprint = weights_fingerprint(model)[:12]  # the same in every precision
         if self.precision in ("fp16", "bf16"):
             convert_weights(model)  # halves what may be halved: not the norms, not the embeddings
         if self.precision == "bf16":

@@ -32,6 +32,7 @@ import foundation
 from foundation.errors import InputError
 from foundation.files import write_json
 
+from .clip_model import weights_fingerprint
 from .views import Scale
 
 try:
@@ -155,16 +156,6 @@ class EpochOfFeatures:
         for batch in self.sampler:
             index = torch.tensor([i for _, i in batch])
             yield {"features": self.features[index], "label": self.labels[index], "index": index}
-
-
-def weights_fingerprint(module):
-    """SHA-256 of a module's parameters and buffers, their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _identity(pictures):

@@ -174,6 +174,7 @@ def _results(trainer, options, validation, trained_in):
         "precision": trainer.model.clip.precision,
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "versions": versions(),
+        "backbone_fingerprint": trainer.backbone_fingerprint,
         "split_fingerprint": dataset.split_fingerprint,
         "symptom_file": str(trainer.symptom_file(cfg)) if symptoms else None,
         "symptom_fingerprint": symptoms.fingerprint if symptoms else None,
