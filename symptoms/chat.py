@@ -117,7 +117,7 @@ class Endpoint:
                 "raise --timeout, or run the same command later: it goes on from here"
             ) from None
         except openai.APIConnectionError as error:
-            cause = self.redact(_one_line(str(error.__cause__ or error)))
+            cause = _one_line(self.redact(str(error.__cause__ or error)))
             raise InputError(
                 f"cannot reach {self.host} ({cause}); check OPENAI_BASE_URL, or run the same "
                 "command later: it goes on from here"
@@ -205,7 +205,7 @@ class Endpoint:
             if not from_http and not isinstance(error, openai.APIError | ValueError):
                 raise
             what = "the answer broke off" if started else "no answer came"
-            raise Unusable(f"{what} ({self._reason(error)})", reply) from None
+            raise Unusable(f"{what} ({self._reason(error)})", self._redacted(reply)) from None
         if not started:
             return self._without_stream(client, request)
         return self._checked(reply)
@@ -238,11 +238,16 @@ class Endpoint:
     def _checked(self, reply):
         # Reasoning models of local servers think aloud in front of their answer.
         reply.text = re.sub(r"(?s)^.*</think>", "", reply.text).strip()
-        reply.text = self.redact(reply.text)
+        reply = self._redacted(reply)
         why = self._fault(reply)
         if why:
             raise Unusable(why, reply)
         return reply
+
+    def _redacted(self, reply):
+        """``reply`` fit to be kept: all of it comes from the endpoint."""
+        text, model, finish = map(self.redact, (reply.text, reply.model, reply.finish))
+        return Reply(text, model, finish, reply.usage)
 
     def _fault(self, reply):
         if reply.finish in ("refusal", "content_filter"):
@@ -290,7 +295,8 @@ class Endpoint:
         if isinstance(body, dict):
             body = body.get("error", body)
             body = body.get("message") if isinstance(body, dict) else body
-        return self.redact(_one_line(str(body or error)))
+        # In this order: a key that the shortening cuts in two would not be found.
+        return _one_line(self.redact(str(body or error)))
 
 
 class _RetriesShown(logging.Handler):

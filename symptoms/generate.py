@@ -98,10 +98,7 @@ def _generate(args):
     }
     settings = _settings(args, classes, chosen, no_pictures, endpoint.host)
     path = output.with_suffix(".transcript.jsonl")
-    if args.fresh and path.exists() and not args.dry_run:
-        endpoint.say(f"the transcript so far is now {_kept_aside(path)}")
-        path.unlink()
-    transcript = Transcript(path, keep=not args.dry_run)
+    transcript = Transcript(path, keep=not args.dry_run, fresh=args.fresh)
     drawn = {}
 
     def sheets(classname, number):
@@ -120,6 +117,9 @@ def _generate(args):
     if args.dry_run:
         return _dry_run(generation, sheets, _page_folder(args, output))
     _ask_for_leave(args, generation, chosen)
+    if args.fresh and path.exists():
+        endpoint.say(f"the transcript so far is now {_kept_aside(path)}")
+        path.unlink()
     if transcript.settings != settings:
         transcript.append(settings)
     results = generation.run()

@@ -20,13 +20,13 @@ from foundation.errors import InputError
 class Transcript:
     """The lines of one transcript; new ones are on the disk before the next question is asked."""
 
-    def __init__(self, path, keep=True):
-        """Read ``path`` if it exists. ``keep=False`` never writes to it."""
+    def __init__(self, path, keep=True, fresh=False):
+        """Read ``path`` if it exists, unless ``fresh``. ``keep=False`` never writes to it."""
         self.path, self.keep = Path(path), keep
         self.lines = []
         self._half_at = None  # where a line begins that a cut run left unfinished
         self._unended = False  # whether the last line lacks its end
-        if self.path.exists():
+        if self.path.exists() and not fresh:
             self._read()
 
     def _read(self):

@@ -254,6 +254,22 @@ def test_fresh_asks_anew_and_keeps_the_transcript(generate, server, tmp_path):
     assert [path.read_bytes() for path in output.parent.glob("*.transcript.jsonl.*.bak")] == [old]
 
 
+def test_fresh_without_leave_loses_nothing(generate, server, capsys):
+    """A refusal leaves the transcript in its place; a dry run counts as if there were none."""
+    output = generate()
+    transcript = output.with_suffix(".transcript.jsonl")
+    old = transcript.read_bytes()
+
+    with pytest.raises(InputError, match="stage 2 would send 6 sheets"):
+        generate("--fresh", upload=False)
+    assert "10 requests" not in capsys.readouterr().out
+    generate("--fresh", "--dry-run")
+
+    assert "10 requests to tester" in capsys.readouterr().out
+    assert transcript.read_bytes() == old and not list(output.parent.glob("*.bak"))
+    assert len(server.requests) == 10
+
+
 def test_the_previous_file_is_kept_and_differences_shown(generate, server, capsys):
     """A changed phrase shows as a difference; the file before lies beside the new one."""
     output = generate()
@@ -338,6 +354,24 @@ def test_the_key_is_in_no_file_or_output(server, images, tmp_path, capfd, caplog
     assert "asking gpt-4o" in said[3] and "Sending HTTP Request" in said[4]
     for data in [*(path.read_bytes() for path in written), *map(str.encode, said)]:
         assert KEY.encode() not in data
+
+
+def test_a_key_at_the_end_of_a_cut_message_is_hidden(generate, server):
+    """A long error is shortened after the key was taken out, so no half of it is shown."""
+    server.faults.append(fault.status(418, "x" * 190 + KEY + " is wrong"))
+
+    with pytest.raises(InputError) as error:
+        generate()
+
+    assert "x" * 190 in str(error.value) and KEY[:7] not in str(error.value)
+
+
+def test_a_model_named_like_the_key_is_hidden(generate, server):
+    """The model's name comes from the endpoint and goes into the file and the transcript."""
+    output = generate("--model", KEY)
+
+    assert read_symptom_file(output)[0]["nevus"]["generated"]["by"] == ["[key]-2024"]
+    assert all(line["answered_by"] == "[key]-2024" for line in lines_of(output)[1:])
 
 
 @pytest.mark.parametrize(
