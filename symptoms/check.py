@@ -37,6 +37,8 @@ def main(argv=None):
     args = parse_args(argv)
     if args.backbone and not args.dataset:
         raise InputError("--backbone goes with --dataset, whose pictures it looks at")
+    if args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; give 1 or more")
     path = Path(args.file)
     classes, _ = read_symptom_file(path)
     dataset = None

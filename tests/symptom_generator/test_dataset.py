@@ -177,6 +177,8 @@ def test_check_without_clip(tmp_path, capsys):
         ('{"red": [], "blue": ["b"]}', [], "class 'red' has no phrases"),
         ('{"red": ["' + "word " * 80 + '"], "blue": ["b"]}', [], "80 tokens long"),
         ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone goes with --dataset"),
+        ('{"red": ["a"]}', ["--limit", "0"], "--limit is 0; give 1 or more"),
+        ('{"red": ["a"]}', ["--limit", "-5"], "--limit is -5; give 1 or more"),
     ],
 )
 def test_check_names_what_is_wrong(toy, content, options, message):
