@@ -5,6 +5,7 @@ import io
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import yaml
@@ -16,13 +17,14 @@ from results.runs import find_runs
 
 from . import charts, measures
 from .pages import write_page
+from .paths import value_without_paths, without_paths
 
 METRICS = ("accuracy", "macro_f1", "auroc")
 CURVES = (("loss", "training loss"), ("val_accuracy", "validation accuracy"))
 MOST_LINES = 12  # in one chart
 EXPLAINED = 3  # pictures at either end
 THUMBNAIL = 224  # pixels of a picture's longer side
-PRIVATE = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")  # paths of the machine
+PRIVATE = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")  # they say where, not what
 
 
 def make_report(folder, output, images=True, root=None, times=2000):
@@ -52,6 +54,9 @@ def make_report(folder, output, images=True, root=None, times=2000):
         bar.set_postfix_str(name)
         bar.update()
         return value
+
+    def bare(text):
+        return without_paths(str(text), folder)
 
     by_task = tables.tasks_of(runs)
     main = {task: main_methods(task_runs) for task, task_runs in by_task.items()}
@@ -83,19 +88,20 @@ def make_report(folder, output, images=True, root=None, times=2000):
         ),
         ("Cost", step("cost", tables.cost_tables(runs))),
     ]
-    tasks = [describe_task(task, methods, images, root) for task, methods in main.items()]
+    tasks = [describe_task(task, methods, images, root, bare) for task, methods in main.items()]
     step("pictures", None)
     bar.close()
     return write_page(
         output,
         "report.html.jinja",
-        folder=str(folder),
+        bare=bare,
+        folder=Path(folder).resolve().name,
         written=time.strftime("%d %B %Y, %H:%M"),
         count=len(runs),
         groups=[(title, found) for title, found in groups if found],
         tasks=tasks,
         images=images,
-        configurations=configurations(runs),
+        configurations=configurations(runs, folder),
         versions=versions(runs),
         skipped=skipped,
         bins=measures.BINS,
@@ -116,6 +122,8 @@ def significance(main, times):
     """ViP (or the first method with most accuracy) against each other one, a table a task."""
     found = []
     for task, methods in main.items():
+        if not methods:  # none of the task's methods applies to its backbones
+            continue
         ours = next((m for m in methods if m.trainer == "ViP"), None)
         ours = ours or max(methods, key=lambda m: m.figure("accuracy").value)
         others = [m for m in methods if m is not ours]
@@ -131,19 +139,20 @@ def significance(main, times):
     return found
 
 
-def describe_task(task, methods, images, root):
-    """Charts and tables of one dataset and setting."""
+def describe_task(task, methods, images, root, bare):
+    """Charts and tables of one dataset and setting; ``bare`` takes paths out of texts."""
     predictions, histories, missing = {}, {}, []
     for method in methods:
+        label = bare(method.label)
         try:
-            predictions[method.label] = [p for g in method.prediction_groups().values() for p in g]
+            predictions[label] = [p for g in method.prediction_groups().values() for p in g]
         except InputError as error:
             missing.append(str(error))
         read = [measures.read_history(run.folder / "history.csv") for run in method.runs]
         # One epoch is no curve: it is a method that fits at once.
         read = [history for history in read if history and len(history["epoch"]) > 1]
         if read:
-            histories[method.label] = read
+            histories[label] = read
     described = {"title": task.title, "missing": missing, "curves": [], "roc": None}
     described |= {"confusion": [], "calibration": [], "tables": [], "explained": None}
     if histories:
@@ -280,14 +289,18 @@ def _card(explanation, pictures, i):
     }
 
 
-def configurations(runs):
+def configurations(runs, folder):
     """(title, YAML) of one run of each method and dataset, without the machine's paths."""
     found = {}
     for task, task_runs in tables.tasks_of(runs).items():
         for method in tables.methods_of(task_runs):
             first = method.runs[0]
             if first.config:
-                kept = {k: v for k, v in first.config.items() if k not in PRIVATE}
+                kept = {
+                    key: value_without_paths(value, folder)
+                    for key, value in first.config.items()
+                    if key not in PRIVATE
+                }
                 title = f"{task.title}: {method.label}, {first.backbone}, seed {first.seed}"
                 found[title] = yaml.safe_dump(_nested(kept), sort_keys=False)
     return list(found.items())

@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 import report
 from foundation.errors import command_line
 from reporting import measures
+from reporting.paths import value_without_paths, without_paths
 from results.runs import find_runs
 from results.statistics import Predictions, mcnemar
 from results.tables import methods_of
@@ -153,6 +154,58 @@ def test_unfinished_runs_are_named(many):
     report.main([str(many)])
 
     assert "half: unfinished" in checked(many / "report.html")
+
+
+def test_a_task_to_which_nothing_applies(many):
+    """Its runs say why they have no figures; there is nothing to test or to draw."""
+    why = "needs a transformer"
+    write_run(many, "MaPLe", "gone", "rn50", metrics=None, does_not_apply=why)
+
+    report.main([str(many)])
+
+    text = checked(many / "report.html")
+    assert why in text and "gone in detail" in text
+
+
+def test_the_machine_s_paths_are_left_out(many):
+    """Settings, labels and reasons keep the names of files, and not where they lie."""
+    home = "/home/jane roe"
+    config = {
+        "OUTPUT_DIR": "/mnt/jane/output",
+        "FEATURES": f"{{DIR: {home}/cache, KEEP: true}}",
+        "DATASET": f"{{ROOT: /mnt/jane, CSV: ~jane/one.csv, CLASS_FOLDERS: [{home}/a, b/c]}}",
+        "TRAINER": "{VIP: {SYMPTOMS: symptoms/mine.json}}",
+        "MODEL": r"{BACKBONE: {PATH: 'C:\jane\weights.pt'}}",
+    }
+    write_run(
+        many, dataset="far", config=config, options={"MODEL.BACKBONE.PATH": "/mnt/jane/weights.pt"}
+    )
+    broken = write_run(many, "CoOp", "far", predictions=False)
+    (many / "half").mkdir()
+    (many / "half" / "config.yaml").write_text("a: 1\n")
+
+    report.main([str(many)])
+
+    text = checked(many / "report.html")
+    assert "jane" not in text and str(many) not in text and str(many.parent) not in text
+    for kept in ("DIR: cache", "CSV: one.csv", "PATH=weights.pt", "- b/c", "symptoms/mine.json"):
+        assert kept in text
+    assert f"{broken.relative_to(many)}/predictions.csv: cannot be read" in text
+    assert "half: unfinished" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("out/a/b.csv: broken", "a/b.csv: broken"),
+        ("a/b holds /mnt/c/d.json, ~/e/f.pt (and ~g/h)", "a/b holds d.json, f.pt (and h)"),
+        ("not 1/2 or +/-, no http://x.org/y", "not 1/2 or +/-, no http://x.org/y"),
+        ("layout/a and scout/b", "layout/a and scout/b"),
+    ],
+)
+def test_texts_without_paths(text, expected):
+    assert without_paths(text, "out") == expected
+    assert value_without_paths([text, 1, None], "out") == [expected, 1, None]
 
 
 @pytest.mark.parametrize("make", [True, False])
