@@ -9,6 +9,7 @@ A picture shows the symptom if any of the named attributes has one of the values
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,14 @@ def attribute_areas(explanation, identities, truth, pairs, path="the pairs"):
         explanation: ``Explanation`` of n pictures.
         identities: their n ids. truth: what ``true_attributes`` gives. pairs: of ``read_pairs``.
 
+    A value that no picture of ``truth`` has is named on stderr: it may be misspelt.
+
     Returns:
         rows of dicts: class, symptom, attribute, pictures, shown, auc, low, high; auc None where
         the pictures show the attribute all or not at all.
 
     Raises:
-        InputError: a pair names an attribute or value that no picture has.
+        InputError: a pair names an attribute that no picture has.
     """
     lowered = {key.casefold(): value for key, value in truth.items()}
     known = [lowered.get(identity.casefold()) for identity in identities]
@@ -108,13 +111,14 @@ def attribute_areas(explanation, identities, truth, pairs, path="the pairs"):
     for attributes in lowered.values():
         for name, value in attributes.items():
             values.setdefault(name, set()).add(value)
-    rows = []
+    rows, strange = [], {}
     for symptom, shown_by in pairs:
-        for name in shown_by:
+        for name, listed in shown_by.items():
             if name not in values:
                 raise InputError(
                     f"{path}: there is no attribute {name!r}; choose one of {', '.join(values)}"
                 )
+            strange |= {(name, value): None for value in listed if value not in values[name]}
         shown = np.array([any(known[i][a] in v for a, v in shown_by.items()) for i in kept])
         for c, (classname, phrases) in enumerate(explanation.phrases.items()):
             for j, phrase in enumerate(phrases):
@@ -130,6 +134,9 @@ def attribute_areas(explanation, identities, truth, pairs, path="the pairs"):
                         }
                         | _area(shown, scores)
                     )
+    for name, value in strange:
+        known = ", ".join(sorted(values[name]))
+        print(f"{path}: no picture has {name} {value!r}; there are: {known}", file=sys.stderr)
     return rows
 
 

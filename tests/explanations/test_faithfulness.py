@@ -142,6 +142,24 @@ def test_areas_of_known_scores():
     assert rows[1]["auc"] is None
 
 
+def test_a_value_that_no_picture_has_is_said_once(capsys):
+    """It may be misspelt; the rest of its pair still counts."""
+    truth = {"a": {"veil": "faint"}, "b": {"veil": "none"}, "of another split": {"veil": "thick"}}
+    shown_by = {"veil": ["faint", "thick", "thik"]}
+
+    rows = attribute_areas(
+        explanation_of(np.array([[0.7], [0.2]])),
+        ["a", "b"],
+        truth,
+        [("sign 0", shown_by), ("sign 1", shown_by)],
+        "pairs.json",
+    )
+
+    assert rows[0]["shown"] == 1
+    said = "pairs.json: no picture has veil 'thik'; there are: faint, none, thick\n"
+    assert capsys.readouterr().err == said
+
+
 def test_wrong_pairs_are_named(tmp_path):
     """A file that is missing or malformed, an attribute that no picture has."""
     with pytest.raises(InputError, match="there is no such file of attribute pairs"):
