@@ -42,6 +42,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    check_args(args)
 
     from trainers import load_run
 
@@ -53,6 +54,25 @@ def main(argv=None):
     if args.faithfulness:
         return test_faithfulness(args, run, folder)
     return explain_pictures(args, run, folder)
+
+
+def check_args(args):
+    """Refuse what would otherwise be left unheard."""
+    from foundation.errors import InputError
+
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; give 1 or more")
+    if args.words and args.faithfulness:
+        raise InputError("--words and --faithfulness answer different questions; give one")
+    if args.pairs and not args.faithfulness:
+        raise InputError("--pairs goes with --faithfulness")
+    question = "--words" if args.words else "--faithfulness" if args.faithfulness else None
+    choices = ("only", "versus", "limit", "drop", "add")
+    choices += ("images",) if args.words else ()
+    given = [f"--{name}" for name in choices if getattr(args, name)]
+    if question and given:
+        why = "looks at no picture" if args.words else "looks at every picture as it is"
+        raise InputError(f"{question} {why}; leave out {', '.join(given)}")
 
 
 def show_words(run):

@@ -216,6 +216,24 @@ def wrong(main, words, capsys):
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "0"], "--limit is 0; give 1 or more"),
+        (["--limit", "-3"], "--limit is -3; give 1 or more"),
+        (["--faithfulness", "--only", "wrong", "--limit", "5"], "leave out --only, --limit"),
+        (["--faithfulness", "--drop", "x", "--add", "a", "y"], "leave out --drop, --add"),
+        (["--words", "--versus", "x"], "leave out --versus"),
+        (["--words", "--images", "x"], "leave out --images"),
+        (["--words", "--faithfulness"], "give one"),
+        (["--pairs", "x.json"], "goes with --faithfulness"),
+    ],
+)
+def test_options_that_would_go_unheard(tmp_path, capsys, options, message):
+    """Said before anything is loaded."""
+    assert message in wrong(explain.main, [str(tmp_path), *options], capsys)
+
+
 @pytest.mark.parametrize("main", [predict.main, explain.main])
 def test_wrong_folder_and_pictures(toy_run, tmp_path, capsys, main):
     """A folder that is no run, a broken picture, nothing at a path, a folder without pictures."""
