@@ -16,7 +16,7 @@ from symptoms import EDITED, read_symptom_file, save_symptoms
 from symptoms.chat import Endpoint
 from symptoms.check import backbone_cfg
 from symptoms.montage import draw, picture_fingerprint, sheet
-from symptoms.page import write_page
+from symptoms.page import write_symptom_page
 from symptoms.pipeline import PROMPTS, Generation, content, slug
 from symptoms.transcript import Transcript
 
@@ -147,7 +147,7 @@ def _finish(args, output, generation, results, shown, say):
     settings = generation.settings
     phrases, provenance, details, meta = content(settings, results, generation.without_pictures)
     page = _page_folder(args, output) / "page.html"
-    write_page(page, output.name, settings, results, provenance, shown)
+    write_symptom_page(page, output.name, settings, results, provenance, shown)
     say(f"questions, pictures and answers side by side: {page}")
     replaced = replace(output, phrases, provenance, details, meta, yes=args.yes)
     if replaced:

@@ -1,16 +1,11 @@
 """One page to look at before trusting generated symptoms: pictures, answers, what was kept."""
 
 import base64
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
-from foundation.files import atomic_write
-
-TEMPLATE = "page.html.jinja"
+from reporting.pages import write_page
 
 
-def write_page(path, title, settings, results, provenance, sheets):
+def write_symptom_page(path, title, settings, results, provenance, sheets):
     """Write one HTML file that needs nothing else: no script, no network.
 
     Args:
@@ -19,22 +14,16 @@ def write_page(path, title, settings, results, provenance, sheets):
         provenance: class name -> where its phrases come from.
         sheets: (class, number) -> JPEG bytes of what was shown, where they are at hand.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures = {
         key: "data:image/jpeg;base64," + base64.b64encode(data).decode()
         for key, data in sheets.items()
     }
-    page = environment.get_template(TEMPLATE).render(
+    return write_page(
+        path,
+        "symptoms.html.jinja",
         title=title,
         settings=settings,
         results=results,
         provenance=provenance,
         pictures=pictures,
     )
-    with atomic_write(path) as file:
-        file.write(page)

@@ -402,6 +402,7 @@ def test_the_page_shows_pictures_beside_answers(generate, server, tmp_path):
 
     page = (tmp_path / "page" / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6
+    assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http://" not in page.replace(server.url, "") and "https://" not in page
     assert len(list((tmp_path / "page").glob("*.jpg"))) == 6
