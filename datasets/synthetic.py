@@ -6,12 +6,11 @@ exposure, hair, rulers, noise, position, scale, rotation) that knows nothing of 
 attribute goes with which class follows dermatology's ABCD rule (asymmetry, border, colour,
 dermoscopic structures) and radiology's signs (opacity, silhouette sign, effusion, cavity, air
 bronchogram); no attribute decides, and the best accuracy that they allow is known exactly.
-
-    python -m datasets.synthetic --sheet sheet.png    # that accuracy, and pictures to look at
+``python -m datasets.contact_sheet`` prints it and draws pictures to look at.
 """
 
-import argparse
 import csv
+import errno
 import functools
 import itertools
 import tempfile
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from foundation.errors import InputError
 
@@ -508,46 +507,9 @@ def write_once(folder, write):
             except OSError:
                 if not folder.exists():
                     raise
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # another place would not help
         raise InputError(
             f"{folder}: cannot be drawn there ({error}); give a DATASET.ROOT that can be written to"
         ) from None
-
-
-def contact_sheet(world, seed, rows=4, columns=6, scale=2):
-    """Pictures with their attributes written under them, as a PIL image, to check by eye."""
-    names = [attribute.name for attribute in world.attributes]
-    width, height = SIZE * scale + 8, SIZE * scale + 12 * len(names) + 10
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i in range(rows * columns):
-        pixels, attributes = picture(world, seed, i)
-        left, top = i % columns * width, i // columns * height
-        drawn = Image.fromarray(pixels).resize((SIZE * scale,) * 2, Image.Resampling.NEAREST)
-        sheet.paste(drawn, (left, top))
-        for line, name in enumerate(names):
-            text = f"{name}: {attributes[name]}"
-            pen.text((left, top + SIZE * scale + 2 + 11 * line), text, fill="black")
-    return sheet
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description="The drawn world's best accuracy; a contact sheet."
-    )
-    parser.add_argument("--sheet", type=Path, help="write sheet-<world>.png for sheet.png")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    for world in WORLDS:
-        print(
-            f"{world.name}: best accuracy from the attributes {bayes_accuracy(world):.4f}, "
-            f"always the commoner class {max(world.prior.values()):.4f}"
-        )
-        if args.sheet:
-            path = args.sheet.with_stem(f"{args.sheet.stem}-{world.name}")
-            contact_sheet(world, args.seed).save(path)
-            print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,14 @@
 """The drawn world: pictures show what their attributes say, and datasets are drawn whole, once."""
 
 import csv
+import errno
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import synthchest, synthderm, synthetic
+from datasets import contact_sheet, synthchest, synthderm, synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
 from foundation.errors import InputError
 
@@ -269,11 +270,36 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     synthetic.write_once(tmp_path / "a", fail)  # there already: nothing is drawn
 
 
+def failing(error):
+    def write(folder):
+        raise error
+
+    return write
+
+
 def test_a_folder_that_cannot_be_made_is_the_user_s_error(tmp_path):
-    """One line that names the folder."""
-
-    def refuse(folder):
-        raise PermissionError("no")
-
+    """One line that names the folder; a full disk stays what it is."""
+    for error in (PermissionError("no"), OSError(errno.EROFS, "read-only")):
+        with pytest.raises(InputError, match="b: cannot be drawn there"):
+            synthetic.write_once(tmp_path / "b", failing(error))
+    (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="b: cannot be drawn there"):
-        synthetic.write_once(tmp_path / "b", refuse)
+        synthetic.write_once(tmp_path / "file" / "b", lambda folder: None)
+
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(OSError) as caught:
+            synthetic.write_once(tmp_path / "b", failing(OSError(number, "full")))
+        assert caught.value.errno == number
+
+
+def test_contact_sheets(tmp_path, capsys):
+    """A sheet for each world; a place that is not there is one line."""
+    contact_sheet.main(["--sheet", str(tmp_path / "sheet.png")])
+
+    assert "SynthDerm: best accuracy" in capsys.readouterr().out
+    for world in WORLDS:
+        with Image.open(tmp_path / f"sheet-{world.name}.png") as sheet:
+            assert sheet.width > 6 * 2 * synthetic.SIZE
+    for place in (tmp_path / "none" / "sheet.png", tmp_path / "sheet.unknown"):
+        with pytest.raises(InputError, match="--sheet: .*cannot be written"):
+            contact_sheet.main(["--sheet", str(place)])

@@ -1,0 +1,67 @@
+"""Look at the drawn world: sheets of its pictures, and the best accuracy that it allows.
+
+python -m datasets.contact_sheet --sheet sheet.png
+"""
+
+import argparse
+import errno
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from datasets import synthetic
+from foundation.errors import InputError, command_line
+
+
+def contact_sheet(world, seed, rows=4, columns=6, scale=2):
+    """Pictures with their attributes written under them, as a PIL image, to check by eye."""
+    names = [attribute.name for attribute in world.attributes]
+    width, height = synthetic.SIZE * scale + 8, synthetic.SIZE * scale + 12 * len(names) + 10
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i in range(rows * columns):
+        pixels, attributes = synthetic.picture(world, seed, i)
+        left, top = i % columns * width, i // columns * height
+        drawn = Image.fromarray(pixels).resize(
+            (synthetic.SIZE * scale,) * 2, Image.Resampling.NEAREST
+        )
+        sheet.paste(drawn, (left, top))
+        for line, name in enumerate(names):
+            text = f"{name}: {attributes[name]}"
+            pen.text((left, top + synthetic.SIZE * scale + 2 + 11 * line), text, fill="black")
+    return sheet
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.contact_sheet",
+        description="The drawn world's best accuracy; a contact sheet.",
+    )
+    parser.add_argument("--sheet", type=Path, help="write sheet-<world>.png for sheet.png")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; give 0 or more")
+    for world in synthetic.WORLDS:
+        best = synthetic.bayes_accuracy(world)
+        print(
+            f"{world.name}: best accuracy from the attributes {best:.4f}, "
+            f"always the commoner class {max(world.prior.values()):.4f}"
+        )
+        if args.sheet:
+            print(save(contact_sheet(world, args.seed), args.sheet, world.name))
+
+
+def save(sheet, path, name):
+    path = path.with_name(f"{path.stem}-{name}{path.suffix}")
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"--sheet: {path} cannot be written ({error})") from None
+    return path
+
+
+if __name__ == "__main__":
+    command_line(main)()
