@@ -3,6 +3,8 @@
     python -m backbones.pretrain              # tiny_rn, then tiny, which learns from it
     python -m backbones.pretrain --report     # how well each shipped file knows each attribute
 
+What an interrupted run left in ``--work`` is taken up only by the sources that it was made with.
+
 The ResNet learns first, with the text tower, by the symmetric contrastive loss on pictures and
 captions. A caption is often true of several pictures of a batch, so the target is spread over all
 that it is true of. Left to this alone, attributes are discovered one after the other, each after a
@@ -26,9 +28,11 @@ from clip.simple_tokenizer import SimpleTokenizer
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch.nn import functional as F
 
+import backbones
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table
 from datasets import synthetic
-from foundation.files import atomic_write
+from foundation.errors import InputError, command_line
+from foundation.files import atomic_write, fingerprint
 
 FOLDER = Path(__file__).resolve().parent
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
@@ -310,7 +314,7 @@ def train(name, steps, device, work, teacher=None, data=None):
         {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
-    state_file, first, spent = work / f"{name}.state", 0, 0.0
+    state_file, first, spent = work / f"{name}-{steps}.state", 0, 0.0
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -503,24 +507,61 @@ def report(paths, n=2000):
             )
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Train the small CLIPs; report what they know.")
+def work_folder(parent):
+    """The folder below ``parent`` of what the drawing, the captions and the training now are."""
+    modules = (synthetic.__file__, captions.__file__, backbones.__file__, __file__)
+    return parent / fingerprint([fingerprint(Path(module).read_bytes()) for module in modules])
+
+
+def usable_device(name):
+    """``name`` as torch's device; for "auto" a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"--device {name}: cannot be used here ({reason})") from None
+    return device
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m backbones.pretrain",
+        description="Train the small CLIPs; report what they know.",
+    )
     parser.add_argument("--model", choices=list(VISION), help="only this one; tiny needs tiny_rn")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--work", type=Path, default=Path("output/pretrain"))
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("output/pretrain"),
+        help="folder for drawn pictures and unfinished trainings; in it one for each state of "
+        "the sources, so that a change of drawing, captions or training starts anew "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the two checkpoints")
     parser.add_argument("--report", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps is {args.steps}; give 1 or more")
     if args.report:
-        report([args.out / f"{name}.pt" for name in VISION if (args.out / f"{name}.pt").exists()])
-        return
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    args.work.mkdir(parents=True, exist_ok=True)
+        paths = [args.out / f"{name}.pt" for name in VISION if (args.out / f"{name}.pt").exists()]
+        if not paths:
+            names = " or ".join(f"{name}.pt" for name in VISION)
+            raise InputError(f"--out {args.out}: holds no {names} to report on")
+        return report(paths)
+    device = usable_device(args.device)
+    work = work_folder(args.work)
+    work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    data = Data(args.work)
+    data = Data(work)
     print(f"pictures drawn in {time.monotonic() - began:.0f} s", flush=True)
     teacher = None
     for name in ("tiny_rn", "tiny"):
@@ -531,7 +572,7 @@ def main():
                 name,
                 steps if args.model in (name, None) else STEPS[name],
                 device,
-                args.work,
+                work,
                 teacher,
                 data,
             )
@@ -540,4 +581,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)()

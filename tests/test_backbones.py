@@ -12,6 +12,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table, pretrain
 from datasets import synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
+from foundation.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("tiny", "tiny_rn")
@@ -240,3 +241,32 @@ def test_the_shipped_weights_know_no_disease(name, world):
     accuracies = pretrain.names_accuracy(ROOT / f"backbones/{name}.pt", world, n=100)
     assert len(accuracies) == 20
     assert np.mean(accuracies) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report", "--out", "none"], "--out none: holds no tiny_rn.pt or tiny.pt"),
+        (["--device", "abacus"], "--device abacus: cannot be used here"),
+        (["--device", "cuda:99"], "--device cuda:99: cannot be used here"),
+        (["--steps", "0"], "--steps is 0"),
+    ],
+)
+def test_wrong_options_of_pretraining_are_one_line(tmp_path, options, message):
+    """Said before anything is drawn or trained."""
+    with pytest.raises(InputError) as error:
+        pretrain.main([*options, "--work", str(tmp_path / "work")])
+
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    assert not (tmp_path / "work").exists()
+
+
+def test_unfinished_training_is_of_its_sources(tmp_path, monkeypatch):
+    """Another drawing or other captions begin anew; the same go on."""
+    before = pretrain.work_folder(tmp_path)
+    assert pretrain.work_folder(tmp_path) == before
+
+    changed = tmp_path / "captions.py"
+    changed.write_text(Path(pretrain.captions.__file__).read_text() + "# another word\n")
+    monkeypatch.setattr(pretrain.captions, "__file__", str(changed))
+    assert pretrain.work_folder(tmp_path) != before
