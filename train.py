@@ -41,6 +41,11 @@ def main(argv=None):
         raise InputError("which dataset? give --dataset, a name in configs/datasets")
     if not (args.backbone or args.config_file):
         raise InputError("which backbone? give --backbone, a name in configs/backbones")
+    if args.resume and not args.output_dir:
+        # Else a run that began elsewhere would stand where the plain one belongs.
+        raise InputError("--resume goes with --output-dir, a folder for the run that goes on")
+    if not args.eval_only and (args.model_dir or args.load_epoch is not None):
+        raise InputError("--model-dir and --load-epoch go with --eval-only")
     cfg, options = load_cfg(
         args.trainer,
         dataset,

@@ -1,5 +1,6 @@
 """What a user sees when something outside the program is wrong: one line and an exit status."""
 
+import contextlib
 import errno
 import sys
 from functools import wraps
@@ -7,6 +8,17 @@ from functools import wraps
 
 class InputError(ValueError):
     """The input is wrong. The message is one line: what is wrong, where, what to do."""
+
+
+@contextlib.contextmanager
+def as_input_error(where):
+    """Turn what a toolbox says of a setting it refuses into an InputError that names ``where``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, AssertionError) as error:
+        raise InputError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def command_line(main):

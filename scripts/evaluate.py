@@ -46,6 +46,7 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     cfg.DATASET = there.DATASET.clone()
     cfg.DATASET.update(kept)
     cfg.RUN.DATASET = there.RUN.DATASET
+    cfg.RUN.SYMPTOMS = there.RUN.SYMPTOMS
     cfg.merge_from_list([part for pair in changed.items() for part in pair])
     if given:
         changed.pop(own, None)  # no option of this test: the run's own

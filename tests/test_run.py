@@ -234,6 +234,18 @@ def test_second_run_on_the_same_folder_stops(toy, toy_args, short, checkout):
         (["MODEL.BACKBONE.PATH", "none.pt"], "there is no file none.pt"),
         (["INPUT.SIZE", "(64, 64)"], "reads 32x32 pictures"),
         (["TEST.FINAL_MODEL", "best"], "choose best_val or last_step"),
+        (["TEST.SPLIT", "train"], "choose val or test"),
+        (["TRAINER.NAME", "CoOp"], "chosen by --trainer"),
+        (["TRAINER.VIP.N_CTX", "0"], "N_CTX is 0; give at least 1"),
+        (["OPTIM.NAME", "foo"], "OPTIM: "),
+        (["OPTIM.LR_SCHEDULER", "foo"], "OPTIM: "),
+        (["INPUT.TRANSFORMS", "('foo',)"], "INPUT: "),
+        (["INPUT.INTERPOLATION", "foo"], "INPUT: "),
+        (["DATASET.NAME", "foo"], "DATASET.NAME is 'foo'; choose one of"),
+        (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
+        (["DATALOADER.TEST.BATCH_SIZE", "0"], "DATALOADER.TEST.BATCH_SIZE is 0"),
+        (["--config-file", "configs"], "configs: cannot be read"),
+        (["--load-epoch", "3"], "go with --eval-only"),
         (["--resume", "nowhere"], "no checkpoint"),
         (["--eval-only"], "holds no checkpoint"),
     ],
@@ -244,7 +256,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(toy, toy_args, short, capsys
     args = ["--trainer", "ViP", *toy_args]
     flags = [word for word in words if word.startswith("--")]
     with pytest.raises(SystemExit) as stopped:
-        command_line(lambda: train.main([*args, *words, *(short if not flags else [])]))()
+        command_line(lambda: train.main([*args, *(words if flags else [*short, *words])]))()
     error = capsys.readouterr().err.strip()
 
     assert stopped.value.code == 2
@@ -320,3 +332,30 @@ def test_other_weights_under_a_trained_model_are_refused(toy, toy_args, short):
     torch.save(weights, toy / "clip.pt")
     with pytest.raises(InputError, match="trained on other weights of random"):
         vip(toy_args, "--eval-only", *short)
+
+
+def test_changed_symptoms_in_the_same_folder_are_refused(toy, toy_args, short):
+    """The folder's name does not tell when --output-dir gives it; config.yaml does."""
+    vip(toy_args, *short)
+    (toy / "symptoms.json").write_text('{"red": ["a"], "blue": ["b"]}')
+    with pytest.raises(InputError, match="RUN.SYMPTOMS"):
+        vip(toy_args, *short)
+
+
+def test_output_dir_that_is_a_file_is_one_line(toy, toy_args, short):
+    (toy / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        vip([*toy_args[:-1], str(toy / "file")], *short)
+
+
+def test_whole_numbers_are_fractions_too_and_files_count_as_options(toy):
+    """OPTIM.LR 1; and what --config-file changes names the folder as a KEY VALUE does."""
+    from trainers.config import load_cfg
+
+    (toy / "more.yaml").write_text("OPTIM:\n  LR: 0.5\n")
+    places = str(toy / "toy.yaml"), str(toy / "random.yaml")
+    cfg, options = load_cfg("ViP", *places, opts=["OPTIM.LR", "1"], root=str(toy / "data"))
+    from_file = load_cfg("ViP", *places, files=[toy / "more.yaml"], root=str(toy / "data"))[1]
+
+    assert cfg.OPTIM.LR == 1.0 and options == {"OPTIM.LR": 1.0}
+    assert from_file == {"OPTIM.LR": 0.5}

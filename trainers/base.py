@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from foundation.checkpoint_reader import read_checkpoint
 from foundation.checkpoints import BEST, EPOCH, POINTER, keep_last_epoch
-from foundation.errors import InputError
+from foundation.errors import InputError, as_input_error
 from foundation.files import atomic_write
 from symptoms import load_symptoms
 
 from .clip_model import load_clip
 from .evaluation import Predictions, print_result
 from .features import FrozenFeatures
+from .prompts import at_least_one
 from .views import ViewManager
 
 HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
@@ -96,6 +97,18 @@ class PromptTrainer(TrainerX):
             raise InputError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}; choose best_val or last_step"
             )
+        if cfg.TEST.SPLIT not in ("val", "test"):
+            raise InputError(f"TEST.SPLIT is {cfg.TEST.SPLIT!r}; choose val or test")
+        loading = cfg.DATALOADER
+        if loading.NUM_WORKERS < 0:
+            raise InputError(f"DATALOADER.NUM_WORKERS is {loading.NUM_WORKERS}; give 0 or more")
+        at_least_one(
+            **{
+                "TRAIN.PRINT_FREQ": cfg.TRAIN.PRINT_FREQ,
+                "DATALOADER.TRAIN_X.BATCH_SIZE": loading.TRAIN_X.BATCH_SIZE,
+                "DATALOADER.TEST.BATCH_SIZE": loading.TEST.BATCH_SIZE,
+            }
+        )
 
     def build_data_loader(self):
         self.dm = ViewManager(self.cfg)
@@ -124,8 +137,9 @@ class PromptTrainer(TrainerX):
         print(f"trainable parameters: {self.trainable_parameters:,}")
         self.optim = self.sched = None
         if learned:
-            self.optim = build_optimizer(learned, cfg.OPTIM)
-            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+            with as_input_error("OPTIM"):
+                self.optim = build_optimizer(learned, cfg.OPTIM)
+                self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         else:
             self.max_epoch = 0  # nothing to learn: straight to the test
         self.register_model(self.model_name, self.model.learned, self.optim, self.sched)

@@ -32,6 +32,9 @@ INDIFFERENT = (
     "TRAIN.PRINT_FREQ",
 )
 
+# What a run's folder says without their help.
+_OTHERWISE_SAID = ("SEED", "TRAINER.NAME", "RUN.DATASET", "RUN.BACKBONE")
+
 
 def methods():
     """Trainer name -> class, of the methods of this project (Dassl registers others)."""
@@ -46,7 +49,8 @@ def default_cfg():
         cfg.DATASET[key] = value
     cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
-    cfg.RUN = CN({"DATASET": "", "BACKBONE": ""})  # the short names: of the YAML files
+    # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
+    cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})
     cfg.TRAINER = CN({"NAME": ""})
     for name, trainer in methods().items():
         cfg.TRAINER[name.upper()] = CN({**trainer.SHARED_DEFAULTS, **trainer.DEFAULTS})
@@ -77,22 +81,27 @@ def load_cfg(trainer, dataset, backbone="", files=(), opts=(), **flags):
     backbone_file = _config_file("backbones", backbone) if backbone else None
     own = CONFIGS / "trainers" / f"{trainer}.yaml"
     chain = [CONFIGS / "protocol.yaml", backbone_file, dataset_file, own if own.exists() else None]
-    for path in [*filter(None, chain), *map(Path, files)]:
+    for path in filter(None, chain):
+        _merge_file(cfg, path)
+    plain = flatten(cfg)
+    for path in map(Path, files):
         _merge_file(cfg, path)
     cfg.TRAINER = CN({"NAME": trainer, trainer.upper(): cfg.TRAINER[trainer.upper()]})
     cfg.RUN.DATASET = dataset_file.stem
     cfg.RUN.BACKBONE = backbone_file.stem if backbone_file else _slug(cfg.MODEL.BACKBONE.NAME)
     cfg.SEED = flags.get("seed", 1)
     cfg.DATASET.ROOT = str(Path(flags.get("root") or "data").expanduser())
-    before = flatten(cfg)
+    # What a further file changes is an option too, unless that file is the backbone's.
+    before = flatten(cfg) | (plain if backbone_file else {})
     _merge_opts(cfg, list(opts))
     if cfg.SEED < 0:
         raise InputError(f"the seed is {cfg.SEED}; give 0 or more, so that the run can be repeated")
     options = {
         key: value
         for key, value in flatten(cfg).items()
-        if value != before[key] and key not in (*INDIFFERENT, "SEED")
+        if value != before[key] and key not in (*INDIFFERENT, *_OTHERWISE_SAID)
     }
+    cfg.RUN.SYMPTOMS = symptoms_fingerprint(cfg)
     cfg.OUTPUT_DIR = str(flags.get("output_dir") or Path("output") / run_folder(cfg, options))
     cfg.freeze()
     return cfg, options
@@ -113,11 +122,8 @@ def variant_name(cfg, options):
         plain = re.sub(r"[^A-Za-z0-9._=,+-]", "-", text)
         # Two values may look alike once made fit for a folder's name.
         parts.append(plain if plain == text else f"{plain[:60]}-{fingerprint(text)[:6]}")
-    path = symptom_file(cfg)
-    if path:
-        classes, _ = read_symptom_file(path)
-        phrases = {name: entry["phrases"] for name, entry in classes.items()}
-        parts.append(f"symptoms-{fingerprint(phrases)}")
+    if symptoms := symptoms_fingerprint(cfg):
+        parts.append(f"symptoms-{symptoms}")
     name = "_".join(parts) or "default"
     return name if len(name) <= 150 else f"{name[:130]}-{fingerprint(name)}"
 
@@ -125,6 +131,15 @@ def variant_name(cfg, options):
 def symptom_file(cfg):
     """The symptom file that a run reads, None for a method without symptoms."""
     return methods()[cfg.TRAINER.NAME].symptom_file(cfg)
+
+
+def symptoms_fingerprint(cfg):
+    """The fingerprint of the phrases that a run reads; "" for a method without symptoms."""
+    path = symptom_file(cfg)
+    if not path:
+        return ""
+    classes, _ = read_symptom_file(path)
+    return fingerprint({name: entry["phrases"] for name, entry in classes.items()})
 
 
 def flatten(node, prefix=""):
@@ -175,8 +190,8 @@ def _config_file(kind, name):
 def _merge_file(cfg, path):
     try:
         cfg.merge_from_file(str(path))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}: no such setting") from error
     except (ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
@@ -186,7 +201,12 @@ def _merge_file(cfg, path):
 def _merge_opts(cfg, opts):
     if len(opts) % 2:
         raise InputError(f"options come in pairs, KEY value; {opts[-1]!r} has no value")
+    flat = flatten(cfg)
     for key, value in zip(opts[::2], opts[1::2], strict=True):
+        if key == "TRAINER.NAME":
+            raise InputError("the method is chosen by --trainer, not by TRAINER.NAME")
+        if isinstance(flat.get(key), float) and re.fullmatch(r"[+-]?\d+", str(value)):
+            value = f"{value}.0"  # yacs takes no whole number for a fraction
         try:
             cfg.merge_from_list([key, value])
         except (AssertionError, KeyError, AttributeError) as error:

@@ -4,7 +4,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
 from .clip_model import ClassFeatureModel, at_least_fp32
-from .prompts import ContextPrompts
+from .prompts import ContextPrompts, at_least_one
 
 
 @TRAINER_REGISTRY.register()
@@ -23,6 +23,7 @@ class CoOp(PromptTrainer):
 
     def build_prompts(self, clip_model, classnames):
         options = self.method_cfg
+        at_least_one(N_CTX=options.N_CTX)
         return ContextPrompts(
             clip_model,
             classnames,

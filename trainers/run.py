@@ -1,6 +1,7 @@
 """One run, from its configuration to its folder of results."""
 
 import contextlib
+import errno
 import io
 import json
 import platform
@@ -48,7 +49,14 @@ def run(
     started = started or time.time()
     folder = Path(cfg.OUTPUT_DIR)
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{folder} cannot be made ({error.strerror}); give another --output-dir"
+        ) from error
     try:
         with _only_run_in(folder), _logged_to(folder):
             set_random_seed(cfg.SEED)
@@ -75,12 +83,7 @@ def read_results(folder):
 
 def _train(cfg, options, started, train):
     folder = Path(cfg.OUTPUT_DIR)
-    config = folder / CONFIG
-    if config.exists() and (keys := differing_keys(cfg, config)):
-        raise InputError(
-            f"{folder} holds a run with another {', '.join(keys)}; "
-            "give another --output-dir, or delete that folder"
-        )
+    _refuse_another(cfg, folder)
     if results := read_results(folder):
         if "does_not_apply" in results:
             raise DoesNotApply(results["does_not_apply"])
@@ -113,8 +116,19 @@ def _evaluate(cfg, options, started, model_dir, load_epoch):
         return
     if (folder / trainer.model_name).is_dir():
         raise InputError(f"{folder} holds a trained run; give another --output-dir for this test")
+    _refuse_another(cfg, folder)
     _write_config(cfg)
     _finish(trainer, options, folder, trained_in=model_dir)
+
+
+def _refuse_another(cfg, folder):
+    """A folder is one run's: what another configuration left there is never written over."""
+    config = folder / CONFIG
+    if config.exists() and (keys := differing_keys(cfg, config)):
+        raise InputError(
+            f"{folder} holds a run with another {', '.join(keys)}; "
+            "give another --output-dir, or delete that folder"
+        )
 
 
 def _finish(trainer, options, folder, trained_in=None):

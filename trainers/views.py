@@ -14,12 +14,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from dassl.data.datasets import build_dataset
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from dassl.data.transforms import build_transform
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms as T
 
 from datasets.pictures import read_picture
+from foundation.errors import InputError, as_input_error
 
 # Steps that do the same to one grey channel as to three equal ones, at a third of the cost.
 GEOMETRIC = (T.RandomResizedCrop, T.RandomHorizontalFlip, T.Resize, T.CenterCrop)
@@ -176,12 +177,18 @@ class ViewManager:
 
     def __init__(self, cfg):
         self.cfg = cfg
+        known = DATASET_REGISTRY.registered_names()
+        if cfg.DATASET.NAME not in known:
+            raise InputError(
+                f"DATASET.NAME is {cfg.DATASET.NAME!r}; choose one of {', '.join(known)}"
+            )
         self.dataset = build_dataset(cfg)
         self.num_classes = self.dataset.num_classes
         self.lab2cname = self.dataset.lab2cname
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
-        self.tfm_train = build_transform(cfg, is_train=True)
-        self.tfm_test = build_transform(cfg, is_train=False)
+        with as_input_error("INPUT"):
+            self.tfm_train = build_transform(cfg, is_train=True)
+            self.tfm_test = build_transform(cfg, is_train=False)
         self.scale = self.test_views([]).scale or Scale()  # what ends a view that came as bytes
         self.train_loader_x = self.loader(
             self.train_views(), cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.SEED

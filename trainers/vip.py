@@ -9,7 +9,7 @@ from foundation.errors import InputError
 
 from .base import PromptTrainer, symptom_path
 from .clip_model import ClassFeatureModel, at_least_fp32, cosine_logits
-from .prompts import ContextPrompts
+from .prompts import ContextPrompts, at_least_one
 
 MERGES = ("prompt", "mean", "max")
 
@@ -46,6 +46,8 @@ class ViP(PromptTrainer):
 
     def build_prompted_clip(self, clip_model, classnames):
         options = self.method_cfg
+        if options.CONTEXT:
+            at_least_one(N_CTX=options.N_CTX)  # none is CONTEXT False
         return SymptomCLIP(
             clip_model,
             self.symptoms.phrases,
