@@ -66,10 +66,9 @@ def backbone_cfg(dataset, backbone, root, opts=()):
     """The configuration of a dataset and a backbone, for no run in particular."""
     from trainers.config import load_cfg
 
-    opts = [*opts, "TRAINER.VIP.PREC", "fp32"]
-    # A folder is given because its default name follows from the symptom file, which is only
-    # being made or checked.
-    return load_cfg("ViP", dataset, backbone, (), opts, root=root, output_dir="output")[0]
+    # Of a method that reads no symptoms: the symptom file is only being made or checked.
+    opts = [*opts, "TRAINER.COOP.PREC", "fp32"]
+    return load_cfg("CoOp", dataset, backbone, (), opts, root=root)[0]
 
 
 def phrase_aucs(clip_model, image_features, labels, phrases):
