@@ -112,14 +112,16 @@ def test_context_starts_from_words(tiny_clip):
         ContextPrompts(frozen, ["dog"], 4, start_words="a photo")
 
 
-def test_a_context_per_picture_gives_prompts_per_picture(tiny_clip):
-    """Leading dimensions of the context lead the prompts."""
+def test_a_context_given_for_each_text_stands_in_its_slots(tiny_clip):
+    """As if it were the learned one, text by text."""
     prompts = ContextPrompts(FrozenCLIP(tiny_clip), TEXTS, 2)
-    shift = torch.randn(5, 1, 64)
-    batched = prompts(prompts.ctx + shift)
+    texts, contexts = [0, 2, 1, 0], prompts.ctx.detach() + torch.randn(4, 1, 64)
+    given = prompts.with_contexts(torch.tensor(texts), contexts)
 
-    assert batched.shape == (5, *prompts().shape)
-    assert_close(batched[3], prompts(prompts.ctx + shift[3]))
+    for text, context, embeddings in zip(texts, contexts, given, strict=True):
+        with torch.no_grad():
+            prompts.ctx.copy_(context)
+        assert_close(embeddings, prompts()[text])
 
 
 def test_reads_state_dicts_and_jit_archives(toy, toy_cfg, tiny_clip):
