@@ -1,4 +1,4 @@
-"""The figures the paper prints, as fractions: Zheng et al., MICCAI 2024 ("ViP").
+"""The figures the paper prints, as fractions: Fang et al., MICCAI 2024 ("ViP").
 
 A figure is (mean, deviation over three backbones); the deviation is None where none is printed.
 """
