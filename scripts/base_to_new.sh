@@ -15,7 +15,8 @@ prepare_environment ""
 
 NAME=$(basename "$DATASET" .yaml)
 # Runs with other options have another folder.
-VARIANT=base$(printf '_%s' "${@:4}" | tr -c 'A-Za-z0-9._=-' '-')
+VARIANT=$(printf '_%s' base "${@:4}" | tr -c 'A-Za-z0-9._=-' '-')
+VARIANT=${VARIANT#_}
 
 for SEED in ${SEEDS:-1 2 3}; do
     RUN=output/$NAME/$TRAINER/$(basename "$BACKBONE" .yaml)/$VARIANT/seed$SEED
