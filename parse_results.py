@@ -108,7 +108,7 @@ def chosen_tables(args, runs):
     if args.by == "backbone":
         return tables.backbone_tables(runs, **shared)
     found = tables.paper_tables(runs, beside_paper=args.paper, **shared)
-    found += tables.base_to_new_tables(runs)
+    found += tables.base_to_new_tables(runs, **shared)
     external = tables.external_table(runs, **shared)
     return found + ([external] if external else [])
 

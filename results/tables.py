@@ -38,6 +38,7 @@ TRAINER_ORDER = (
 )
 # Nothing in them is drawn, so one seed is all there is to run.
 SEEDLESS = ("ZeroshotCLIP",)
+HALVES = ("base", "new")  # of the classes
 DOES_NOT_APPLY = "does not apply"
 
 
@@ -636,26 +637,49 @@ def external_table(runs, metrics=BOTH, intervals=None, seeds=paper.SEEDS):
     return table
 
 
-def base_to_new_tables(runs):
-    """Accuracy on base and new classes and their harmonic mean, for tasks that have both."""
+def base_to_new_tables(runs, metrics=BOTH, intervals=None, seeds=paper.SEEDS):
+    """Figures on base and new classes and their harmonic mean, for tasks that have both."""
     halves = defaultdict(dict)
     for task, task_runs in tasks_of(runs).items():
-        if task.subsample_classes in ("base", "new") and not task.trained_on:
-            methods = {method.label: method for method in methods_of(task_runs)}
-            halves[task._replace(subsample_classes="all")][task.subsample_classes] = methods
-    tables = []
-    for task, both in halves.items():
-        if len(both) < 2:
-            continue
-        headers = ["method", "base ACC", "new ACC", "harmonic mean"]
-        table = Table(f"{task.title}, base to new", headers, [])
-        for label in both["base"] | both["new"]:
-            methods = [both[half].get(label) for half in ("base", "new")]
-            figures = [method and method.figure("accuracy") for method in methods]
-            mean = Figure(harmonic_mean(*(f.value for f in figures))) if all(figures) else None
-            table.rows.append([label, *figures, mean])
-        tables.append(table)
-    return tables
+        if task.subsample_classes in HALVES and not task.trained_on:
+            halves[task._replace(subsample_classes="all")][task.subsample_classes] = task_runs
+    return [
+        _base_to_new_table(f"{task.title}, base to new", both, metrics, intervals, seeds)
+        for task, both in halves.items()
+        if len(both) == len(HALVES)
+    ]
+
+
+def _base_to_new_table(title, both, metrics, intervals, seeds):
+    """The table of one task; ``both`` is half -> its runs."""
+    columns = [f"{part} {METRIC_NAMES[m]}" for m in metrics for part in (*HALVES, "harmonic mean")]
+    table = Table(title, ["method", *columns], [])
+    runs = [run for half in HALVES for run in both[half]]
+    gaps = Gaps(expected_backbones(runs), expected_seeds(runs, seeds))
+    rows, problems = defaultdict(dict), []
+    for half in HALVES:
+        for method in methods_of(both[half]):
+            said = []
+            bounds = intervals.bounds(method, said) if intervals else {}
+            problems += [f"{half} classes: {problem}" for problem in said]
+            gaps.count(method, f"{method.label} on {half} classes")
+            rows[method.label][half] = {
+                m: method.figure(m, bounds.get(m), gaps.single) for m in metrics
+            }
+    for label, figures in rows.items():
+        for half in HALVES:
+            if half not in figures:
+                gaps.rows["no runs"].append(f"{label} on {half} classes")
+        cells = []
+        for metric in metrics:
+            pair = [figures.get(half, {}).get(metric) for half in HALVES]
+            mean = Figure(harmonic_mean(*(f.value for f in pair))) if all(pair) else None
+            cells += [*pair, mean]
+        table.rows.append([label, *cells])
+    table.notes = [explain_figures(gaps.backbones), *gaps.notes(), *problems]
+    if intervals:
+        table.notes.append(intervals.explain())
+    return table
 
 
 def harmonic_mean(a, b):

@@ -125,9 +125,31 @@ def test_shots_and_half_the_classes_are_tables_of_their_own(tmp_path):
         "derm7pt, new classes",
         "derm7pt, 4 shots a class",
     ]
-    (table,) = tables.base_to_new_tables(runs)
+    (table,) = tables.base_to_new_tables(runs, metrics=("accuracy",))
+    assert table.headers == ["method", "base ACC", "new ACC", "harmonic mean ACC"]
     assert table.rows[0][0] == "ViP"
     assert table.rows[0][3].value == pytest.approx(2 * 0.8 * 0.6 / 1.4)
+
+
+def test_base_to_new_has_the_intervals_and_gaps_of_other_tables(tmp_path):
+    """Each half's own; a method that lacks one half has no harmonic mean."""
+    halves = [("ViP", "base", 1), ("ViP", "base", 2), ("ViP", "new", 1), ("CoOp", "base", 1)]
+    for trainer, half, seed in halves:
+        options = {"DATASET.SUBSAMPLE_CLASSES": half}
+        write_run(tmp_path, trainer, seed=seed, subsample_classes=half, options=options)
+    (table,) = tables.base_to_new_tables(
+        find_runs(tmp_path),
+        metrics=("accuracy", "auroc"),
+        intervals=tables.Intervals(("accuracy", "auroc"), times=20),
+        seeds=(1, 2),
+    )
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert table.headers[4:] == ["base AUROC", "new AUROC", "harmonic mean AUROC"]
+    for i in (0, 1, 3, 4):
+        assert rows["ViP"][i].low <= rows["ViP"][i].value <= rows["ViP"][i].high
+    assert rows["CoOp"][0].low is not None and rows["CoOp"][1:3] == [None, None]
+    assert "CoOp on base classes, ViP on new classes: missing vit_b16 seed 2" in table.notes
+    assert "CoOp on new classes: no runs" in table.notes
 
 
 def test_maple_on_a_resnet_does_not_apply(tmp_path):
@@ -154,6 +176,16 @@ def test_paper_figures_stand_beside_ours(tmp_path):
     assert rows["ViP (MERGE=mean)"][3] is None
     assert rows["Supervised (START=clip)"][3] is None
     assert any("2.08 points of accuracy, which is within" in note for note in table.notes)
+
+
+def test_papers_supervised_is_the_one_from_scratch(tmp_path):
+    """With both starts in one table, scratch's row has the paper's figure, CLIP's none."""
+    write_run(tmp_path, "Supervised")
+    write_run(tmp_path, "Supervised", options={"TRAINER.SUPERVISED.START": "clip"})
+    table, rows = table_of(tmp_path, beside_paper=True)
+    assert [row[0] for row in table.rows[1:]] == ["Supervised", "Supervised (START=clip)"]
+    assert [str(cell) for cell in rows["Supervised"][3:5]] == [".7277 (.044)", ".6236 (.093)"]
+    assert rows["Supervised (START=clip)"][3:5] == [None, None]
 
 
 def test_no_paper_columns_where_it_printed_nothing(tmp_path):
