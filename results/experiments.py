@@ -31,6 +31,7 @@ ABLATION_ROWS = (
 )
 EXPERIMENT_KEYS = ("TRAINER.VIP.CONTEXT", "TRAINER.VIP.MERGE", "TRAINER.ZEROSHOTCLIP.PROMPTS")
 RIGHT_SYMPTOMS = "LLM-generated"
+# What ends the name of a symptom file -> its row.
 KNOWLEDGE_KINDS = {
     "": RIGHT_SYMPTOMS,
     "incorrect": "incorrect",
@@ -64,10 +65,16 @@ def knowledge_row(run):
     """Which symptoms a ViP run read, as Fig. 5 names them; None for another method."""
     if run.trainer != "ViP":
         return None
-    chosen = next((str(v) for k, v in run.options.items() if is_symptom_key(k)), "")
-    stem = Path(chosen).stem
-    kind = stem.removeprefix(run.dataset).strip("_-").replace("-", "_")
-    return KNOWLEDGE_KINDS.get(kind, stem)
+    chosen = {key: str(value) for key, value in run.options.items() if is_symptom_key(key)}
+    stem = Path(next(iter(chosen.values()), "")).stem
+    # A dataset may read another's symptoms: synthderm reads derm7pt.json.
+    own = (run.config or {}).get("DATASET.SYMPTOMS") if "DATASET.SYMPTOMS" not in chosen else None
+    if stem in ("", run.dataset, Path(own or "").stem):
+        return RIGHT_SYMPTOMS
+    for kind, name in KNOWLEDGE_KINDS.items():
+        if kind and stem.replace("-", "_").endswith(f"_{kind}"):
+            return name
+    return stem
 
 
 def _is_experiment_key(key):

@@ -323,6 +323,35 @@ def test_knowledge_is_figure_5(tmp_path):
     assert any("their order is not stated" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("key", ["TRAINER.VIP.SYMPTOMS", "DATASET.SYMPTOMS"])
+@pytest.mark.parametrize(
+    "file, row",
+    [
+        (None, "LLM-generated"),
+        ("derm7pt_incorrect", "incorrect"),
+        ("derm7pt_out_of_domain", "out-of-domain"),
+        ("my-own-random-words", "random words (ours)"),
+        ("synthderm", "LLM-generated"),
+        ("from_a_colleague", "from_a_colleague"),
+    ],
+)
+def test_knowledge_goes_by_the_end_of_the_files_name(tmp_path, key, file, row):
+    """synthderm reads derm7pt's files; without the option, its own."""
+    options = {key: f"symptoms/{file}.json"} if file else {}
+    write_run(tmp_path, dataset="synthderm", options=options)
+    (run,) = find_runs(tmp_path)
+    assert experiments.knowledge_row(run) == row
+
+
+def test_the_file_a_dataset_names_is_its_own(tmp_path):
+    """Given as an option, too."""
+    path = "symptoms/derm7pt.json"
+    options = {"TRAINER.VIP.SYMPTOMS": path}
+    write_run(tmp_path, dataset="synthderm", options=options, config={"DATASET.SYMPTOMS": path})
+    (run,) = find_runs(tmp_path)
+    assert experiments.knowledge_row(run) == "LLM-generated"
+
+
 def test_zero_shot_gain_is_symptoms_minus_names(tmp_path):
     gaps = []
     for backbone in BACKBONES:
