@@ -69,7 +69,7 @@ def make_report(folder, output, images=True, root=None, times=2000):
                 "results",
                 [
                     *tables.paper_tables(runs, METRICS, beside_paper=True, intervals=all_tables),
-                    *tables.base_to_new_tables(runs),
+                    *tables.base_to_new_tables(runs, METRICS, all_tables),
                     *([external] if external else []),
                 ],
             ),
