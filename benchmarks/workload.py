@@ -28,8 +28,8 @@ SHAPES = {
     ),
     # The embedded default's, for where its file is not there.
     "tiny": dict(
-        embed_dim=128, image_resolution=64, vision_layers=4, vision_width=128,
-        vision_patch_size=8, transformer_width=128, transformer_heads=2, transformer_layers=4,
+        embed_dim=96, image_resolution=64, vision_layers=4, vision_width=128,
+        vision_patch_size=8, transformer_width=128, transformer_heads=2, transformer_layers=3,
     ),
 }  # fmt: skip
 
