@@ -56,7 +56,7 @@ def test_low_precision_stays_near_and_learns_in_fp32(tiny_clip, precision):
     exact = encode_texts(FrozenCLIP(clip_copy(tiny_clip)), TEXTS)
     frozen = FrozenCLIP(tiny_clip, precision)
     prompts = ContextPrompts(frozen, TEXTS, n_ctx=4)
-    features = frozen.encode_prompts(prompts(), prompts.eos)
+    features = frozen.encode_prompts(prompts(), prompts.tree)
     features.float().sum().backward()
 
     assert_close(encode_texts(frozen, TEXTS), exact, rtol=0.1, atol=0.1)
@@ -98,30 +98,53 @@ def test_phrase_and_full_stop_are_tokenised_apart():
     apart = clip.tokenize(["round (dark)", "."])
 
     words = apart[0][1 : apart[0].argmax()].tolist()
-    assert layout.tokens[0].tolist() == [together[0], *words, apart[1][1], together.max()]
-    assert layout.tokens[0].tolist() != together[: together.argmax() + 1].tolist()
+    assert layout.tokens.tolist() == [together[0], *words, apart[1][1], together.max()]
+    assert layout.tokens.tolist() != together[: together.argmax() + 1].tolist()
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_texts_share_their_beginnings_and_nothing_else(position):
+    """A row for each distinct beginning; a path of rows gives each text back, end token last."""
+    texts = ["black cat", "black dog", "dog", "black cat"]
+    alone = [PromptTokens([text], 2, position) for text in texts]
+    layout = PromptTokens(texts, 2, position)
+    tree, fixed = layout.tree, layout.tokens.clone()
+    fixed[layout.slots] = -1 - layout.sources  # what stands in a slot
+
+    beginnings = set()
+    for i, one in enumerate(alone):
+        expected = one.tokens.clone()
+        expected[one.slots] = -1 - one.sources
+        path = tree.paths[i, : tree.eos[i] + 1]
+        assert fixed[path].tolist() == expected.tolist()
+        assert tree.positions[path].tolist() == list(range(len(path)))
+        assert path[-1] == tree.ends[i]
+        beginnings |= {tuple(expected[: n + 1].tolist()) for n in range(len(expected))}
+    assert len(fixed) == len(beginnings)
+    assert tree.paths.flatten()[tree.first].tolist() == list(range(len(fixed)))
 
 
 def test_context_starts_from_words(tiny_clip):
     frozen = FrozenCLIP(tiny_clip)
     prompts = ContextPrompts(frozen, ["dog", "black cat"], 4, start_words="a photo of a")
-    read = frozen.encode_prompts(prompts(), prompts.eos)
+    read = frozen.encode_prompts(prompts(), prompts.tree)
 
     assert_close(read, encode_texts(frozen, ["a photo of a dog", "a photo of a black cat"]))
     with pytest.raises(InputError, match="'a photo' has 2 tokens; N_CTX is 4"):
         ContextPrompts(frozen, ["dog"], 4, start_words="a photo")
 
 
-def test_a_context_given_for_each_text_stands_in_its_slots(tiny_clip):
-    """As if it were the learned one, text by text."""
-    prompts = ContextPrompts(FrozenCLIP(tiny_clip), TEXTS, 2)
-    texts, contexts = [0, 2, 1, 0], prompts.ctx.detach() + torch.randn(4, 1, 64)
-    given = prompts.with_contexts(torch.tensor(texts), contexts)
+def test_given_contexts_stand_in_place_of_the_learned_one(tiny_clip):
+    """All texts with each context, as if it were the learned one."""
+    frozen = FrozenCLIP(tiny_clip)
+    prompts = ContextPrompts(frozen, TEXTS, 2)
+    contexts = prompts.ctx.detach() + torch.randn(4, 1, 64)
+    given = frozen.encode_prompts(prompts.with_contexts(contexts), prompts.tree.copies(4))
 
-    for text, context, embeddings in zip(texts, contexts, given, strict=True):
+    for context, features in zip(contexts, given.split(len(TEXTS)), strict=True):
         with torch.no_grad():
             prompts.ctx.copy_(context)
-        assert_close(embeddings, prompts()[text])
+        assert_close(features, frozen.encode_prompts(prompts(), prompts.tree))
 
 
 def test_reads_state_dicts_and_jit_archives(toy, toy_cfg, tiny_clip):

@@ -214,14 +214,13 @@ class FrozenCLIP(nn.Module):
         with torch.no_grad():
             return self.model.token_embedding(tokens.to(self.device))
 
-    def encode_prompts(self, embeddings, eos, between=None):
+    def encode_prompts(self, embeddings, tree, between=None):
         """Encode texts given as token embeddings.
 
         Args:
-            embeddings: [n, L, text_width], L at most the context length. Attention is causal, so
-                the caller cuts L at the longest EOS: the numbers stay, the cost falls.
-            eos: [n] position of each text's end token.
-            between: as in ``run_blocks``.
+            embeddings: [rows, text_width], one for each distinct token. tree: their ``TokenTree``.
+            between: called as ``between(i, x)`` with x [rows, text_width] before block i >= 1;
+                returns the x that the block reads.
 
         Returns:
             [n, embed_dim], not normalised, with gradients to ``embeddings``.
@@ -229,39 +228,42 @@ class FrozenCLIP(nn.Module):
         model = self.model
         with self.autocast():
             x = embeddings.to(self.dtype)
-            x = x + model.positional_embedding[: x.shape[1]].to(self.dtype)
-            x = run_blocks(model.transformer.resblocks, x.permute(1, 0, 2), True, between)
-            x = x[eos, torch.arange(x.shape[1], device=x.device)]  # [n, text_width]
+            x = x + model.positional_embedding[tree.positions].to(self.dtype)
+            *_, last = blocks = model.transformer.resblocks
+            for i, block in enumerate(blocks):
+                if i and between:
+                    x = between(i, x)
+                attended = _attend(block.attn, block.ln_1(x), tree, block is last)
+                if block is last:  # nothing but the end tokens is read from here on
+                    x = take(x, tree.ends)
+                x = x + attended
+                x = x + block.mlp(block.ln_2(x))
             return model.ln_final(x).to(self.dtype) @ model.text_projection
 
 
-def run_blocks(blocks, x, causal, between=None):
-    """Run residual attention blocks over x: [L, n, width].
+def _attend(attention, x, tree, ends_only):
+    """Causal self-attention of a text's tokens, by PyTorch's fused kernels.
 
     Args:
-        causal: whether a position sees only itself and those before it.
-        between: called as ``between(i, x)`` before block i >= 1; returns the x it reads.
+        x: [rows, width]. ends_only: return what the end tokens read, [n, width], not [rows, width].
     """
-    for i, block in enumerate(blocks):
-        if i and between:
-            x = between(i, x)
-        x = x + _attend(block.attn, block.ln_1(x), causal)
-        x = x + block.mlp(block.ln_2(x))
-    return x
-
-
-def _attend(attention, x, causal):
-    """Self-attention by PyTorch's fused kernels, which never keep the scores.
-
-    ``nn.MultiheadAttention`` ends in the same kernel, after a third more calls for a short text.
-    """
-    length, n, width = x.shape
+    n, length = tree.paths.shape
     projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-    heads = projected.view(length, n, 3, attention.num_heads, -1)
-    query, key, value = heads.permute(2, 1, 3, 0, 4)  # each [n, heads, L, width / heads]
-    x = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    x = x.permute(2, 0, 1, 3).reshape(length, n, width)
+    heads = take(projected, tree.paths).view(n, length, 3, attention.num_heads, -1)
+    query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [n, heads, L, width / heads]
+    if ends_only:
+        query = query[torch.arange(n, device=x.device), :, tree.eos].unsqueeze(2)
+        seen = torch.arange(length, device=x.device) <= tree.eos.view(-1, 1, 1, 1)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).flatten(1)
+    else:
+        x = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = take(x.transpose(1, 2).reshape(n * length, -1), tree.first)
     return F.linear(x, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def take(rows, places):
+    """``rows[places]``; its gradient has the same bits every time, on a GPU as well."""
+    return F.embedding(places, rows)
 
 
 class PromptedModel(nn.Module):

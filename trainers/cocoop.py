@@ -74,30 +74,22 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
 
     Args:
         prompts: ``ContextPrompts`` of n_cls texts. contexts: [n, n_ctx, d_txt].
-        text_batch: texts encoded at a time. More than that are encoded again on the way back, so
-            that activations of no more than these are ever kept.
+        text_batch: texts encoded at a time, but at least those of one context. More than that are
+            encoded again on the way back, so that activations of no more than these are ever kept.
 
     Returns:
         [n, n_cls, d], not normalised.
     """
     at_least_one(TEXT_BATCH=text_batch)
-    n_cls, n_pairs = len(prompts.eos), len(contexts) * len(prompts.eos)
 
-    def encode(first):
-        pairs = torch.arange(first, min(first + text_batch, n_pairs), device=contexts.device)
-        texts = pairs % n_cls
-        embeddings = prompts.with_contexts(texts, contexts[pairs // n_cls])
-        return at_least_fp32(clip_model.encode_prompts(embeddings, prompts.eos[texts]))
+    def encode(contexts):
+        tree = prompts.tree.copies(len(contexts))
+        return at_least_fp32(clip_model.encode_prompts(prompts.with_contexts(contexts), tree))
 
-    if n_pairs <= text_batch:
-        features = encode(0)
-    elif torch.is_grad_enabled():
-        features = torch.cat(
-            [
-                checkpoint(encode, first, use_reentrant=False, preserve_rng_state=False)
-                for first in range(0, n_pairs, text_batch)
-            ]
-        )
+    parts = contexts.split(max(1, text_batch // len(prompts.tree.eos)))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        features = [encode(part) for part in parts]
     else:
-        features = torch.cat([encode(first) for first in range(0, n_pairs, text_batch)])
-    return features.reshape(len(contexts), n_cls, -1)
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        features = [checkpoint(encode, part, **again) for part in parts]
+    return torch.cat(features).reshape(len(contexts), -1, clip_model.embed_dim)

@@ -7,7 +7,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from .base import DoesNotApply, PromptTrainer
-from .clip_model import ClassFeatureModel, at_least_fp32, run_blocks
+from .clip_model import ClassFeatureModel, at_least_fp32
 from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 
@@ -89,25 +89,17 @@ class MultiModalCLIP(ClassFeatureModel):
         deeper = prompts.compound_prompts_text
 
         def between(i, x):
-            """Replace the outputs at positions 1..n_ctx of x [L, n_cls, d_txt]."""
+            """Replace the outputs at positions 1..n_ctx, which all texts share."""
             if i > len(deeper):
                 return x
-            tokens = _for_each(deeper[i - 1], x)
-            return torch.cat([x[:1], tokens, x[1 + len(tokens) :]])
+            return x.index_copy(0, prompts.slots, deeper[i - 1].to(x.dtype))
 
-        return at_least_fp32(self.clip.encode_prompts(prompts(), prompts.eos, between))
+        return at_least_fp32(self.clip.encode_prompts(prompts(), prompts.tree, between))
 
     def encode_image(self, x):
         """[batch, 3, H, W] -> [batch, d], with gradients to the learned tokens."""
         visual = self.clip.model.visual
         first, *deeper = self.learned.prompt_learner.vision_tokens()
-
-        def between(i, x):
-            """Replace the last n_ctx positions of x [L, batch, d_vis]."""
-            if i > len(deeper):
-                return x
-            tokens = _for_each(deeper[i - 1], x)
-            return torch.cat([x[: -len(tokens)], tokens])
 
         with self.clip.autocast():
             x = visual.conv1(x.to(self.clip.device, self.clip.dtype))
@@ -115,7 +107,11 @@ class MultiModalCLIP(ClassFeatureModel):
             start = visual.class_embedding.to(x.dtype).expand(1, x.shape[1], -1)
             x = torch.cat([start, x]) + visual.positional_embedding.to(x.dtype).unsqueeze(1)
             x = visual.ln_pre(torch.cat([x, _for_each(first, x)]))
-            x = run_blocks(visual.transformer.resblocks, x, causal=False, between=between)
+            for i, block in enumerate(visual.transformer.resblocks):
+                if 0 < i <= len(deeper):  # in place of what the last n_ctx positions became
+                    tokens = _for_each(deeper[i - 1], x)
+                    x = torch.cat([x[: -len(tokens)], tokens])
+                x = block(x)
             return at_least_fp32(visual.ln_post(x[0]) @ visual.proj)
 
 

@@ -1,5 +1,7 @@
 """Texts as CLIP reads them, with a learned context among the words."""
 
+from typing import NamedTuple
+
 import clip
 import torch
 from torch import nn
@@ -35,17 +37,56 @@ def at_least_one(**options):
             raise InputError(f"{name} is {value}; give at least 1")
 
 
+class TokenTree(NamedTuple):
+    """Texts as CLIP's text encoder reads them, with what they have in common once.
+
+    Attention is causal: what a token becomes depends on the tokens before it and on nothing else,
+    so texts that begin alike share that beginning, a learned context above all.
+
+    Attributes:
+        positions: [rows] place of each distinct token in its texts.
+        paths: [n, L] rows of each text's tokens, L the longest text; anything behind the end token.
+        first: [rows] where each row stands in ``paths.flatten()``.
+        eos: [n] position of each text's end token. ends: [n] its row.
+    """
+
+    positions: torch.Tensor
+    paths: torch.Tensor
+    first: torch.Tensor
+    eos: torch.Tensor
+    ends: torch.Tensor
+
+    def to(self, device):
+        return TokenTree(*(value.to(device) for value in self))
+
+    def copies(self, m):
+        """The tree of m * n texts: these n, m times over, with nothing in common between them."""
+        if m == 1:
+            return self
+        each = torch.arange(m, device=self.paths.device).unsqueeze(1)
+        return TokenTree(
+            self.positions.repeat(m),
+            (self.paths + each.unsqueeze(2) * len(self.positions)).flatten(0, 1),
+            (self.first + each * self.paths.numel()).flatten(),
+            self.eos.repeat(m),
+            (self.ends + each * len(self.positions)).flatten(),
+        )
+
+
 class PromptTokens:
-    """Texts laid out as ``[SOS] context words "." [EOS]``, cut after the longest.
+    """Texts laid out as ``[SOS] context words "." [EOS]``.
 
     Words and stop are tokenised apart: a phrase that ends in ")" would otherwise merge with it.
 
+    Args:
+        groups: [n] ints, the context of each text; None is one for all.
+
     Attributes:
-        tokens: [n, L] ids, placeholders where the context goes.
-        eos: [n] position of the end token. slots: [n, n_ctx] positions of the context.
+        tokens: [rows] ids, placeholders where a context goes. tree: ``TokenTree``.
+        slots: [s] rows where a context goes. sources: [s] which of all contexts' tokens goes there.
     """
 
-    def __init__(self, texts, n_ctx=0, position="end", context_length=77):
+    def __init__(self, texts, n_ctx=0, position="end", context_length=77, groups=None):
         if position not in POSITIONS:
             raise InputError(
                 f"CLASS_TOKEN_POSITION is {position!r}; choose one of {', '.join(POSITIONS)}"
@@ -53,22 +94,40 @@ class PromptTokens:
         sos, eos = clip.tokenize("")[0, :2].tolist()
         (stop,), (placeholder,) = token_ids([".", "x"])
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
-        rows, slots = [], []
-        for text, words in zip(texts, token_ids(map(strip_stop, texts)), strict=True):
+        groups = [0] * len(texts) if groups is None else groups
+        laid_out = []
+        for text, words, group in zip(
+            texts, token_ids(map(strip_stop, texts)), groups, strict=True
+        ):
             length = len(words) + n_ctx + 3
             if length > context_length:
                 raise InputError(
                     f"{text!r} takes {length} tokens with its context; CLIP reads at most "
                     f"{context_length}: shorten it"
                 )
-            context = [placeholder] * n_ctx
-            rows.append([sos, *context[:before], *words, *context[before:], stop, eos])
-            after = range(1 + before + len(words), 1 + len(words) + n_ctx)
-            slots.append([*range(1, 1 + before), *after])
-        longest = max(map(len, rows))
-        self.tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        self.eos = torch.tensor([len(row) - 1 for row in rows])
-        self.slots = torch.tensor(slots, dtype=torch.long).reshape(len(rows), n_ctx)
+            context = [("context", group * n_ctx + i) for i in range(n_ctx)]
+            laid_out.append([sos, *context[:before], *words, *context[before:], stop, eos])
+
+        rows = {}  # a text's beginning -> the row of its last token
+        for text in laid_out:
+            for i in range(len(text)):
+                rows.setdefault(tuple(text[: i + 1]), len(rows))
+        longest = max(map(len, laid_out))
+        paths = torch.zeros(len(texts), longest, dtype=torch.long)
+        first = torch.zeros(len(rows), dtype=torch.long)
+        for n, text in enumerate(laid_out):
+            path = torch.tensor([rows[tuple(text[: i + 1])] for i in range(len(text))])
+            paths[n, : len(text)] = path
+            first[path] = n * longest + torch.arange(len(text))
+        ends = torch.tensor([rows[tuple(text)] for text in laid_out])
+        self.tree = TokenTree(first % longest, paths, first, first[ends] % longest, ends)
+        tokens = [beginning[-1] for beginning in rows]
+        contexts = {row: token[1] for row, token in enumerate(tokens) if isinstance(token, tuple)}
+        self.tokens = torch.tensor(
+            [placeholder if row in contexts else token for row, token in enumerate(tokens)]
+        )
+        self.slots = torch.tensor(list(contexts), dtype=torch.long)
+        self.sources = torch.tensor(list(contexts.values()), dtype=torch.long)
 
 
 @torch.no_grad()
@@ -76,7 +135,7 @@ def encode_texts(clip_model, texts):
     """[n, d] features of ``texts`` as they are (a stop is added), not normalised."""
     layout = PromptTokens(texts, context_length=clip_model.context_length)
     embeddings = clip_model.embed_tokens(layout.tokens)
-    return at_least_fp32(clip_model.encode_prompts(embeddings, layout.eos.to(clip_model.device)))
+    return at_least_fp32(clip_model.encode_prompts(embeddings, layout.tree.to(clip_model.device)))
 
 
 class ContextPrompts(nn.Module):
@@ -90,46 +149,45 @@ class ContextPrompts(nn.Module):
         start_words: words whose embeddings the context starts from; "" draws N(0, 0.02^2).
         groups: [n] ints for a context of its own for each group; None shares one.
 
+    Attributes:
+        tree: ``TokenTree`` of the texts. slots, sources: as in ``PromptTokens``.
+
     Source: Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134, section 3.2.
     """
 
     def __init__(self, clip_model, texts, n_ctx, position="end", start_words="", groups=None):
         super().__init__()
-        layout = PromptTokens(texts, n_ctx, position, clip_model.context_length)
+        layout = PromptTokens(texts, n_ctx, position, clip_model.context_length, groups)
         device = clip_model.device
         if n_ctx:
             self.ctx = nn.Parameter(_start(clip_model, n_ctx, start_words, groups).to(device))
+        self.tree = layout.tree.to(device)
         # All follow from the texts: a checkpoint holds what was learned, and nothing else.
-        groups = None if groups is None else torch.as_tensor(groups)
         buffers = {
             "fixed": clip_model.embed_tokens(layout.tokens),
-            "eos": layout.eos,
             "slots": layout.slots,
-            "groups": groups,
+            "sources": layout.sources,
         }
         for name, value in buffers.items():
-            value = value if value is None else value.to(device)
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.to(device), persistent=False)
 
     def forward(self):
-        """Token embeddings of every text: [n, L, d_txt]."""
-        if not self.slots.shape[1]:
+        """Embeddings of the distinct tokens of all texts: [rows, d_txt], to go with ``tree``."""
+        if not len(self.slots):
             return self.fixed
-        every = torch.arange(len(self.fixed), device=self.fixed.device)
-        return self.with_contexts(every, self.ctx if self.groups is None else self.ctx[self.groups])
+        return self.with_contexts(self.ctx.reshape(1, -1, self.ctx.shape[-1]))
 
-    def with_contexts(self, texts, ctx):
-        """Token embeddings of texts[i] with the context ctx[i] in place of the learned one.
+    def with_contexts(self, contexts):
+        """Embeddings of every text with each of ``contexts`` in place of the learned one.
 
         Args:
-            texts: [m] indices. ctx: [m, n_ctx, d_txt], or [n_ctx, d_txt] for all.
+            contexts: [m, n_ctx, d_txt].
 
         Returns:
-            [m, L, d_txt].
+            [m * rows, d_txt], to go with ``tree.copies(m)``.
         """
-        fixed = self.fixed[texts].to(ctx.dtype)
-        slots = self.slots[texts].unsqueeze(-1).expand(-1, -1, fixed.shape[-1])
-        return fixed.scatter(1, slots, ctx.expand_as(slots))
+        fixed = self.fixed.to(contexts.dtype).expand(len(contexts), -1, -1)
+        return fixed.index_copy(1, self.slots, contexts[:, self.sources]).flatten(0, 1)
 
 
 def _start(clip_model, n_ctx, start_words, groups):

@@ -149,7 +149,7 @@ class SymptomCLIP(ClassFeatureModel):
     def symptom_features(self):
         """[n_cls, k, d] features of every class's symptoms, not normalised, zero where padded."""
         prompts = self.learned.prompt_learner
-        features = at_least_fp32(self.clip.encode_prompts(prompts(), prompts.eos))  # [all, d]
+        features = at_least_fp32(self.clip.encode_prompts(prompts(), prompts.tree))  # [all, d]
         return features[self.places] * self.mask.unsqueeze(-1)
 
     def attention(self, features):

@@ -44,16 +44,16 @@ def test_logits_and_gradients(
 def test_no_more_prompts_than_asked_for_are_encoded_at_once(frozen64, image_features, monkeypatch):
     """The bound holds on the way forward and on the way back."""
     prompts = ConditionalPrompts(frozen64, NAMES, 4, "a photo of a")
-    model = ConditionalCLIP(frozen64, prompts, text_batch=4).double()
+    model = ConditionalCLIP(frozen64, prompts, text_batch=7).double()
     encode, sizes = frozen64.encode_prompts, []
     monkeypatch.setattr(
-        frozen64, "encode_prompts", lambda e, eos: sizes.append(len(eos)) or encode(e, eos)
+        frozen64, "encode_prompts", lambda e, tree: sizes.append(len(tree.eos)) or encode(e, tree)
     )
 
     model(image_features).sum().backward()
 
-    assert sizes == [4, 4, 1] + sizes[3:]
-    assert sorted(sizes[3:]) == [1, 4, 4]  # again, for the gradients
+    assert sizes == [6, 3] + sizes[2:]  # two pictures' three classes, and one's
+    assert sorted(sizes[2:]) == [3, 6]  # again, for the gradients
     assert model.learned.ctx.grad is not None
 
 
