@@ -3,6 +3,7 @@
 import clip
 import pytest
 import torch
+from dassl.engine import TRAINER_REGISTRY
 from torch.testing import assert_close
 
 from foundation.errors import InputError
@@ -164,9 +165,9 @@ def test_reads_state_dicts_and_jit_archives(toy, toy_cfg, tiny_clip):
 
 @pytest.fixture
 def toy_cfg(toy):
-    def build(*opts):
+    def build(*opts, trainer="ViP"):
         files = str(toy / "toy.yaml"), str(toy / "random.yaml")
-        return load_cfg("ViP", *files, opts=opts, root=str(toy / "data"))[0]
+        return load_cfg(trainer, *files, opts=opts, root=str(toy / "data"))[0]
 
     return build
 
@@ -211,14 +212,41 @@ def test_unknown_backbone_lists_the_choices(toy_cfg):
         )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ViP", "CoCoOp", "MaPLe"])
+def test_compiled_text_encoder_gives_the_same(method, toy_cfg):
+    """Scores and gradients, with a context, one of each picture, and tokens between the layers."""
+    losses, gradients = [], []
+    for compiled in (False, True):
+        trainer = TRAINER_REGISTRY.get(method)(toy_cfg("MODEL.COMPILE", compiled, trainer=method))
+        pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        loss = trainer.model(pictures)[:, 0].sum()
+        loss.backward()
+        losses.append(loss)
+        gradients.append([p.grad for p in trainer.model.learned.parameters() if p.grad is not None])
+
+    assert hasattr(trainer.model.clip.encode_prompts, "_torchdynamo_orig_callable")
+    assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-3)
+    assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
+
+
+def test_compiling_without_a_compiler_is_one_clear_line(toy_cfg, monkeypatch):
+    def no_compiler(function):
+        raise RuntimeError("No working C++ compiler found\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(InputError, match="MODEL.COMPILE: .*No working C.. compiler found.; instal"):
+        load_clip(toy_cfg("MODEL.COMPILE", True), torch.device("cpu"))
+
+
 def test_attention_is_fused(tiny_clip):
     """Neither encoder keeps the scores of its attention, learning or not."""
     from torch.profiler import ProfilerActivity, profile
 
     frozen = FrozenCLIP(tiny_clip)
-    embeddings = torch.randn(3, 9, frozen.text_width, requires_grad=True)
+    prompts = ContextPrompts(frozen, TEXTS, 2)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        frozen.encode_prompts(embeddings, torch.tensor([8, 5, 7])).sum().backward()
+        frozen.encode_prompts(prompts(), prompts.tree).sum().backward()
         frozen.encode_image(torch.randn(2, 3, 32, 32))
     calls = {event.key: event.count for event in seen.key_averages()}
 

@@ -76,6 +76,16 @@ def load_clip(cfg, device):
             f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but {backbone.PATH or backbone.NAME} reads "
             f"{frozen.resolution}x{frozen.resolution} pictures; set INPUT.SIZE in its YAML"
         )
+    if cfg.MODEL.COMPILE:
+        try:
+            torch.compile(torch.sin)(torch.ones(8, device=device))
+        except Exception as error:  # of a compiler that is missing, in many forms
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"MODEL.COMPILE: torch.compile does not work here ({first}); "
+                "install a C++ compiler, or leave it out"
+            ) from error
+        frozen.encode_prompts = torch.compile(frozen.encode_prompts)
     return frozen
 
 
