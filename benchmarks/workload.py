@@ -78,7 +78,11 @@ class Workload:
         self.classnames = [*names, *more][:n_cls]
         # Numbered where the file has too few: a class may not say one thing twice.
         phrases = [phrases[i % len(phrases)] + f" {i}" * (i >= len(phrases)) for i in range(200)]
-        self.phrases = {name: phrases[c : c + n_symptoms] for c, name in enumerate(self.classnames)}
+        # Each class has phrases of its own, as far as they go.
+        self.phrases = {
+            name: [phrases[(c * n_symptoms + i) % len(phrases)] for i in range(n_symptoms)]
+            for c, name in enumerate(self.classnames)
+        }
         for split, n in {"train": pictures, "val": pictures // 4, "test": pictures // 4}.items():
             for i in range(max(n, n_cls)):
                 path = self.folder / "data" / split / self.classnames[i % n_cls] / f"{i}"
