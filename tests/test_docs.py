@@ -89,6 +89,7 @@ def test_your_own_data(checkout, copy_of, toy, short):
     )
 
     assert re.search(r"benign nevus +\d+ +\d+ +\d+\nmelanoma", card)
+    assert not (toy / "run").exists()  # it was only looked
     assert "2 trained" in out
 
 

@@ -57,7 +57,9 @@ class MultiModalPrompts(ContextPrompts):
     def __init__(self, clip_model, classnames, n_ctx, start_words, depth):
         layers = [len(blocks) for blocks in _towers(clip_model)]
         at_least_one(N_CTX=n_ctx, PROMPT_DEPTH=depth)
-        depth = min(depth, *layers)
+        if depth > min(layers):
+            print(f"PROMPT_DEPTH is {depth}: all {min(layers)} layers of the shorter tower")
+            depth = min(layers)
         words = start_words.split()
         kept = " ".join(words[n_ctx:])
         texts = [f"{kept} {name}".strip() for name in classnames]

@@ -62,7 +62,9 @@ def run(
             set_random_seed(cfg.SEED)
             if eval_only:
                 return _evaluate(cfg, options or {}, started, Path(model_dir or folder), load_epoch)
-            return _train(cfg, options or {}, started, train)
+            _train(cfg, options or {}, started, train)
+        if made and not train:
+            _remove(folder)  # it was only looked whether all is there
     except InputError as error:
         if made and not (isinstance(error, DoesNotApply) and (folder / RESULTS).exists()):
             _remove(folder)
@@ -133,15 +135,13 @@ def _refuse_another(cfg, folder):
 
 def _finish(trainer, options, folder, trained_in=None):
     """Test the model, then write predictions.csv and, last, results.json."""
-    cfg = trainer.cfg
     validation = trainer.predict("val").accuracy if trainer.dm.dataset.val else None
     trainer.test()
     trainer.predictions.write(folder / "predictions.csv")
     write_json(folder / RESULTS, _results(trainer, options, validation, trained_in))
     print(f"Results are in {folder}")
-    if trained_in is None:
+    if trained_in is None and trainer.trainable_parameters:
         print(f"Learned parameters are in {folder / trainer.model_name}")
-    return cfg
 
 
 def _write_config(cfg):

@@ -179,3 +179,17 @@ def test_head_has_nothing_for_new_classes(four_classes, toy_args, short):
             [*args, str(toy / "new"), "--eval-only", "--model-dir", str(toy / "base"), *short]
             + ["DATASET.SUBSAMPLE_CLASSES", "new"]
         )
+
+
+def test_a_run_names_the_parameters_it_learned(toy, toy_args, short, capsys):
+    """And none where there is nothing to learn."""
+    for trainer, learned in (("ZeroshotCLIP", False), ("CoOp", True)):
+        args = [*toy_args[:-1], str(toy / trainer)]
+        train.main(["--trainer", trainer, *args, *short])
+        assert ("Learned parameters are in" in capsys.readouterr().out) == learned
+
+
+def test_maple_says_where_its_depth_is_cut(toy, toy_args, short, capsys):
+    """The protocol's depth of 9 does not fit every tower."""
+    train.main(["--trainer", "MaPLe", *toy_args, "--no-train", *short])
+    assert "PROMPT_DEPTH is 9: all 2 layers of the shorter tower" in capsys.readouterr().out
