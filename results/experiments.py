@@ -135,11 +135,13 @@ def ablation_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seed
     its figure stands beside names, marked uncertain.
     """
     tables = []
-    columns = [m for m in metrics if m in BOTH] if beside_paper else []
     groups = experiment_groups(runs, ablation_row, _is_experiment_key)
     for task, title, methods, notes in groups:
         if not any(row[:2] in ABLATED for row in methods):
             continue
+        # The title says what else was changed; the paper changed nothing else.
+        printed_there = beside_paper and title == task.dataset in paper.TABLE_1
+        columns = [m for m in metrics if m in BOTH] if printed_there else []
         rows = _Rows(methods, metrics, intervals, seeds)
         headers = ["context", "merge", "reads", *(METRIC_NAMES[m] for m in metrics)]
         headers += [f"paper {METRIC_NAMES[m]}" for m in columns]
@@ -150,7 +152,7 @@ def ablation_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seed
             cells = [_paper_cell(printed.get(metric), row) for metric in columns]
             table.rows.append([*row, *figures, *cells])
         table.notes = rows.notes() + notes
-        if columns and task.dataset in paper.TABLE_1:
+        if columns:
             table.notes.append(
                 "(?): the paper does not say whether its none/none row reads names or symptoms"
             )
