@@ -12,7 +12,7 @@ from .base import PromptTrainer
 from .clip_model import PromptedModel, at_least_fp32, cosine_logits
 from .prompts import START_WORDS, ContextPrompts, at_least_one
 
-TEXT_BATCH = 512  # prompts whose activations are kept at once: 2.5 GB for ViT-B/16 in fp32
+TEXT_BATCH = 1024  # prompts whose activations are kept at once: 3 GB for ViT-B/16 in fp32
 
 
 @TRAINER_REGISTRY.register()
