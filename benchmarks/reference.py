@@ -66,6 +66,10 @@ class Reference:
             )
         ]
         self.penalty = 0.0
+        if method.startswith("ZeroshotCLIP"):
+            with torch.no_grad():
+                of_class = [F.normalize(encode(model, *text), dim=-1) for text in self.texts]
+                self.known = torch.stack([features.mean(dim=0) for features in of_class])
         if method == "KgCoOp":
             known = [embedded(model, [f"a photo of a {name}"]) for name in classnames]
             with torch.no_grad():
@@ -97,11 +101,7 @@ class Reference:
 
 
 def zeroshot(self, image):
-    features = []
-    for text in self.texts:
-        of_class = F.normalize(encode(self.model, *text), dim=-1)
-        features.append(of_class.mean(dim=0))
-    return scores(self.model, image, torch.stack(features))
+    return scores(self.model, image, self.known)
 
 
 def coop(self, image):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def grey_film(rng, width=2000, height=1500):
     return Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
 
 
+def _numbered(texts, n):
+    """n texts: these, then the same again behind numbers, so that they share no beginning."""
+    every = (f"{i} {text}" if i else text for i in count() for text in texts)
+    return [*islice(every, n)]
+
+
 class Workload:
     """A dataset and a backbone in a folder.
 
@@ -73,16 +80,10 @@ class Workload:
         self.folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(seed)
         known, _ = read_symptom_file("symptoms/derm7pt.json")
-        names, phrases = list(known), sum((entry["phrases"] for entry in known.values()), [])
-        more = [f"{kind} number {i}" for i in range(50) for kind in names]
-        self.classnames = [*names, *more][:n_cls]
-        # Numbered where the file has too few: a class may not say one thing twice.
-        phrases = [phrases[i % len(phrases)] + f" {i}" * (i >= len(phrases)) for i in range(200)]
-        # Each class has phrases of its own, as far as they go.
-        self.phrases = {
-            name: [phrases[(c * n_symptoms + i) % len(phrases)] for i in range(n_symptoms)]
-            for c, name in enumerate(self.classnames)
-        }
+        self.classnames = _numbered(list(known), n_cls)
+        phrases = [phrase for entry in known.values() for phrase in entry["phrases"]]
+        phrases = iter(_numbered(phrases, n_cls * n_symptoms))
+        self.phrases = {name: [*islice(phrases, n_symptoms)] for name in self.classnames}
         for split, n in {"train": pictures, "val": pictures // 4, "test": pictures // 4}.items():
             for i in range(max(n, n_cls)):
                 path = self.folder / "data" / split / self.classnames[i % n_cls] / f"{i}"
