@@ -10,6 +10,11 @@ class InputError(ValueError):
     """The input is wrong. The message is one line: what is wrong, where, what to do."""
 
 
+def first_line(error):
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def as_input_error(where):
     """Turn what a toolbox says of a setting it refuses into an InputError that names ``where``."""
@@ -49,7 +54,7 @@ def command_line(main):
                 raise
             message, status = (
                 "error: out of memory; lower DATALOADER.TRAIN_X.BATCH_SIZE or "
-                "DATALOADER.TEST.BATCH_SIZE (CoCoOp and BayesianPrompt: TEXT_BATCH), "
+                "DATALOADER.TEST.BATCH_SIZE (CoCoOp and BayesianPrompt: or TEXT_BATCH), "
                 "or set the method's PREC to fp16, bf16 or amp",
                 2,
             )

@@ -140,8 +140,8 @@ def ablation_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seed
         if not any(row[:2] in ABLATED for row in methods):
             continue
         # The title says what else was changed; the paper changed nothing else.
-        printed_there = beside_paper and title == task.dataset in paper.TABLE_1
-        columns = [m for m in metrics if m in BOTH] if printed_there else []
+        is_papers = title == task.dataset and task.dataset in paper.TABLE_1
+        columns = [m for m in metrics if m in BOTH] if beside_paper and is_papers else []
         rows = _Rows(methods, metrics, intervals, seeds)
         headers = ["context", "merge", "reads", *(METRIC_NAMES[m] for m in metrics)]
         headers += [f"paper {METRIC_NAMES[m]}" for m in columns]

@@ -11,7 +11,7 @@ share a cache folder: those that start together wait for the first.
 import os
 from dataclasses import fields, replace
 
-from foundation.errors import InputError
+from foundation.errors import InputError, first_line
 from trainers.config import ROOT
 
 RETRIES = 2  # a run that was killed goes on from its last epoch
@@ -56,8 +56,7 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
             try:
                 outcome = make_outcome(job, *ray.get(reference))
             except ray.exceptions.RayError as error:  # a machine or a worker is gone
-                reason = str(error).strip().splitlines()[0]
-                outcome = make_outcome(job, "failed", f"Ray: {reason}")
+                outcome = make_outcome(job, "failed", f"Ray: {first_line(error)}")
             if outcome.status == "failed" and attempts[job] <= RETRIES:
                 print(f"{job.name}: failed ({outcome.reason}); it is run again", flush=True)
                 start(job)
@@ -95,8 +94,7 @@ def _started():
             # It gives itself 30 seconds, which are few on a busy machine.
             if address != "local" or attempt == STARTS:
                 where = "here" if address == "local" else f"at RAY_ADDRESS {address}"
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(f"Ray does not answer {where}: {reason}") from error
+                raise InputError(f"Ray does not answer {where}: {first_line(error)}") from error
 
 
 def _run(job, folder):

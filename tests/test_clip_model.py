@@ -7,7 +7,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch.testing import assert_close
 
 from foundation.errors import InputError
-from trainers.clip_model import FrozenCLIP, cosine_logits, load_clip
+from trainers.clip_model import FrozenCLIP, at_least_fp32, cosine_logits, load_clip
 from trainers.config import load_cfg
 from trainers.prompts import ContextPrompts, PromptTokens, encode_texts
 
@@ -15,7 +15,7 @@ TEXTS = ["a photo of a dog", "skin lesion with a well-defined (round) border", "
 
 
 def test_text_encoder_matches_clip(tiny_clip):
-    """Cut at the longest end token, it gives what CLIP gives for all 77 positions."""
+    """Without what texts have in common and without padding: what CLIP gives for 77 positions."""
     frozen = FrozenCLIP(tiny_clip)
     tokens = clip.tokenize([f"{text} ." for text in TEXTS])
 
@@ -122,7 +122,38 @@ def test_texts_share_their_beginnings_and_nothing_else(position):
         assert path[-1] == tree.ends[i]
         beginnings |= {tuple(expected[: n + 1].tolist()) for n in range(len(expected))}
     assert len(fixed) == len(beginnings)
-    assert tree.paths.flatten()[tree.first].tolist() == list(range(len(fixed)))
+    assert tree.paths.flatten()[tree.at].tolist() == list(range(len(fixed)))
+
+
+@pytest.mark.parametrize("position", ["end", "front"])
+def test_gradients_of_shared_rows_can_be_repeated(tiny_clip, position):
+    """To the bit, with several threads; "front" puts the one context into every text's own rows."""
+    texts = [f"{i} {i % 7} spots" for i in range(300)]
+    prompts = ContextPrompts(FrozenCLIP(tiny_clip), texts, 4, position)
+    weights = torch.randn(len(prompts.fixed), 64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    gradients = []
+    for _ in range(10):
+        prompts.ctx.grad = None
+        (prompts() * weights).sum().backward()
+        gradients.append(prompts.ctx.grad)
+    torch.set_num_threads(threads)
+
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def test_half_precision_adds_up_shared_gradients_in_fp32(tiny_clip):
+    """Hundreds of texts behind one context lose no more of its gradient than a few do."""
+    texts = [f"{i} {i % 7} spots" for i in range(300)]
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        prompts = ContextPrompts(frozen := FrozenCLIP(clip_copy(tiny_clip), precision), texts, 4)
+        at_least_fp32(frozen.encode_prompts(prompts(), prompts.tree)).sum().backward()
+        gradients.append(prompts.ctx.grad)
+
+    assert (gradients[1] - gradients[0]).norm() < 0.03 * gradients[0].norm()
 
 
 def test_context_starts_from_words(tiny_clip):

@@ -74,7 +74,7 @@ def test_bootstrap_interval_is_scipys():
     run = predictions(n=200)
     low, high = st.interval(st.bootstrap_means([[run]], ("accuracy",), 4000)["accuracy"])
     reference = scipy.stats.bootstrap(
-        (run.right.astype(float),), np.mean, n_resamples=4000, method="percentile", rng=0
+        (run.right.astype(float),), np.mean, n_resamples=4000, method="percentile", random_state=0
     ).confidence_interval
     assert (low, high) == pytest.approx((reference.low, reference.high), abs=0.01)
 

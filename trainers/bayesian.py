@@ -25,7 +25,7 @@ class BayesianPrompt(PromptTrainer):
         "CTX_INIT": START_WORDS,  # words the context starts from; empty: random
         "SAMPLES": 10,  # draws for each picture, L
         "KL_WEIGHT": 0.001,
-        "TEXT_BATCH": TEXT_BATCH,  # prompts (draws x pictures x classes) encoded at a time
+        "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one draw
     }
 
     def build_prompted_clip(self, clip_model, classnames):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from backbones import expand_token_table
-from foundation.errors import InputError
+from foundation.errors import InputError, first_line
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
@@ -80,10 +80,9 @@ def load_clip(cfg, device):
         try:
             torch.compile(torch.sin)(torch.ones(8, device=device))
         except Exception as error:  # of a compiler that is missing, in many forms
-            first = str(error).splitlines()[0]
             raise InputError(
-                f"MODEL.COMPILE: torch.compile does not work here ({first}); "
-                "install a C++ compiler, or leave it out"
+                f"MODEL.COMPILE: torch.compile does not work here ({first_line(error)}); install "
+                "what it needs (on a CPU a C++ compiler, on a GPU Triton), or leave it out"
             ) from error
         frozen.encode_prompts = torch.compile(frozen.encode_prompts)
     return frozen
@@ -123,15 +122,15 @@ def _read_file(path):
         try:
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the reader's errors have no common base
-            first = str(error).splitlines()[0]
             raise InputError(
-                f"{path} is not a CLIP checkpoint, or only half of one: {first}"
+                f"{path} is not a CLIP checkpoint, or only half of one: {first_line(error)}"
             ) from error
     try:
         return build_model(expand_token_table(dict(state_dict)))
     except (KeyError, AttributeError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} does not hold OpenAI's CLIP format: {first}") from error
+        raise InputError(
+            f"{path} does not hold OpenAI's CLIP format: {first_line(error)}"
+        ) from error
 
 
 def weights_fingerprint(module):
@@ -267,13 +266,23 @@ def _attend(attention, x, tree, ends_only):
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).flatten(1)
     else:
         x = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = take(x.transpose(1, 2).reshape(n * length, -1), tree.first)
+        x = take(x.transpose(1, 2).reshape(n * length, -1), tree.at)
     return F.linear(x, attention.out_proj.weight, attention.out_proj.bias)
 
 
 def take(rows, places):
-    """``rows[places]``; its gradient has the same bits every time, on a GPU as well."""
-    return F.embedding(places, rows)
+    """``rows[places]``, for a gradient that can be repeated.
+
+    A row that is taken more than once adds up its gradients: here in one order and in fp32, where
+    indexing would add them as its threads come, and half precision lose most of hundreds.
+
+    Args:
+        rows: [n, width]. places: indices of any shape.
+
+    Returns:
+        [*places.shape, width] in the precision of ``rows``.
+    """
+    return F.embedding(places, at_least_fp32(rows)).to(rows.dtype)
 
 
 class PromptedModel(nn.Module):

@@ -25,7 +25,7 @@ class CoCoOp(PromptTrainer):
     DEFAULTS = {
         "N_CTX": 4,  # learned tokens, M
         "CTX_INIT": START_WORDS,  # words the context starts from; empty: random
-        "TEXT_BATCH": TEXT_BATCH,  # prompts (pictures x classes) encoded at a time
+        "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one picture
     }
 
     def build_prompted_clip(self, clip_model, classnames):

@@ -242,6 +242,7 @@ def read_config(folder, root=None, device=None):
         reason = " ".join(str(error).split())
         raise InputError(f"{file} is not a run's configuration: {reason}") from error
     cfg.OUTPUT_DIR = str(folder)
+    cfg.MODEL.COMPILE = False  # pays for many steps, and here there is one
     if root:
         cfg.DATASET.ROOT = str(Path(root).expanduser())
     if device:

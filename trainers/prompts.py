@@ -8,7 +8,7 @@ from torch import nn
 
 from foundation.errors import InputError
 
-from .clip_model import at_least_fp32
+from .clip_model import at_least_fp32, take
 
 POSITIONS = ("end", "middle", "front")  # where the words stand, seen from the context
 START_WORDS = "a photo of a"
@@ -38,23 +38,28 @@ def at_least_one(**options):
 
 
 class TokenTree(NamedTuple):
-    """Texts as CLIP's text encoder reads them, with what they have in common once.
+    """The prefix tree of some texts: the tokens that CLIP's text encoder reads, each once.
 
     Attention is causal: what a token becomes depends on the tokens before it and on nothing else,
-    so texts that begin alike share that beginning, a learned context above all.
+    so texts with a common prefix, a learned context above all, share its rows.
 
     Attributes:
         positions: [rows] place of each distinct token in its texts.
-        paths: [n, L] rows of each text's tokens, L the longest text; anything behind the end token.
-        first: [rows] where each row stands in ``paths.flatten()``.
-        eos: [n] position of each text's end token. ends: [n] its row.
+        paths: [n, L] rows of each text's tokens, L the longest text; row 0, which nothing reads,
+            behind the end token.
+        at: [rows] a place where the row stands in ``paths.flatten()``.
+        eos: [n] position of each text's end token.
     """
 
     positions: torch.Tensor
     paths: torch.Tensor
-    first: torch.Tensor
+    at: torch.Tensor
     eos: torch.Tensor
-    ends: torch.Tensor
+
+    @property
+    def ends(self):
+        """[n] row of each text's end token."""
+        return self.paths.gather(1, self.eos.unsqueeze(1)).squeeze(1)
 
     def to(self, device):
         return TokenTree(*(value.to(device) for value in self))
@@ -67,9 +72,8 @@ class TokenTree(NamedTuple):
         return TokenTree(
             self.positions.repeat(m),
             (self.paths + each.unsqueeze(2) * len(self.positions)).flatten(0, 1),
-            (self.first + each * self.paths.numel()).flatten(),
+            (self.at + each * self.paths.numel()).flatten(),
             self.eos.repeat(m),
-            (self.ends + each * len(self.positions)).flatten(),
         )
 
 
@@ -83,7 +87,8 @@ class PromptTokens:
 
     Attributes:
         tokens: [rows] ids, placeholders where a context goes. tree: ``TokenTree``.
-        slots: [s] rows where a context goes. sources: [s] which of all contexts' tokens goes there.
+        slots: [s] rows where a context goes. sources: [s] which token of the contexts, counted
+            through all groups, goes there.
     """
 
     def __init__(self, texts, n_ctx=0, position="end", context_length=77, groups=None):
@@ -95,39 +100,33 @@ class PromptTokens:
         (stop,), (placeholder,) = token_ids([".", "x"])
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         groups = [0] * len(texts) if groups is None else groups
-        laid_out = []
-        for text, words, group in zip(
-            texts, token_ids(map(strip_stop, texts)), groups, strict=True
-        ):
+        every = zip(texts, token_ids(map(strip_stop, texts)), groups, strict=True)
+        rows, paths = {}, []  # (row of the token before, token) -> row of the token
+        for text, words, group in every:
             length = len(words) + n_ctx + 3
             if length > context_length:
                 raise InputError(
                     f"{text!r} takes {length} tokens with its context; CLIP reads at most "
                     f"{context_length}: shorten it"
                 )
-            context = [("context", group * n_ctx + i) for i in range(n_ctx)]
-            laid_out.append([sos, *context[:before], *words, *context[before:], stop, eos])
+            # Tokens of a context are numbered from -1 downwards.
+            context = [-1 - int(group) * n_ctx - i for i in range(n_ctx)]
+            path, row = [], None
+            for token in [sos, *context[:before], *words, *context[before:], stop, eos]:
+                row = rows.setdefault((row, token), len(rows))
+                path.append(row)
+            paths.append(path)
 
-        rows = {}  # a text's beginning -> the row of its last token
-        for text in laid_out:
-            for i in range(len(text)):
-                rows.setdefault(tuple(text[: i + 1]), len(rows))
-        longest = max(map(len, laid_out))
-        paths = torch.zeros(len(texts), longest, dtype=torch.long)
-        first = torch.zeros(len(rows), dtype=torch.long)
-        for n, text in enumerate(laid_out):
-            path = torch.tensor([rows[tuple(text[: i + 1])] for i in range(len(text))])
-            paths[n, : len(text)] = path
-            first[path] = n * longest + torch.arange(len(text))
-        ends = torch.tensor([rows[tuple(text)] for text in laid_out])
-        self.tree = TokenTree(first % longest, paths, first, first[ends] % longest, ends)
-        tokens = [beginning[-1] for beginning in rows]
-        contexts = {row: token[1] for row, token in enumerate(tokens) if isinstance(token, tuple)}
-        self.tokens = torch.tensor(
-            [placeholder if row in contexts else token for row, token in enumerate(tokens)]
-        )
-        self.slots = torch.tensor(list(contexts), dtype=torch.long)
-        self.sources = torch.tensor(list(contexts.values()), dtype=torch.long)
+        longest = max(map(len, paths))
+        at = {row: n * longest + i for n, path in enumerate(paths) for i, row in enumerate(path)}
+        at = torch.tensor([at[row] for row in range(len(rows))])
+        padded = torch.tensor([path + [0] * (longest - len(path)) for path in paths])
+        last = torch.tensor([len(path) - 1 for path in paths])
+        self.tree = TokenTree(at % longest, padded, at, last)
+        tokens = torch.tensor([token for _, token in rows])
+        (self.slots,) = torch.where(tokens < 0)
+        self.sources = -1 - tokens[self.slots]
+        self.tokens = tokens.where(tokens >= 0, placeholder)
 
 
 @torch.no_grad()
@@ -161,7 +160,7 @@ class ContextPrompts(nn.Module):
         device = clip_model.device
         if n_ctx:
             self.ctx = nn.Parameter(_start(clip_model, n_ctx, start_words, groups).to(device))
-        self.tree = layout.tree.to(device)
+        self.tree = layout.tree.to(device)  # a tuple, which a later .to() does not move
         # All follow from the texts: a checkpoint holds what was learned, and nothing else.
         buffers = {
             "fixed": clip_model.embed_tokens(layout.tokens),
@@ -181,13 +180,16 @@ class ContextPrompts(nn.Module):
         """Embeddings of every text with each of ``contexts`` in place of the learned one.
 
         Args:
-            contexts: [m, n_ctx, d_txt].
+            contexts: [m, n_ctx, d_txt]; with groups, theirs one after the other in dimension 1.
 
         Returns:
             [m * rows, d_txt], to go with ``tree.copies(m)``.
         """
-        fixed = self.fixed.to(contexts.dtype).expand(len(contexts), -1, -1)
-        return fixed.index_copy(1, self.slots, contexts[:, self.sources]).flatten(0, 1)
+        m, n_tokens, _ = contexts.shape
+        each = torch.arange(m, device=contexts.device).unsqueeze(1) * n_tokens
+        placed = take(contexts.flatten(0, 1), self.sources + each)  # [m, s, d_txt]
+        fixed = self.fixed.to(contexts.dtype).expand(m, -1, -1)
+        return fixed.index_copy(1, self.slots, placed).flatten(0, 1)
 
 
 def _start(clip_model, n_ctx, start_words, groups):

@@ -8,11 +8,11 @@ from foundation.errors import InputError
 from trainers.cocoop import ConditionalCLIP, ConditionalPrompts
 
 
-@pytest.mark.parametrize("text_batch", [512, 4, 1])
+@pytest.mark.parametrize("text_batch", [1024, 7, 1])
 def test_logits_and_gradients(
     frozen64, image_features, label, trainer_of, close, shapes, text_batch
 ):
-    """In one piece and in chunks that cut through a picture's classes."""
+    """In one piece, in pieces of two pictures and one, and of one picture each."""
     trainer = trainer_of("CoCoOp", frozen64, "TRAINER.COCOOP.TEXT_BATCH", text_batch)
     model = trainer.model.double()
     net = model.learned.meta_net
