@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from dassl.data.transforms import build_transform
 from PIL import Image
 
@@ -14,6 +15,7 @@ from datasets.pictures import find_pictures
 from foundation.errors import InputError
 from trainers import load_run
 from trainers.config import methods
+from trainers.loading import read_config
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")
 
@@ -37,6 +39,15 @@ def test_every_method_answers_as_its_run_did(toy_run, trainer):
 
     np.testing.assert_allclose(answers, recorded, rtol=0, atol=1e-6)
     np.testing.assert_allclose(answers.sum(axis=1), 1)
+
+
+def test_a_run_that_compiled_is_read_without(toy_run, tmp_path):
+    """One answer is not worth half a minute of compiling, nor a compiler."""
+    saved = yaml.safe_load((toy_run("ViP") / "config.yaml").read_text())
+    saved["MODEL"]["COMPILE"] = True
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+
+    assert read_config(tmp_path).MODEL.COMPILE is False
 
 
 def test_paths_pictures_and_views_are_alike(toy_run):
