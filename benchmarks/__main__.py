@@ -247,7 +247,7 @@ def steps(bench):
         # Where time is short, the image encoder is measured once and added to both.
         apart = work is bench.vit and bench.args.shared
         encoder = image_seconds(work, bench.rounds) if apart else 0.0
-        read = reading(work, 2 * bench.rounds + 1)
+        read = reading(work, bench.rounds)
         # A GPU computes while the cores read.
         whole = np.maximum if torch.cuda.is_available() else np.add
         rows, totals = [], {"reference": 0.0, "first": 0.0, "later": 0.0}
@@ -255,7 +255,7 @@ def steps(bench):
             batch = SMALLER.get(method, BATCH)
             ways = pair(work, method, batch, encoded=apart)
             heavy = work is bench.vit and method in ("CoCoOp", "BayesianPrompt")
-            times = in_turns(ways, 1 if heavy else STEPS[work.backbone] * bench.rounds)
+            times = in_turns(ways, 1 if heavy else bench.rounds)
             times["reference"] += encoder * batch
             times["first"] += encoder * batch
             computing = middle(times["reference"] / times["later"])
@@ -289,8 +289,6 @@ def steps(bench):
         show(f"A step of each method, {name}", rows, note)
 
 
-# Steps for each of the rounds: short ones need more for a steady figure.
-STEPS = {"vit_b16": 1, "tiny": 5}
 _TOLD = {"reference": "reference", "first": "first run", "later": "later run"}
 
 
@@ -333,7 +331,7 @@ def text(bench):
             ways = {"reference": theirs, "ours": ours}
             if bench.args.compile:
                 ways["compiled"] = partial(ours, torch.compile(frozen.encode_prompts))
-            times = in_turns(ways, 5 * bench.rounds)
+            times = in_turns(ways, bench.rounds)
             row = {"backbone": backbone, "texts": f"{len(texts)} {what}"}
             row |= {"tokens": f"{77 * len(texts)} -> {len(prompts.fixed)}"}
             row |= {f"{way}, ms": 1e3 * middle(values) for way, values in times.items()}

@@ -33,22 +33,24 @@ def once(function, clock=None):
     return clock() - start
 
 
-def seconds(function, rounds=5):
-    """Median seconds of a call, after one to warm up."""
-    function()
-    return float(np.median([once(function) for _ in range(rounds)]))
+def in_turns(functions, rounds, turn=0.2):
+    """Seconds of each function by name, [rounds]: all take turns, so that they share the noise.
 
-
-def in_turns(functions, rounds):
-    """Seconds of each function by name, [rounds]: all once a round, so that they share the noise.
-
-    The first round warms up and does not count, unless it is the only one.
+    A first turn warms up. A turn is one call, or as many as fit into ``turn`` seconds: the steps of
+    a run follow one another too.
     """
+    calls = {name: max(1, round(turn / once(function))) for name, function in functions.items()}
     times = {name: [] for name in functions}
-    for _ in range(rounds + (rounds > 1)):
+    for _ in range(rounds):
         for name, function in functions.items():
-            times[name].append(once(function))
-    return {name: np.array(values[-rounds:]) for name, values in times.items()}
+            every = once(lambda f=function, n=calls[name]: [f() for _ in range(n)])
+            times[name].append(every / calls[name])
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def seconds(function, rounds=5):
+    """Median seconds of a call."""
+    return float(np.median(in_turns({"": function}, rounds)[""]))
 
 
 def peak_bytes(function, *arguments):

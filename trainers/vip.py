@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from foundation.errors import InputError
 
 from .base import PromptTrainer, symptom_path
-from .clip_model import ClassFeatureModel, at_least_fp32, cosine_logits
+from .clip_model import ClassFeatureModel, at_least_fp32, cosine_logits, take
 from .prompts import ContextPrompts, at_least_one
 
 MERGES = ("prompt", "mean", "max")
@@ -150,7 +150,7 @@ class SymptomCLIP(ClassFeatureModel):
         """[n_cls, k, d] features of every class's symptoms, not normalised, zero where padded."""
         prompts = self.learned.prompt_learner
         features = at_least_fp32(self.clip.encode_prompts(prompts(), prompts.tree))  # [all, d]
-        return features[self.places] * self.mask.unsqueeze(-1)
+        return take(features, self.places) * self.mask.unsqueeze(-1)
 
     def attention(self, features):
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
