@@ -26,13 +26,10 @@ from trainers.run import read_results, run
 from trainers.views import Views
 
 from .checkout import time_checkout
-from .reference import Reference, embedded, encode
+from .pairs import BATCH, SMALLER, a_step, pair
+from .reference import embedded, encode
 from .timing import in_turns, once, peak_bytes, seconds, use_processor_time
 from .workload import METHODS, SHAPES, Workload, quiet, random_clip
-
-BATCH = 32
-# Pictures of a step where the reference would keep more than most machines have.
-SMALLER = {"BayesianPrompt": 4}
 
 
 class Bench:
@@ -169,51 +166,6 @@ def encode_row(bench, backbone):
 # -- beside the reference --------------------------------------------------------------------
 
 
-def pair(work, method, batch, encoded=False):
-    """Our trainer in the middle of an epoch and the reference, started alike.
-
-    Args:
-        encoded: give the reference features as well, to time what is not the image encoder.
-
-    Returns:
-        {name: function of one step}: the reference's, ours in a first run and in a later one.
-    """
-    precision = f"TRAINER.{METHODS[method][0].upper()}.PREC"
-    trainer = work.trainer(method, "FEATURES.KEEP", "False", precision, "fp32")
-    clip_model = trainer.model.clip
-    reference = Reference(
-        clip_model.model, method, trainer.model.learned.state_dict(), work.classnames, work.phrases
-    )
-    side = SHAPES[work.backbone]["image_resolution"]
-    pictures = torch.randn(batch, 3, side, side, device=trainer.device)
-    label = torch.arange(batch, device=trainer.device) % len(work.classnames)
-    if encoded:
-        pictures = torch.randn(batch, clip_model.embed_dim, device=trainer.device)
-    features = clip_model.encode_image(pictures)
-
-    def later():
-        trainer.forward_backward({"features": features, "label": label})
-
-    if trainer.optim is None:
-        trainer.set_model_mode("eval")
-
-        @torch.no_grad()
-        def later():
-            trainer.model(features)
-    else:
-        trainer.set_model_mode("train")
-
-    def first():
-        clip_model.encode_image(pictures)
-        later()
-
-    return {
-        "reference": lambda: reference.step(pictures, label),
-        "first": first,
-        "later": later,
-    }
-
-
 def reading(work, rounds):
     """Seconds to read a picture: its view as Dassl makes it and as we do, or its kept feature.
 
@@ -339,13 +291,6 @@ def text(bench):
     show("Text encoding, forward and backward, 4 learned tokens", rows)
 
 
-def _a_step(folder, backbone, method, way):
-    torch.set_num_threads(os.cpu_count())
-    work = Workload(folder, backbone, pictures=8)
-    ways = pair(work, method, SMALLER.get(method, BATCH))
-    return lambda: [ways[way]() for _ in range(2)]
-
-
 def memory(bench):
     """How far two steps raise the memory, in a process of their own."""
     rows = []
@@ -354,7 +299,7 @@ def memory(bench):
             row = {"backbone": backbone, "method": method}
             for way in ("reference", "first", "later"):
                 folder = str(bench.folder / f"memory-{backbone}-{method}-{way}")
-                row[f"{way}, MB"] = peak_bytes(_a_step, folder, backbone, method, way) / 1e6
+                row[f"{way}, MB"] = peak_bytes(a_step, folder, backbone, method, way) / 1e6
             rows.append(row)
     show("Peak memory of a step above what the models take", rows)
 

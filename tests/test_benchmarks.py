@@ -1,12 +1,17 @@
 """What is compared computes the same."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.__main__ import main, matmul_rate, pair
+from benchmarks.__main__ import main, matmul_rate
+from benchmarks.pairs import a_step, pair
 from benchmarks.reference import METHODS as REFERENCES
 from benchmarks.reference import Reference
+from benchmarks.timing import peak_bytes
 from benchmarks.workload import METHODS, Workload
 
 
@@ -51,3 +56,17 @@ def test_command_prints_a_table(capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.__main__.TABLES", ())
     main(["--quick"])
     assert "cores" in capsys.readouterr().out
+
+
+def test_memory_of_a_step_is_measured(tmp_path):
+    """In a process of its own, which finds the step by its module's name."""
+    assert peak_bytes(a_step, str(tmp_path / "work"), "tiny", "CoOp", "reference") > 1e6
+
+
+@pytest.mark.slow
+def test_tables_of_the_command_line(checkout):
+    """As the page says, the one that starts processes of its own among them."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--tables", "text", "memory"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n### ") == 2
+    assert all(f"\n| tiny       | {name}" in done.stdout for name in ("8 symptoms", "ViP"))
