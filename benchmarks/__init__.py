@@ -1,3 +1,3 @@
 """How fast, beside what: ``python -m benchmarks``."""
 
-import foundation  # noqa: F401  (mends what importing clip needs)
+import trainers  # noqa: F401  (registers the methods; mends what importing clip and dassl needs)

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from clip.model import CLIP
+from dassl.engine import build_trainer
 from PIL import Image
 
-import trainers  # noqa: F401  (registers the methods)
 from symptoms import read_symptom_file
-
-# After trainers, which mends what importing these needs.
-from clip.model import CLIP  # isort: skip
-from dassl.engine import build_trainer  # isort: skip
-from trainers.config import load_cfg  # isort: skip
+from trainers.config import load_cfg
 
 SHAPES = {
     "vit_b16": dict(
