@@ -304,7 +304,7 @@ def test_folder_that_cannot_be_made_costs_the_keeping(toy, capsys):
     assert (toy / "run" / "results.json").exists()
 
 
-@pytest.mark.parametrize("words", [("BLOCK", "0"), ("AHEAD", "-1"), ("MAX_GB", "-1.0")])
+@pytest.mark.parametrize("words", [("BLOCK", "-1"), ("AHEAD", "-1"), ("MAX_GB", "-1.0")])
 def test_wrong_settings_are_named(toy, words):
     with pytest.raises(InputError, match=f"FEATURES.{words[0]}"):
         run(cfg_of(toy, f"FEATURES.{words[0]}", words[1]))

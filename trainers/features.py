@@ -45,7 +45,7 @@ DEFAULTS = {
     "KEEP": True,  # keep features on the disk; False: encode them again in every run
     "DIR": "",  # where; empty: $XDG_CACHE_HOME/vip-for-dassl/features, or below ~/.cache
     "MAX_GB": 20.0,  # beyond it the features that were unused longest are dropped
-    "BLOCK": 64,  # pictures encoded together
+    "BLOCK": 0,  # pictures encoded together; 0: 64 on a GPU; on a CPU 32, a batch of the protocol
     "AHEAD": 0,  # epochs whose views come from one decoding; 0: 5 on a GPU, 1 on a CPU
 }
 
@@ -61,15 +61,21 @@ class FrozenFeatures:
 
     Args:
         cfg: the run's. dm: its ``ViewManager``. clip_model: its ``FrozenCLIP``.
+
+    Attributes:
+        block: pictures encoded together. ahead: epochs whose views come from one decoding.
     """
 
     def __init__(self, cfg, dm, clip_model):
-        for name, least in {"BLOCK": 1, "AHEAD": 0, "MAX_GB": 0}.items():
+        for name, least in {"BLOCK": 0, "AHEAD": 0, "MAX_GB": 0}.items():
             if cfg.FEATURES[name] < least:
                 raise InputError(f"FEATURES.{name} is {cfg.FEATURES[name]}; give at least {least}")
         self.cfg = cfg
         self.dm = dm
         self.clip = clip_model
+        cuda = clip_model.device.type == "cuda"
+        self.block = cfg.FEATURES.BLOCK or (64 if cuda else 32)
+        self.ahead = cfg.FEATURES.AHEAD or (5 if cuda else 1)
         self.store = FeatureStore(cfg.FEATURES) if cfg.FEATURES.KEEP else None
         self._weights = None
         self._shelves = {}
@@ -88,12 +94,11 @@ class FrozenFeatures:
     def of_epoch(self, epoch, last_epoch):
         """[n, d] features of the training views of an epoch.
 
-        Where they have to be encoded, those of the epochs to come (below ``last_epoch``) are too,
-        as far as ``AHEAD`` says.
+        Where they have to be encoded, those of the ``ahead`` epochs from this one on are too, below
+        ``last_epoch``.
         """
-        ahead = self.cfg.FEATURES.AHEAD or (5 if self.clip.device.type == "cuda" else 1)
         shelf = self.shelf("epochs", self.dm.train_views())
-        features = shelf.read(epoch, range(epoch, min(epoch + ahead, last_epoch)))
+        features = shelf.read(epoch, range(epoch, min(epoch + self.ahead, last_epoch)))
         if epoch + 1 == last_epoch:
             shelf.filler.close()
         return features
@@ -107,7 +112,7 @@ class FrozenFeatures:
 
     def shelf(self, name, views):
         if name not in self._shelves:
-            clip_model, block = self.clip, self.cfg.FEATURES.BLOCK
+            clip_model, block = self.clip, self.block
             # An encoder in half precision gives halves: nothing is lost.
             half = clip_model.precision == "fp16"
             shape = len(views), clip_model.embed_dim, np.float16 if half else np.float32
@@ -133,7 +138,7 @@ class FrozenFeatures:
             "transform": _plain(self.cfg.INPUT),
             "dassl": "installed" if foundation.USING_INSTALLED_DASSL else "built in",
             "augmented by seed": views.seed,
-            "block": self.cfg.FEATURES.BLOCK,
+            "block": self.block,
             "versions": _versions(),
             "pictures": _identity(views.pictures),
         }
