@@ -101,7 +101,8 @@ def test_broken_picture_is_named_for_all_and_ends_in_status_1(toy, words, capfd)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_in_the_middle(toy, words, checkout, how):
     """Started again it does what is left, and ends with the table of one that nobody killed."""
-    line = words(["CoOp"], ["1", "2"], "OPTIM.MAX_EPOCH", "6")
+    # Epochs enough for the second run not to end before the signal arrives.
+    line = words(["CoOp"], ["1", "2"], "OPTIM.MAX_EPOCH", "60")
     command = [sys.executable, "-m", "scripts.compare"]
     process = subprocess.Popen(
         [*command, *line], cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
