@@ -1,7 +1,6 @@
 """Time the CoOp of another checkout, unchanged, in a process of its own."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,9 +17,11 @@ from .workload import random_clip
 # Its program as it is, but for the weights: random ones cannot pass for a download.
 LAUNCH = """
 import runpy, sys
-checkout, weights = sys.argv[1:3]
-sys.argv = [checkout + "/train.py", *sys.argv[3:]]
-sys.path.insert(0, checkout)
+ours, checkout, weights = sys.argv[1:4]
+sys.argv = [checkout + "/train.py", *sys.argv[4:]]
+sys.path.insert(0, ours)
+import foundation  # brings a Dassl where there is none, and what today's PyTorch needs
+sys.path[0] = checkout
 import clip.clip
 clip.clip._download = lambda *args, **options: weights
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -75,16 +76,13 @@ def time_checkout(checkout, folder, classnames):
     torch.save(random_clip("vit_b16").state_dict(), weights)
     (folder / "coop.yaml").write_text(CONFIG)
     here = Path(__file__).resolve().parent.parent
-    # Its own Dassl where one is installed; after that ours.
-    paths = [os.environ.get("PYTHONPATH", ""), str(here / "foundation")]
-    command = [sys.executable, "-c", LAUNCH, str(checkout), str(weights)]
+    command = [sys.executable, "-c", LAUNCH, str(here), str(checkout), str(weights)]
     command += ["--root", str(folder), "--trainer", "CoOp", "--seed", "1"]
     command += ["--dataset-config-file", str(checkout / "configs/datasets/eurosat.yaml")]
     command += ["--config-file", str(folder / "coop.yaml"), "--output-dir", str(folder / "out")]
     done = subprocess.run(
         command,
         cwd=checkout,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
     )

@@ -8,11 +8,13 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks.__main__ import main, matmul_rate
+from benchmarks.checkout import time_checkout
 from benchmarks.pairs import a_step, pair
 from benchmarks.reference import METHODS as REFERENCES
 from benchmarks.reference import Reference
 from benchmarks.timing import peak_bytes
 from benchmarks.workload import METHODS, Workload
+from foundation.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,22 @@ def test_tables_of_the_command_line(checkout):
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n### ") == 2
     assert all(f"\n| tiny       | {name}" in done.stdout for name in ("8 symptoms", "ViP"))
+
+
+PROGRAM = """
+import torchvision, dassl.engine
+print("epoch [2/2] batch [3/4] time 9.000 (3.000) data 1.000 (1.000)")
+print("epoch [2/2] batch [4/4] time 9.000 (2.500) data 1.000 (0.500)")
+"""
+
+
+@pytest.mark.slow
+def test_a_checkout_finds_dassl_and_a_torchvision_that_works(tmp_path):
+    """Seconds a batch, without and with reading, from its own log; wrong, its last words."""
+    program = tmp_path / "theirs" / "train.py"
+    program.parent.mkdir()
+    program.write_text(PROGRAM)
+    assert time_checkout(program.parent, tmp_path / "work", ["a", "b"]) == (2.0, 2.5)
+    program.write_text("raise SystemExit('no such dataset')")
+    with pytest.raises(InputError, match="did not train; the last it said: no such dataset"):
+        time_checkout(program.parent, tmp_path / "work", ["a", "b"])
