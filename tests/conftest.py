@@ -15,29 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_clip import make_clip
 from torch import nn
 
-VOCABULARY = 49408
-
-
-def make_clip(visual="vit", embed_dim=48, text_width=64, resolution=32, layers=2, seed=0):
-    """A random CLIP in fp32; d_txt differs from d, as in RN50."""
-    torch.manual_seed(seed)
-    model = clip.model.CLIP(
-        embed_dim=embed_dim,
-        image_resolution=resolution,
-        vision_layers=layers if visual == "vit" else (1, 1, 1, 1),
-        vision_width=64 if visual == "vit" else 8,
-        vision_patch_size=16,
-        context_length=77,
-        vocab_size=VOCABULARY,
-        transformer_width=text_width,
-        transformer_heads=text_width // 64,
-        transformer_layers=layers,
-    )
-    with torch.no_grad():
-        model.logit_scale.fill_(4.6052)
-    return model.float().eval()
+from trainers.clip_model import FrozenCLIP
+from trainers.text_layers import LastAttention
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,6 +61,16 @@ def tiny_clip64(_vit):
         if isinstance(module, clip.model.LayerNorm):
             module.__class__ = nn.LayerNorm
     return model
+
+
+@pytest.fixture
+def frozen64(tiny_clip64):
+    """A frozen CLIP in float64, with what it makes of its weights; d_txt 64 and d 48."""
+    frozen = FrozenCLIP(tiny_clip64)
+    frozen.model.double()
+    frozen.last_attention = LastAttention(frozen.model.transformer.resblocks[-1].attn)
+    torch.manual_seed(0)
+    return frozen
 
 
 TOY_SYMPTOMS = {

@@ -16,10 +16,9 @@ TEXTS = ["a photo of a dog", "skin lesion with a well-defined (round) border", "
 
 def test_text_encoder_matches_clip(tiny_clip):
     """Without what texts have in common and without padding: what CLIP gives for 77 positions."""
-    frozen = FrozenCLIP(tiny_clip)
-    tokens = clip.tokenize([f"{text} ." for text in TEXTS])
+    expected = tiny_clip.encode_text(clip.tokenize([f"{text} ." for text in TEXTS]))
 
-    assert_close(encode_texts(frozen, TEXTS), tiny_clip.encode_text(tokens), rtol=1e-4, atol=1e-5)
+    assert_close(encode_texts(FrozenCLIP(tiny_clip), TEXTS), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tiny_clip", "tiny_resnet"])
@@ -57,7 +56,7 @@ def test_low_precision_stays_near_and_learns_in_fp32(tiny_clip, precision):
     exact = encode_texts(FrozenCLIP(clip_copy(tiny_clip)), TEXTS)
     frozen = FrozenCLIP(tiny_clip, precision)
     prompts = ContextPrompts(frozen, TEXTS, n_ctx=4)
-    features = frozen.encode_prompts(prompts(), prompts.tree)
+    features = frozen.encode_prompts(prompts.texts, prompts())
     features.float().sum().backward()
 
     assert_close(encode_texts(frozen, TEXTS), exact, rtol=0.1, atol=0.1)
@@ -110,12 +109,12 @@ def test_texts_share_their_beginnings_and_nothing_else(position):
     alone = [PromptTokens([text], 2, position) for text in texts]
     layout = PromptTokens(texts, 2, position)
     tree, fixed = layout.tree, layout.tokens.clone()
-    fixed[layout.slots] = -1 - layout.sources  # what stands in a slot
+    fixed[tree.slots] = -1 - layout.sources  # what stands in a slot
 
     beginnings = set()
     for i, one in enumerate(alone):
         expected = one.tokens.clone()
-        expected[one.slots] = -1 - one.sources
+        expected[one.tree.slots] = -1 - one.sources
         path = tree.paths[i, : tree.eos[i] + 1]
         assert fixed[path].tolist() == expected.tolist()
         assert tree.positions[path].tolist() == list(range(len(path)))
@@ -130,7 +129,7 @@ def test_gradients_of_shared_rows_can_be_repeated(tiny_clip, position):
     """To the bit, with several threads; "front" puts the one context into every text's own rows."""
     texts = [f"{i} {i % 7} spots" for i in range(300)]
     prompts = ContextPrompts(FrozenCLIP(tiny_clip), texts, 4, position)
-    weights = torch.randn(len(prompts.fixed), 64)
+    weights = torch.randn(len(prompts.sources), 64)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     gradients = []
@@ -150,7 +149,7 @@ def test_half_precision_adds_up_shared_gradients_in_fp32(tiny_clip):
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
         prompts = ContextPrompts(frozen := FrozenCLIP(clip_copy(tiny_clip), precision), texts, 4)
-        at_least_fp32(frozen.encode_prompts(prompts(), prompts.tree)).sum().backward()
+        at_least_fp32(frozen.encode_prompts(prompts.texts, prompts())).sum().backward()
         gradients.append(prompts.ctx.grad)
 
     assert (gradients[1] - gradients[0]).norm() < 0.03 * gradients[0].norm()
@@ -159,7 +158,7 @@ def test_half_precision_adds_up_shared_gradients_in_fp32(tiny_clip):
 def test_context_starts_from_words(tiny_clip):
     frozen = FrozenCLIP(tiny_clip)
     prompts = ContextPrompts(frozen, ["dog", "black cat"], 4, start_words="a photo of a")
-    read = frozen.encode_prompts(prompts(), prompts.tree)
+    read = frozen.encode_prompts(prompts.texts, prompts())
 
     assert_close(read, encode_texts(frozen, ["a photo of a dog", "a photo of a black cat"]))
     with pytest.raises(InputError, match="'a photo' has 2 tokens; N_CTX is 4"):
@@ -171,12 +170,12 @@ def test_given_contexts_stand_in_place_of_the_learned_one(tiny_clip):
     frozen = FrozenCLIP(tiny_clip)
     prompts = ContextPrompts(frozen, TEXTS, 2)
     contexts = prompts.ctx.detach() + torch.randn(4, 1, 64)
-    given = frozen.encode_prompts(prompts.with_contexts(contexts), prompts.tree.copies(4))
+    given = frozen.encode_prompts(prompts.texts, prompts.with_contexts(contexts))
 
     for context, features in zip(contexts, given.split(len(TEXTS)), strict=True):
         with torch.no_grad():
             prompts.ctx.copy_(context)
-        assert_close(features, frozen.encode_prompts(prompts(), prompts.tree))
+        assert_close(features, frozen.encode_prompts(prompts.texts, prompts()))
 
 
 def test_reads_state_dicts_and_jit_archives(toy, toy_cfg, tiny_clip):
@@ -277,7 +276,7 @@ def test_attention_is_fused(tiny_clip):
     frozen = FrozenCLIP(tiny_clip)
     prompts = ContextPrompts(frozen, TEXTS, 2)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        frozen.encode_prompts(prompts(), prompts.tree).sum().backward()
+        frozen.encode_prompts(prompts.texts, prompts()).sum().backward()
         frozen.encode_image(torch.randn(2, 3, 32, 32))
     calls = {event.key: event.count for event in seen.key_averages()}
 

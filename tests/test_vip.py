@@ -62,11 +62,9 @@ def naive_logits(model, learned, image_features, merge, phrases=PHRASES):
 
 @pytest.mark.parametrize("merge", ["prompt", "mean", "max"])
 @pytest.mark.parametrize("n_ctx", [0, 4])
-def test_logits_loss_and_gradients_follow_the_equations(tiny_clip64, merge, n_ctx):
+def test_logits_loss_and_gradients_follow_the_equations(frozen64, merge, n_ctx):
     """To 1e-10, with d_txt different from d."""
-    frozen = FrozenCLIP(tiny_clip64)
-    frozen.model.double()
-    torch.manual_seed(0)
+    frozen = frozen64
     model = SymptomCLIP(frozen, PHRASES, n_ctx=n_ctx, merge=merge).double()
     image_features = torch.randn(3, frozen.embed_dim, dtype=torch.float64)
     label = torch.tensor([0, 1, 1])
@@ -139,8 +137,8 @@ def test_class_specific_contexts_start_apart(tiny_clip):
 def test_position_of_the_symptom(tiny_clip, position):
     """The context's slots surround the words as the option says."""
     prompts = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES, position=position).learned.prompt_learner
-    tree, eos = prompts.tree, int(prompts.tree.eos[0])
-    slots = [p for p, row in enumerate(tree.paths[0, :eos].tolist()) if row in prompts.slots]
+    tree, eos = prompts.texts.tree, int(prompts.texts.tree.eos[0])
+    slots = [p for p, row in enumerate(tree.paths[0, :eos].tolist()) if row in tree.slots]
     n_words = eos - 2 - 4  # SOS, four tokens of context, words, stop, EOS
 
     expected = {

@@ -1,5 +1,6 @@
 """Frozen CLIP: loading it, its two encoders, and the scores. Every trainer uses this one."""
 
+import contextlib
 import hashlib
 import os
 import urllib.error
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 
 from backbones import expand_token_table
 from foundation.errors import InputError, first_line
+
+from .text_layers import LastAttention, Layer, Texts, at_least_fp32, fuse_activations, norm, take
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
@@ -49,11 +52,6 @@ def cosine_logits(image_features, text_features, logit_scale):
         else:
             cosines = torch.einsum("bd,bkd->bk", image_features, text_features)
         return logit_scale.exp() * cosines
-
-
-def at_least_fp32(x):
-    """``x`` in fp32, or as it is where it is fp64 (the tests' precision)."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def load_clip(cfg, device):
@@ -171,6 +169,7 @@ class FrozenCLIP(nn.Module):
         self.precision = choose_precision(precision, device)
         model = model.float()
         self.fingerprint = weights_fingerprint(model)[:12]  # the same in every precision
+        fuse_activations(model.transformer)
         if self.precision in ("fp16", "bf16"):
             convert_weights(model)  # halves what may be halved: not the norms, not the embeddings
         if self.precision == "bf16":
@@ -178,6 +177,10 @@ class FrozenCLIP(nn.Module):
                 if parameter.dtype == torch.float16:
                     parameter.data = parameter.data.bfloat16()
         self.model = model.to(device).eval().requires_grad_(False)
+        blocks = model.transformer.resblocks
+        self.layers = [Layer.of(block) for block in blocks]
+        self.last_attention = LastAttention(blocks[-1].attn)
+        self.ln_final = model.ln_final.weight, model.ln_final.bias
         self.device = device
         self.embed_dim = model.text_projection.shape[1]
         self.text_width = model.ln_final.weight.shape[0]
@@ -200,8 +203,10 @@ class FrozenCLIP(nn.Module):
 
     def autocast(self):
         """The context that the encoders run in; does nothing unless the precision is ``amp``."""
+        if self.precision != "amp":
+            return contextlib.nullcontext()
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision == "amp")
+        return torch.autocast(self.device.type, dtype=dtype)
 
     @torch.no_grad()
     def encode_image(self, x):
@@ -223,66 +228,60 @@ class FrozenCLIP(nn.Module):
         with torch.no_grad():
             return self.model.token_embedding(tokens.to(self.device))
 
-    def encode_prompts(self, embeddings, tree, between=None):
-        """Encode texts given as token embeddings.
+    @torch.no_grad()
+    def read(self, tokens, tree):
+        """Do once what does not depend on anything learned.
 
         Args:
-            embeddings: [rows, text_width], one for each distinct token. tree: their ``TokenTree``.
-            between: called as ``between(i, x)`` with x [rows, text_width] before block i >= 1;
+            tokens: [rows] ids, any where something learned goes. tree: their ``TokenTree``.
+
+        Returns:
+            ``Texts``, on the device.
+        """
+        model, tree, first = self.model, tree.to(self.device), self.layers[0]
+        positions = model.positional_embedding[tree.positions].to(self.dtype)
+        x = self.embed_tokens(tokens).to(self.dtype) + positions
+        with self.autocast():
+            projected = first.project(x)
+        mask = end_mask = None
+        if tree.seen is not None:
+            mask = torch.zeros_like(tree.seen, dtype=self.dtype)
+            mask = mask.masked_fill(~tree.seen, float("-inf"))
+            end_mask = mask[tree.ends].repeat_interleave(first.n_heads, dim=0)
+        return Texts(tree, x, positions[tree.slots], projected, mask, end_mask)
+
+    def encode_prompts(self, texts, learned=None, between=None):
+        """Encode texts.
+
+        Args:
+            texts: n ``Texts``.
+            learned: [m, s, text_width] embeddings for ``tree.slots``, for each of m contexts; None
+                for texts that have none.
+            between: called as ``between(i, x)`` with x [m * rows, text_width] before block i >= 1;
                 returns the x that the block reads.
 
         Returns:
-            [n, embed_dim], not normalised, with gradients to ``embeddings``.
+            [m * n, embed_dim], not normalised, with gradients to ``learned``.
         """
-        model = self.model
+        first, *_ = *others, last = self.layers
         with self.autocast():
-            x = embeddings.to(self.dtype)
-            x = x + model.positional_embedding[tree.positions].to(self.dtype)
-            *_, last = blocks = model.transformer.resblocks
-            for i, block in enumerate(blocks):
-                if i and between:
-                    x = between(i, x)
-                attended = _attend(block.attn, block.ln_1(x), tree, block is last)
-                if block is last:  # nothing but the end tokens is read from here on
-                    x = take(x, tree.ends)
-                x = x + attended
-                x = x + block.mlp(block.ln_2(x))
-            return model.ln_final(x).to(self.dtype) @ model.text_projection
-
-
-def _attend(attention, x, tree, ends_only):
-    """Causal self-attention of a text's tokens, by PyTorch's fused kernels.
-
-    Args:
-        x: [rows, width]. ends_only: return what the end tokens read, [n, width], not [rows, width].
-    """
-    n, length = tree.paths.shape
-    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-    heads = take(projected, tree.paths).view(n, length, 3, attention.num_heads, -1)
-    query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [n, heads, L, width / heads]
-    if ends_only:
-        query = query[torch.arange(n, device=x.device), :, tree.eos].unsqueeze(2)
-        seen = torch.arange(length, device=x.device) <= tree.eos.view(-1, 1, 1, 1)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).flatten(1)
-    else:
-        x = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = take(x.transpose(1, 2).reshape(n * length, -1), tree.at)
-    return F.linear(x, attention.out_proj.weight, attention.out_proj.bias)
-
-
-def take(rows, places):
-    """``rows[places]``, for a gradient that can be repeated.
-
-    A row that is taken more than once adds up its gradients: here in one order and in fp32, where
-    indexing would add them as its threads come, and half precision lose most of hundreds.
-
-    Args:
-        rows: [n, width]. places: indices of any shape.
-
-    Returns:
-        [*places.shape, width] in the precision of ``rows``.
-    """
-    return F.embedding(places, at_least_fp32(rows)).to(rows.dtype)
+            x, projected = texts.x, texts.projected
+            if learned is not None:
+                learned = learned.to(self.dtype) + texts.positions
+                x = texts.place(x, learned)
+                projected = texts.place(projected, first.project(learned))
+                texts = texts._replace(tree=texts.tree.copies(len(learned)))
+            for i, layer in enumerate(others):
+                if i:
+                    x = between(i, x) if between else x
+                    projected = layer.project(x)
+                x = x + layer.attend(projected, texts)
+                x = x + layer.feed_forward(x)
+            if others and between:
+                x = between(len(others), x)
+            x = take(x, texts.tree.ends) + self.last_attention(norm(x, last.ln_1), texts)
+            x = x + last.feed_forward(x)
+            return norm(x, self.ln_final).to(self.dtype) @ self.model.text_projection
 
 
 class PromptedModel(nn.Module):

@@ -83,10 +83,10 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
     at_least_one(TEXT_BATCH=text_batch)
 
     def encode(contexts):
-        tree = prompts.tree.copies(len(contexts))
-        return at_least_fp32(clip_model.encode_prompts(prompts.with_contexts(contexts), tree))
+        learned = prompts.with_contexts(contexts)
+        return at_least_fp32(clip_model.encode_prompts(prompts.texts, learned))
 
-    parts = contexts.split(max(1, text_batch // len(prompts.tree.eos)))
+    parts = contexts.split(max(1, text_batch // len(prompts.texts.tree.ends)))
     if len(parts) == 1 or not torch.is_grad_enabled():
         features = [encode(part) for part in parts]
     else:

@@ -50,4 +50,4 @@ class PromptedCLIP(ClassFeatureModel):
 
     def class_features(self):
         prompts = self.learned
-        return at_least_fp32(self.clip.encode_prompts(prompts(), prompts.tree))
+        return at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))

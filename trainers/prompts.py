@@ -12,6 +12,8 @@ from .clip_model import at_least_fp32, take
 
 POSITIONS = ("end", "middle", "front")  # where the words stand, seen from the context
 START_WORDS = "a photo of a"
+# Rows of a tree whose tokens look at all others: more of them would cost more than they save.
+SMALL = 192
 _UNBOUNDED = 4096  # room for any text, so that one too long is named and not cut
 
 
@@ -45,35 +47,37 @@ class TokenTree(NamedTuple):
 
     Attributes:
         positions: [rows] place of each distinct token in its texts.
+        slots: [s] rows where something learned goes.
         paths: [n, L] rows of each text's tokens, L the longest text; row 0, which nothing reads,
             behind the end token.
         at: [rows] a place where the row stands in ``paths.flatten()``.
-        eos: [n] position of each text's end token.
+        eos: [n] position of each text's end token. ends: [n] its row.
+        seen: [rows, rows] whether a row reads another: itself, and those before it in a text; None
+            where there are more than ``SMALL`` rows.
     """
 
     positions: torch.Tensor
+    slots: torch.Tensor
     paths: torch.Tensor
     at: torch.Tensor
     eos: torch.Tensor
-
-    @property
-    def ends(self):
-        """[n] row of each text's end token."""
-        return self.paths.gather(1, self.eos.unsqueeze(1)).squeeze(1)
+    ends: torch.Tensor
+    seen: torch.Tensor | None
 
     def to(self, device):
-        return TokenTree(*(value.to(device) for value in self))
+        return TokenTree(*(value if value is None else value.to(device) for value in self))
 
     def copies(self, m):
-        """The tree of m * n texts: these n, m times over, with nothing in common between them."""
+        """These n texts m times over, m * rows in all, with nothing in common between them."""
         if m == 1:
             return self
+        rows = len(self.positions)
         each = torch.arange(m, device=self.paths.device).unsqueeze(1)
-        return TokenTree(
-            self.positions.repeat(m),
-            (self.paths + each.unsqueeze(2) * len(self.positions)).flatten(0, 1),
-            (self.at + each * self.paths.numel()).flatten(),
-            self.eos.repeat(m),
+        return self._replace(
+            paths=(self.paths + each.unsqueeze(2) * rows).flatten(0, 1),
+            at=(self.at + each * self.paths.numel()).flatten(),
+            eos=self.eos.repeat(m),
+            ends=(self.ends + each * rows).flatten(),
         )
 
 
@@ -87,8 +91,7 @@ class PromptTokens:
 
     Attributes:
         tokens: [rows] ids, placeholders where a context goes. tree: ``TokenTree``.
-        slots: [s] rows where a context goes. sources: [s] which token of the contexts, counted
-            through all groups, goes there.
+        sources: [s] which token of the contexts, counted through all groups, goes into each slot.
     """
 
     def __init__(self, texts, n_ctx=0, position="end", context_length=77, groups=None):
@@ -122,19 +125,24 @@ class PromptTokens:
         at = torch.tensor([at[row] for row in range(len(rows))])
         padded = torch.tensor([path + [0] * (longest - len(path)) for path in paths])
         last = torch.tensor([len(path) - 1 for path in paths])
-        self.tree = TokenTree(at % longest, padded, at, last)
+        ends = torch.tensor([path[-1] for path in paths])
+        seen = None
+        if len(rows) <= SMALL:
+            seen = torch.zeros(len(rows), len(rows), dtype=torch.bool)
+            for path in map(torch.tensor, paths):
+                seen[path.unsqueeze(1), path] = torch.ones(len(path), len(path)).tril().bool()
         tokens = torch.tensor([token for _, token in rows])
-        (self.slots,) = torch.where(tokens < 0)
-        self.sources = -1 - tokens[self.slots]
+        (slots,) = torch.where(tokens < 0)
+        self.sources = -1 - tokens[slots]
         self.tokens = tokens.where(tokens >= 0, placeholder)
+        self.tree = TokenTree(at % longest, slots, padded, at, last, ends, seen)
 
 
 @torch.no_grad()
 def encode_texts(clip_model, texts):
     """[n, d] features of ``texts`` as they are (a stop is added), not normalised."""
     layout = PromptTokens(texts, context_length=clip_model.context_length)
-    embeddings = clip_model.embed_tokens(layout.tokens)
-    return at_least_fp32(clip_model.encode_prompts(embeddings, layout.tree.to(clip_model.device)))
+    return at_least_fp32(clip_model.encode_prompts(clip_model.read(layout.tokens, layout.tree)))
 
 
 class ContextPrompts(nn.Module):
@@ -149,7 +157,7 @@ class ContextPrompts(nn.Module):
         groups: [n] ints for a context of its own for each group; None shares one.
 
     Attributes:
-        tree: ``TokenTree`` of the texts. slots, sources: as in ``PromptTokens``.
+        texts: ``Texts``, read as far as they do not depend on a context.
 
     Source: Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134, section 3.2.
     """
@@ -160,36 +168,28 @@ class ContextPrompts(nn.Module):
         device = clip_model.device
         if n_ctx:
             self.ctx = nn.Parameter(_start(clip_model, n_ctx, start_words, groups).to(device))
-        self.tree = layout.tree.to(device)  # a tuple, which a later .to() does not move
-        # All follow from the texts: a checkpoint holds what was learned, and nothing else.
-        buffers = {
-            "fixed": clip_model.embed_tokens(layout.tokens),
-            "slots": layout.slots,
-            "sources": layout.sources,
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, value.to(device), persistent=False)
+        # Both follow from the texts: a checkpoint holds what was learned, and nothing else.
+        self.texts = clip_model.read(layout.tokens, layout.tree)
+        self.register_buffer("sources", layout.sources.to(device), persistent=False)
 
     def forward(self):
-        """Embeddings of the distinct tokens of all texts: [rows, d_txt], to go with ``tree``."""
-        if not len(self.slots):
-            return self.fixed
-        return self.with_contexts(self.ctx.reshape(1, -1, self.ctx.shape[-1]))
+        """The learned context's embeddings where the texts have slots, [1, s, d_txt], or None."""
+        if not len(self.sources):
+            return None
+        return take(self.ctx.reshape(-1, self.ctx.shape[-1]), self.sources).unsqueeze(0)
 
     def with_contexts(self, contexts):
-        """Embeddings of every text with each of ``contexts`` in place of the learned one.
+        """The embeddings for the slots with each of ``contexts`` in place of the learned one.
 
         Args:
             contexts: [m, n_ctx, d_txt]; with groups, theirs one after the other in dimension 1.
 
         Returns:
-            [m * rows, d_txt], to go with ``tree.copies(m)``.
+            [m, s, d_txt]
         """
         m, n_tokens, _ = contexts.shape
         each = torch.arange(m, device=contexts.device).unsqueeze(1) * n_tokens
-        placed = take(contexts.flatten(0, 1), self.sources + each)  # [m, s, d_txt]
-        fixed = self.fixed.to(contexts.dtype).expand(m, -1, -1)
-        return fixed.index_copy(1, self.slots, placed).flatten(0, 1)
+        return take(contexts.flatten(0, 1), self.sources + each)
 
 
 def _start(clip_model, n_ctx, start_words, groups):

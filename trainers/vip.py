@@ -83,9 +83,9 @@ class MergePrompt(nn.Module):
         Returns:
             [n_cls, k], each row summing to one, zero at the padding.
         """
-        query = self.q_proj(token)
-        keys = self.k_proj(features)
-        scores = torch.einsum("cd,ckd->ck", query, keys) / token.shape[-1] ** 0.5
+        # (Wq g) . (Wk T) = (Wk' Wq g) . T, which has one product a class, not one a symptom.
+        query = self.q_proj(token) @ self.k_proj.weight / token.shape[-1] ** 0.5
+        scores = torch.bmm(features, query.unsqueeze(-1)).squeeze(-1)
         return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 
 
@@ -147,10 +147,10 @@ class SymptomCLIP(ClassFeatureModel):
         return getattr(self.learned, "logit_scale", self.clip.logit_scale)
 
     def symptom_features(self):
-        """[n_cls, k, d] features of every class's symptoms, not normalised, zero where padded."""
+        """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
         prompts = self.learned.prompt_learner
-        features = at_least_fp32(self.clip.encode_prompts(prompts(), prompts.tree))  # [all, d]
-        return take(features, self.places) * self.mask.unsqueeze(-1)
+        features = at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))  # [all, d]
+        return take(features, self.places)
 
     def attention(self, features):
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
@@ -160,11 +160,11 @@ class SymptomCLIP(ClassFeatureModel):
         """[n_cls, d]; for ``max``, which has no such feature, the [n_cls, k, d] of the symptoms."""
         features = self.symptom_features()
         if self.merge == "prompt":
-            merged = torch.einsum("ck,ckd->cd", self.attention(features), features)
-            return self.learned.token[0] + merged
+            token, weights = self.learned.token[0], self.attention(features)
+            return torch.baddbmm(token.unsqueeze(1), weights.unsqueeze(1), features).squeeze(1)
         if self.merge == "mean":
-            total = F.normalize(features, dim=-1).sum(dim=1)  # padded rows stay zero
-            return total / self.mask.sum(dim=1, keepdim=True)
+            units = F.normalize(features, dim=-1) * self.mask.unsqueeze(-1)
+            return units.sum(dim=1) / self.mask.sum(dim=1, keepdim=True)
         return features
 
     def score(self, image_features, features):

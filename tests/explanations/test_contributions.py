@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
+from small_clip import make_clip
 from torch.testing import assert_close
 
 from explanations.contributions import contributions
@@ -17,10 +17,12 @@ PHRASES = {
 }
 
 
-def symptom_clip(model, merge, n_ctx=4, **options):
+def symptom_clip(frozen, merge, n_ctx=4, **options):
     """A model whose every learned number is drawn, so that no part is zero by its start."""
+    if not isinstance(frozen, FrozenCLIP):
+        frozen = FrozenCLIP(frozen)
     torch.manual_seed(0)
-    built = SymptomCLIP(FrozenCLIP(model), PHRASES, n_ctx=n_ctx, merge=merge, **options)
+    built = SymptomCLIP(frozen, PHRASES, n_ctx=n_ctx, merge=merge, **options)
     with torch.no_grad():
         for parameter in built.learned.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -49,11 +51,9 @@ def test_contributions_sum_to_the_logits(width, merge, n_ctx):
 
 
 @pytest.mark.parametrize("merge", MERGES)
-def test_contributions_sum_exactly_in_double_precision(tiny_clip64, merge):
+def test_contributions_sum_exactly_in_double_precision(frozen64, merge):
     """Nothing is approximated: in float64 the sum is the logit to 1e-10."""
-    model = symptom_clip(tiny_clip64, merge)
-    model.clip.model.double()
-    model.double()
+    model = symptom_clip(frozen64, merge).double()
     features = torch.randn(5, model.clip.embed_dim, dtype=torch.float64)
 
     with torch.no_grad():

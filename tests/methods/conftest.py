@@ -8,17 +8,7 @@ import torch
 from naive import NAMES
 from torch.testing import assert_close
 
-from trainers.clip_model import FrozenCLIP
 from trainers.config import load_cfg, methods
-
-
-@pytest.fixture
-def frozen64(tiny_clip64):
-    """A frozen CLIP in float64, d_txt 64 and d 48."""
-    frozen = FrozenCLIP(tiny_clip64)
-    frozen.model.double()
-    torch.manual_seed(0)
-    return frozen
 
 
 @pytest.fixture
