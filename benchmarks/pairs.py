@@ -24,9 +24,9 @@ def pair(work, method, batch, encoded=False):
     precision = f"TRAINER.{METHODS[method][0].upper()}.PREC"
     trainer = work.trainer(method, "FEATURES.KEEP", "False", precision, "fp32")
     clip_model = trainer.model.clip
-    reference = Reference(
-        clip_model.model, method, trainer.model.learned.state_dict(), work.classnames, work.phrases
-    )
+    plain = work.plain_clip().to(trainer.device)
+    params = trainer.model.learned.state_dict()
+    reference = Reference(plain, method, params, work.classnames, work.phrases)
     side = SHAPES[work.backbone]["image_resolution"]
     pictures = torch.randn(batch, 3, side, side, device=trainer.device)
     label = torch.arange(batch, device=trainer.device) % len(work.classnames)

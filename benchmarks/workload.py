@@ -3,15 +3,16 @@
 import contextlib
 import io
 import json
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from clip.model import CLIP
+from clip.model import CLIP, build_model
 from dassl.engine import build_trainer
 from PIL import Image
 
+from backbones import expand_token_table
 from symptoms import read_symptom_file
 from trainers.config import load_cfg
 
@@ -56,6 +57,7 @@ def grey_film(rng, width=2000, height=1500):
 
 def _numbered(texts, n):
     """n texts: these, then the same again behind numbers, so that they share no beginning."""
+    texts = list(texts)
     every = (f"{i} {text}" if i else text for i in count() for text in texts)
     return [*islice(every, n)]
 
@@ -65,12 +67,14 @@ class Workload:
 
     Args:
         folder: an empty folder. backbone: a key of ``SHAPES``.
-        n_cls: classes. n_symptoms: of each class. pictures: of training; a quarter of them again
-            for validation, and for the test.
+        n_cls: classes. n_symptoms: of each class; None: as many as Derm7pt's classes have.
+        pictures: of training; a quarter of them again for validation, and for the test.
         large: whether pictures are grey JPEGs of 2000 x 1500, or small colour PNGs.
     """
 
-    def __init__(self, folder, backbone, n_cls=2, n_symptoms=4, pictures=64, large=False, seed=0):
+    def __init__(
+        self, folder, backbone, n_cls=2, n_symptoms=None, pictures=64, large=False, seed=0
+    ):
         self.folder = Path(folder)
         self.backbone = backbone
         self.large = large
@@ -78,9 +82,11 @@ class Workload:
         rng = np.random.default_rng(seed)
         known, _ = read_symptom_file("symptoms/derm7pt.json")
         self.classnames = _numbered(list(known), n_cls)
-        phrases = [phrase for entry in known.values() for phrase in entry["phrases"]]
-        phrases = iter(_numbered(phrases, n_cls * n_symptoms))
-        self.phrases = {name: [*islice(phrases, n_symptoms)] for name in self.classnames}
+        lists = [entry["phrases"] for entry in known.values()]
+        counts = [n_symptoms or len(lists[c % len(lists)]) for c in range(n_cls)]
+        phrases = iter(_numbered(chain(*lists), sum(counts)))
+        pairs = zip(self.classnames, counts, strict=True)
+        self.phrases = {name: [*islice(phrases, n)] for name, n in pairs}
         for split, n in {"train": pictures, "val": pictures // 4, "test": pictures // 4}.items():
             for i in range(max(n, n_cls)):
                 path = self.folder / "data" / split / self.classnames[i % n_cls] / f"{i}"
@@ -98,12 +104,12 @@ class Workload:
             "SYMPTOMS": str(self.folder / "symptoms.json"),
         }
         self._write("made.yaml", {"DATASET": dataset})
-        weights = Path("backbones") / f"{backbone}.pt"
-        if not weights.exists():
-            weights = self.folder / f"{backbone}.pt"
-            torch.save(random_clip(backbone).half().state_dict(), weights)
+        self.weights = Path("backbones") / f"{backbone}.pt"
+        if not self.weights.exists():
+            self.weights = self.folder / f"{backbone}.pt"
+            torch.save(random_clip(backbone).half().state_dict(), self.weights)
         side = SHAPES[backbone]["image_resolution"]
-        model = {"BACKBONE": {"NAME": backbone, "PATH": str(weights)}}
+        model = {"BACKBONE": {"NAME": backbone, "PATH": str(self.weights)}}
         self._write(f"{backbone}.yaml", {"MODEL": model, "INPUT": {"SIZE": [side, side]}})
 
     def _write(self, name, value):
@@ -120,6 +126,11 @@ class Workload:
             opts=[*words, "FEATURES.DIR", str(self.folder / "features"), *opts],
             output_dir=str(self.folder / output),
         )[0]
+
+    def plain_clip(self):
+        """The backbone in fp32 as the clip package makes it of the file."""
+        state_dict = torch.load(self.weights, map_location="cpu", weights_only=True)
+        return build_model(expand_token_table(state_dict)).float()
 
     def trainer(self, method, *opts):
         """A trainer, built and silent."""
