@@ -141,16 +141,22 @@ class SymptomCLIP(ClassFeatureModel):
         self.register_buffer("mask", mask.to(clip_model.device), persistent=False)
         places = places.masked_fill(~mask, 0).to(clip_model.device)
         self.register_buffer("places", places, persistent=False)
+        with torch.no_grad():  # without a context nothing changes them
+            known = None if n_ctx else self._encode()
+        self.register_buffer("known", known, persistent=False)
 
     @property
     def logit_scale(self):
         return getattr(self.learned, "logit_scale", self.clip.logit_scale)
 
+    def _encode(self):
+        """[n, d] features of all symptoms, not normalised."""
+        prompts = self.learned.prompt_learner
+        return at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))
+
     def symptom_features(self):
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
-        prompts = self.learned.prompt_learner
-        features = at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))  # [all, d]
-        return take(features, self.places)
+        return take(self._encode() if self.known is None else self.known, self.places)
 
     def attention(self, features):
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
