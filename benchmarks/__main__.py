@@ -20,7 +20,6 @@ from tabulate import tabulate
 
 from datasets.pictures import read_picture
 from foundation.errors import InputError, command_line
-from trainers.clip_model import at_least_fp32
 from trainers.prompts import ContextPrompts
 from trainers.run import read_results, run
 from trainers.views import Views
@@ -29,7 +28,7 @@ from .checkout import time_checkout
 from .pairs import BATCH, SMALLER, a_step, pair
 from .reference import embedded, encode
 from .timing import in_turns, once, peak_bytes, seconds, use_processor_time
-from .workload import METHODS, SHAPES, Workload, quiet, random_clip
+from .workload import METHODS, PICTURES, SHAPES, Workload, quiet, random_clip
 
 
 class Bench:
@@ -194,7 +193,7 @@ def steps(bench):
     """Seconds a step of every method, beside the reference."""
     for work, name in (
         (bench.vit, "ViT-B/16 at 224, random weights"),
-        (bench.default(pictures=346), "embedded default"),
+        (bench.default(pictures=PICTURES), "embedded default"),
     ):
         # Where time is short, the image encoder is measured once and added to both.
         apart = work is bench.vit and bench.args.shared
@@ -275,7 +274,7 @@ def text(bench):
             ctx = prompts.ctx.detach().clone().requires_grad_(True)
 
             def ours(encode=frozen.encode_prompts, prompts=prompts):
-                at_least_fp32(encode(prompts.texts, prompts())).sum().backward()
+                encode(prompts.inputs, prompts()).sum().backward()
 
             def theirs(model=model, plain=plain, ctx=ctx):
                 features = [encode(model, *tokens, ctx) for tokens in plain]
@@ -286,7 +285,7 @@ def text(bench):
                 ways["compiled"] = partial(ours, torch.compile(frozen.encode_prompts))
             times = in_turns(ways, bench.rounds)
             row = {"backbone": backbone, "texts": f"{len(texts)} {what}"}
-            row |= {"tokens": f"{77 * len(texts)} -> {len(prompts.texts.x)}"}
+            row |= {"tokens": f"{77 * len(texts)} -> {len(prompts.inputs.x)}"}
             row |= {f"{way}, ms": 1e3 * middle(values) for way, values in times.items()}
             rows.append(row | {"times faster": middle(times["reference"] / times["ours"])})
     show("Text encoding, forward and backward, 4 learned tokens", rows)
@@ -298,7 +297,7 @@ def memory(bench):
     for backbone in ["tiny"] if bench.args.quick else ["vit_b16", "tiny"]:
         # Of some tens of MB the allocator decides a third.
         repeats = max(3, bench.rounds) if backbone == "tiny" else 1
-        for method in ("CoOp", "CoCoOp", "BayesianPrompt", "ViP"):
+        for method in ["CoCoOp", "ViP"] if bench.args.quick else METHODS:
             row = {"backbone": backbone, "method": method}
             for way in ("reference", "first", "later"):
                 folder = str(bench.folder / f"memory-{backbone}-{method}-{way}")
@@ -313,7 +312,7 @@ def memory(bench):
 
 def runs(bench):
     """Whole runs on the embedded default: the first fills the store, the second reads it."""
-    work = bench.default(pictures=346)
+    work = bench.default(pictures=PICTURES)
     epochs = 3 if bench.args.quick else 10
     rows = []
     for method in [*METHODS, "LinearProbe", "MaPLe", "Supervised"]:
@@ -337,7 +336,7 @@ def runs(bench):
             row[f"{order}, s in all"] = total
         rows.append(row)
     note = (
-        f"346 pictures for training, 86 for validation and test; {epochs} epochs; fp32. MaPLe and "
+        f"{PICTURES} pictures for training, 86 for validation and test; {epochs} epochs; fp32. MaPLe and "
         "Supervised change the image encoder, so every run of theirs reads and encodes."
     )
     show("Whole runs, embedded default", rows, note)

@@ -32,6 +32,8 @@ SHAPES = {
     ),
 }  # fmt: skip
 
+PICTURES = 346  # of the embedded default's training split
+
 # Row of a table -> trainer and options. All have a frozen image encoder.
 METHODS = {
     "ZeroshotCLIP names": ("ZeroshotCLIP", []),

@@ -28,7 +28,7 @@ def test_reference_scores_as_the_trainer_does(work, method):
     trainer = work.trainer(method, "FEATURES.KEEP", "False")
     model = trainer.model.eval()
     params = model.learned.state_dict()
-    reference = Reference(model.clip.model, method, params, work.classnames, work.phrases)
+    reference = Reference(work.plain_clip(), method, params, work.classnames, work.phrases)
     pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = model(pictures)
     if method == "BayesianPrompt":  # its draws differ: without variance there are none
@@ -71,7 +71,7 @@ def test_tables_of_the_command_line(checkout):
     command = [sys.executable, "-m", "benchmarks", "--quick", "--tables", "text", "memory"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n### ") == 2
-    assert all(f"\n| tiny       | {name}" in done.stdout for name in ("8 symptoms", "ViP"))
+    assert all(f"\n| tiny       | {name}" in done.stdout for name in ("9 symptoms", "ViP"))
 
 
 PROGRAM = """

@@ -137,7 +137,7 @@ def test_class_specific_contexts_start_apart(tiny_clip):
 def test_position_of_the_symptom(tiny_clip, position):
     """The context's slots surround the words as the option says."""
     prompts = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES, position=position).learned.prompt_learner
-    tree, eos = prompts.texts.tree, int(prompts.texts.tree.eos[0])
+    tree, eos = prompts.inputs.tree, int(prompts.inputs.tree.eos[0])
     slots = [p for p, row in enumerate(tree.paths[0, :eos].tolist()) if row in tree.slots]
     n_words = eos - 2 - 4  # SOS, four tokens of context, words, stop, EOS
 

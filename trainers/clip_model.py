@@ -15,7 +15,15 @@ from torch.nn import functional as F
 from backbones import expand_token_table
 from foundation.errors import InputError, first_line
 
-from .text_layers import LastAttention, Layer, Texts, at_least_fp32, fuse_activations, norm, take
+from .text_layers import (
+    LastAttention,
+    Layer,
+    TextInputs,
+    at_least_fp32,
+    fuse_activations,
+    norm,
+    take,
+)
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
@@ -178,7 +186,7 @@ class FrozenCLIP(nn.Module):
                     parameter.data = parameter.data.bfloat16()
         self.model = model.to(device).eval().requires_grad_(False)
         blocks = model.transformer.resblocks
-        self.layers = [Layer.of(block) for block in blocks]
+        self.text_layers = [Layer.of(block) for block in blocks]
         self.last_attention = LastAttention(blocks[-1].attn)
         self.ln_final = model.ln_final.weight, model.ln_final.bias
         self.device = device
@@ -236,52 +244,52 @@ class FrozenCLIP(nn.Module):
             tokens: [rows] ids, any where something learned goes. tree: their ``TokenTree``.
 
         Returns:
-            ``Texts``, on the device.
+            ``TextInputs``, on the device.
         """
-        model, tree, first = self.model, tree.to(self.device), self.layers[0]
+        model, tree, first = self.model, tree.to(self.device), self.text_layers[0]
         positions = model.positional_embedding[tree.positions].to(self.dtype)
         x = self.embed_tokens(tokens).to(self.dtype) + positions
         with self.autocast():
             projected = first.project(x)
         mask = end_mask = None
-        if tree.seen is not None:
+        # On a GPU the kernel that takes a mask adds up the gradients of many keys as they come.
+        if tree.seen is not None and self.device.type == "cpu":
             mask = torch.zeros_like(tree.seen, dtype=self.dtype)
             mask = mask.masked_fill(~tree.seen, float("-inf"))
             end_mask = mask[tree.ends].repeat_interleave(first.n_heads, dim=0)
-        return Texts(tree, x, positions[tree.slots], projected, mask, end_mask)
+        return TextInputs(tree, x, positions[tree.slots], projected, mask, end_mask)
 
-    def encode_prompts(self, texts, learned=None, between=None):
+    def encode_prompts(self, inputs, learned=None, between=None):
         """Encode texts.
 
         Args:
-            texts: n ``Texts``.
+            inputs: ``TextInputs`` of n texts.
             learned: [m, s, text_width] embeddings for ``tree.slots``, for each of m contexts; None
                 for texts that have none.
-            between: called as ``between(i, x)`` with x [m * rows, text_width] before block i >= 1;
-                returns the x that the block reads.
+            between: called as ``between(i, x)`` with x [m * rows, text_width] before layer i >= 1;
+                returns the x that the layer reads.
 
         Returns:
-            [m * n, embed_dim], not normalised, with gradients to ``learned``.
+            [m * n, embed_dim] in at least fp32, not normalised, with gradients to ``learned``.
         """
-        first, *_ = *others, last = self.layers
+        x, projected = inputs.x, inputs.projected
         with self.autocast():
-            x, projected = texts.x, texts.projected
             if learned is not None:
-                learned = learned.to(self.dtype) + texts.positions
-                x = texts.place(x, learned)
-                projected = texts.place(projected, first.project(learned))
-                texts = texts._replace(tree=texts.tree.copies(len(learned)))
-            for i, layer in enumerate(others):
-                if i:
-                    x = between(i, x) if between else x
-                    projected = layer.project(x)
-                x = x + layer.attend(projected, texts)
+                learned = learned.to(self.dtype) + inputs.position_embeddings
+                x = inputs.place(x, learned)
+                projected = inputs.place(projected, self.text_layers[0].project(learned))
+                inputs = inputs._replace(tree=inputs.tree.copies(len(learned)))
+            for i, layer in enumerate(self.text_layers):
+                if i and between:
+                    x = between(i, x)
+                if i == len(self.text_layers) - 1:
+                    ends = take(x, inputs.tree.ends)
+                    x = ends + self.last_attention(norm(x, layer.ln_1), inputs)
+                else:
+                    x = x + layer.attend(layer.project(x) if i else projected, inputs)
                 x = x + layer.feed_forward(x)
-            if others and between:
-                x = between(len(others), x)
-            x = take(x, texts.tree.ends) + self.last_attention(norm(x, last.ln_1), texts)
-            x = x + last.feed_forward(x)
-            return norm(x, self.ln_final).to(self.dtype) @ self.model.text_projection
+            x = norm(x, self.ln_final).to(self.dtype)
+            return at_least_fp32(x @ self.model.text_projection)
 
 
 class PromptedModel(nn.Module):

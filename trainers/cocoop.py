@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .base import PromptTrainer
-from .clip_model import PromptedModel, at_least_fp32, cosine_logits
+from .clip_model import PromptedModel, cosine_logits
 from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 TEXT_BATCH = 1024  # prompts whose activations are kept at once: 3 GB for ViT-B/16 in fp32
@@ -83,10 +83,9 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
     at_least_one(TEXT_BATCH=text_batch)
 
     def encode(contexts):
-        learned = prompts.with_contexts(contexts)
-        return at_least_fp32(clip_model.encode_prompts(prompts.texts, learned))
+        return clip_model.encode_prompts(prompts.inputs, prompts.with_contexts(contexts))
 
-    parts = contexts.split(max(1, text_batch // len(prompts.texts.tree.ends)))
+    parts = contexts.split(max(1, text_batch // len(prompts.inputs.tree.ends)))
     if len(parts) == 1 or not torch.is_grad_enabled():
         features = [encode(part) for part in parts]
     else:

@@ -3,7 +3,7 @@
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
-from .clip_model import ClassFeatureModel, at_least_fp32
+from .clip_model import ClassFeatureModel
 from .prompts import ContextPrompts, at_least_one
 
 
@@ -50,4 +50,4 @@ class PromptedCLIP(ClassFeatureModel):
 
     def class_features(self):
         prompts = self.learned
-        return at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))
+        return self.clip.encode_prompts(prompts.inputs, prompts())

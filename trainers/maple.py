@@ -94,9 +94,9 @@ class MultiModalCLIP(ClassFeatureModel):
             """Replace the outputs at positions 1..n_ctx, which all texts share."""
             if i > len(deeper):
                 return x
-            return x.index_copy(0, prompts.texts.tree.slots, deeper[i - 1].to(x.dtype))
+            return x.index_copy(0, prompts.inputs.tree.slots, deeper[i - 1].to(x.dtype))
 
-        return at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts(), between))
+        return self.clip.encode_prompts(prompts.inputs, prompts(), between)
 
     def encode_image(self, x):
         """[batch, 3, H, W] -> [batch, d], with gradients to the learned tokens."""

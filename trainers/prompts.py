@@ -1,19 +1,15 @@
 """Texts as CLIP reads them, with a learned context among the words."""
 
-from typing import NamedTuple
-
 import clip
 import torch
 from torch import nn
 
 from foundation.errors import InputError
 
-from .clip_model import at_least_fp32, take
+from .text_layers import MAX_MASKED_ROWS, TokenTree, take
 
 POSITIONS = ("end", "middle", "front")  # where the words stand, seen from the context
 START_WORDS = "a photo of a"
-# Rows of a tree whose tokens look at all others: more of them would cost more than they save.
-SMALL = 192
 _UNBOUNDED = 4096  # room for any text, so that one too long is named and not cut
 
 
@@ -37,48 +33,6 @@ def at_least_one(**options):
     for name, value in options.items():
         if value < 1:
             raise InputError(f"{name} is {value}; give at least 1")
-
-
-class TokenTree(NamedTuple):
-    """The prefix tree of some texts: the tokens that CLIP's text encoder reads, each once.
-
-    Attention is causal: what a token becomes depends on the tokens before it and on nothing else,
-    so texts with a common prefix, a learned context above all, share its rows.
-
-    Attributes:
-        positions: [rows] place of each distinct token in its texts.
-        slots: [s] rows where something learned goes.
-        paths: [n, L] rows of each text's tokens, L the longest text; row 0, which nothing reads,
-            behind the end token.
-        at: [rows] a place where the row stands in ``paths.flatten()``.
-        eos: [n] position of each text's end token. ends: [n] its row.
-        seen: [rows, rows] whether a row reads another: itself, and those before it in a text; None
-            where there are more than ``SMALL`` rows.
-    """
-
-    positions: torch.Tensor
-    slots: torch.Tensor
-    paths: torch.Tensor
-    at: torch.Tensor
-    eos: torch.Tensor
-    ends: torch.Tensor
-    seen: torch.Tensor | None
-
-    def to(self, device):
-        return TokenTree(*(value if value is None else value.to(device) for value in self))
-
-    def copies(self, m):
-        """These n texts m times over, m * rows in all, with nothing in common between them."""
-        if m == 1:
-            return self
-        rows = len(self.positions)
-        each = torch.arange(m, device=self.paths.device).unsqueeze(1)
-        return self._replace(
-            paths=(self.paths + each.unsqueeze(2) * rows).flatten(0, 1),
-            at=(self.at + each * self.paths.numel()).flatten(),
-            eos=self.eos.repeat(m),
-            ends=(self.ends + each * rows).flatten(),
-        )
 
 
 class PromptTokens:
@@ -123,11 +77,8 @@ class PromptTokens:
         longest = max(map(len, paths))
         at = {row: n * longest + i for n, path in enumerate(paths) for i, row in enumerate(path)}
         at = torch.tensor([at[row] for row in range(len(rows))])
-        padded = torch.tensor([path + [0] * (longest - len(path)) for path in paths])
-        last = torch.tensor([len(path) - 1 for path in paths])
-        ends = torch.tensor([path[-1] for path in paths])
         seen = None
-        if len(rows) <= SMALL:
+        if len(rows) <= MAX_MASKED_ROWS:
             seen = torch.zeros(len(rows), len(rows), dtype=torch.bool)
             for path in map(torch.tensor, paths):
                 seen[path.unsqueeze(1), path] = torch.ones(len(path), len(path)).tril().bool()
@@ -135,14 +86,22 @@ class PromptTokens:
         (slots,) = torch.where(tokens < 0)
         self.sources = -1 - tokens[slots]
         self.tokens = tokens.where(tokens >= 0, placeholder)
-        self.tree = TokenTree(at % longest, slots, padded, at, last, ends, seen)
+        self.tree = TokenTree(
+            positions=at % longest,
+            slots=slots,
+            paths=torch.tensor([path + [0] * (longest - len(path)) for path in paths]),
+            at=at,
+            eos=torch.tensor([len(path) - 1 for path in paths]),
+            ends=torch.tensor([path[-1] for path in paths]),
+            seen=seen,
+        )
 
 
 @torch.no_grad()
 def encode_texts(clip_model, texts):
     """[n, d] features of ``texts`` as they are (a stop is added), not normalised."""
     layout = PromptTokens(texts, context_length=clip_model.context_length)
-    return at_least_fp32(clip_model.encode_prompts(clip_model.read(layout.tokens, layout.tree)))
+    return clip_model.encode_prompts(clip_model.read(layout.tokens, layout.tree))
 
 
 class ContextPrompts(nn.Module):
@@ -157,7 +116,7 @@ class ContextPrompts(nn.Module):
         groups: [n] ints for a context of its own for each group; None shares one.
 
     Attributes:
-        texts: ``Texts``, read as far as they do not depend on a context.
+        inputs: ``TextInputs``, the texts read as far as they do not depend on a context.
 
     Source: Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134, section 3.2.
     """
@@ -169,7 +128,7 @@ class ContextPrompts(nn.Module):
         if n_ctx:
             self.ctx = nn.Parameter(_start(clip_model, n_ctx, start_words, groups).to(device))
         # Both follow from the texts: a checkpoint holds what was learned, and nothing else.
-        self.texts = clip_model.read(layout.tokens, layout.tree)
+        self.inputs = clip_model.read(layout.tokens, layout.tree)
         self.register_buffer("sources", layout.sources.to(device), persistent=False)
 
     def forward(self):

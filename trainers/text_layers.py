@@ -1,7 +1,7 @@
 """The layers of CLIP's frozen text encoder, over a tree of tokens.
 
-The weights are those of the clip package's model; what is saved here is work: every distinct token
-goes through a layer once, and in the last layer nothing but end tokens is multiplied by weights.
+The weights are those of the clip package's model. Every distinct token goes through a layer once;
+words are projected once for all steps in the first, and only end tokens are in the last.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,9 @@ import torch
 from clip.model import QuickGELU
 from torch import nn
 from torch.nn import functional as F
+
+# A tree of no more rows is masked on a CPU, where more would cost more than gathering each text's.
+MAX_MASKED_ROWS = 192
 
 
 def at_least_fp32(x):
@@ -51,27 +54,72 @@ def fuse_activations(transformer):
             block.mlp.c_proj.weight.data /= 1.702
 
 
-class Texts(NamedTuple):
-    """Texts as ``FrozenCLIP.read`` gives them: with all that stays while something learns.
+class TokenTree(NamedTuple):
+    """The prefix tree of some texts: the tokens that CLIP's text encoder reads, each once.
+
+    Attention is causal: what a token becomes depends on the tokens before it and on nothing else,
+    so texts with a common prefix, a learned context above all, share its rows.
+
+    Attributes:
+        positions: [rows] place of each distinct token in its texts.
+        slots: [s] rows where something learned goes.
+        paths: [n, L] rows of each text's tokens, L the longest text; row 0, which nothing reads,
+            behind the end token.
+        at: [rows] a place where the row stands in ``paths.flatten()``.
+        eos: [n] position of each text's end token. ends: [n] its row.
+        seen: [rows, rows] whether a row reads another: itself, and those before it in a text; None
+            where there are more than ``MAX_MASKED_ROWS``.
+    """
+
+    positions: torch.Tensor
+    slots: torch.Tensor
+    paths: torch.Tensor
+    at: torch.Tensor
+    eos: torch.Tensor
+    ends: torch.Tensor
+    seen: torch.Tensor | None
+
+    def to(self, device):
+        return TokenTree(*(value if value is None else value.to(device) for value in self))
+
+    def copies(self, m):
+        """These n texts m times over, m * rows in all, with nothing in common between them.
+
+        What is the same for each of them, ``positions``, ``slots`` and ``seen``, stays one copy's.
+        """
+        if m == 1:
+            return self
+        rows = len(self.positions)
+        each = torch.arange(m, device=self.paths.device).unsqueeze(1)
+        return self._replace(
+            paths=(self.paths + each.unsqueeze(2) * rows).flatten(0, 1),
+            at=(self.at + each * self.paths.numel()).flatten(),
+            eos=self.eos.repeat(m),
+            ends=(self.ends + each * rows).flatten(),
+        )
+
+
+class TextInputs(NamedTuple):
+    """Texts as ``FrozenCLIP.read`` gives them: everything that no learned number changes.
 
     Attributes:
         tree: their ``TokenTree``.
-        x: [rows, text_width] embeddings of its tokens with their positions.
-        positions: [s, text_width] position embeddings of ``tree.slots``.
+        x: [rows, text_width] embeddings of its tokens with their positions'.
+        position_embeddings: [s, text_width] those of ``tree.slots``.
         projected: [rows, 3 * text_width] queries, keys and values of ``x`` in the first layer.
-        mask: [rows, rows] of 0 where a row reads another, else -inf; None for a large tree.
-        end_mask: [n * heads, rows] the same of the end tokens.
+        mask: [rows, rows] of 0 where a row reads another, else -inf; None where each text's rows
+            are gathered instead. end_mask: [n * heads, rows] the same of the end tokens.
     """
 
-    tree: NamedTuple
+    tree: TokenTree
     x: torch.Tensor
-    positions: torch.Tensor
+    position_embeddings: torch.Tensor
     projected: torch.Tensor
     mask: torch.Tensor | None
     end_mask: torch.Tensor | None
 
     def place(self, rows, learned):
-        """[rows, width] and, for each of m contexts, its slots' [s, width] -> [m * rows, width]."""
+        """``rows`` [rows, width] with ``learned`` [m, s, width] at the slots: [m * rows, width]."""
         rows = rows.expand(len(learned), -1, -1)
         return rows.index_copy(1, self.tree.slots, learned).flatten(0, 1)
 
@@ -103,10 +151,10 @@ class Layer(NamedTuple):
         """[..., width] what the layer reads -> [..., 3 * width] its queries, keys and values."""
         return F.linear(norm(x, self.ln_1), *self.in_proj)
 
-    def attend(self, projected, texts):
+    def attend(self, projected, inputs):
         """Causal self-attention of texts, by PyTorch's fused kernels.
 
-        In a small tree every row looks at all rows, masked; in a large one each text has its own.
+        Under a mask every row looks at all rows of its tree; else each text's are gathered.
 
         Args:
             projected: [rows, 3 * width], from ``project``.
@@ -114,16 +162,16 @@ class Layer(NamedTuple):
         Returns:
             [rows, width]
         """
-        mask, width = texts.mask, projected.shape[1] // 3
+        mask, width = inputs.mask, projected.shape[1] // 3
         if mask is None:
-            groups = take(projected, texts.tree.paths)
+            heads = take(projected, inputs.tree.paths)
         else:
-            groups = projected.view(-1, len(mask), 3 * width)
-        query, key, value = groups.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+            heads = projected.view(-1, len(mask), 3 * width)
+        query, key, value = heads.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
         x = x.transpose(1, 2).reshape(-1, width)
         if mask is None:
-            x = take(x, texts.tree.at)
+            x = take(x, inputs.tree.at)
         return F.linear(x, *self.out_proj)
 
     def feed_forward(self, x):
@@ -140,6 +188,8 @@ class LastAttention(nn.Module):
 
     Args:
         attention: an ``nn.MultiheadAttention``.
+
+    Source: "weight absorption", DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1.2.
     """
 
     def __init__(self, attention):
@@ -160,17 +210,17 @@ class LastAttention(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value.to(weight.dtype), persistent=False)
 
-    def forward(self, x, texts):
+    def forward(self, x, inputs):
         """[rows, width] normalised -> [n, width]."""
-        tree, width = texts.tree, x.shape[1]
-        if texts.mask is None:
-            groups = take(x, tree.paths)
-            mask = torch.arange(groups.shape[1], device=x.device) <= tree.eos.view(-1, 1, 1, 1)
+        tree, width = inputs.tree, x.shape[1]
+        if inputs.mask is None:
+            keys = take(x, tree.paths)
+            mask = torch.arange(keys.shape[1], device=x.device) <= tree.eos.view(-1, 1, 1, 1)
         else:
-            groups, mask = x.view(-1, len(texts.mask), width), texts.end_mask
-        groups = groups.unsqueeze(1)  # [m, 1, rows or L, width]: all heads look at the same
+            keys, mask = x.view(-1, len(inputs.mask), width), inputs.end_mask
+        keys = keys.unsqueeze(1)  # [m, 1, rows or L, width]: all heads look at the same
         query = F.linear(take(x, tree.ends), self.w_query, self.b_query)
-        query = query.view(len(groups), 1, -1, width)  # [m, 1, n / m * heads, width]
+        query = query.view(len(keys), 1, -1, width)  # [m, 1, n / m * heads, width]
         scale = (width // self.n_heads) ** -0.5
-        x = F.scaled_dot_product_attention(query, groups, groups, mask, scale=scale)
+        x = F.scaled_dot_product_attention(query, keys, keys, mask, scale=scale)
         return F.linear(x.view(len(tree.ends), -1), self.w_out, self.b_out)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from foundation.errors import InputError
 
 from .base import PromptTrainer, symptom_path
-from .clip_model import ClassFeatureModel, at_least_fp32, cosine_logits, take
+from .clip_model import ClassFeatureModel, cosine_logits, take
 from .prompts import ContextPrompts, at_least_one
 
 MERGES = ("prompt", "mean", "max")
@@ -142,21 +142,20 @@ class SymptomCLIP(ClassFeatureModel):
         places = places.masked_fill(~mask, 0).to(clip_model.device)
         self.register_buffer("places", places, persistent=False)
         with torch.no_grad():  # without a context nothing changes them
-            known = None if n_ctx else self._encode()
+            known = None if n_ctx else self._encode_symptoms()
         self.register_buffer("known", known, persistent=False)
 
     @property
     def logit_scale(self):
         return getattr(self.learned, "logit_scale", self.clip.logit_scale)
 
-    def _encode(self):
-        """[n, d] features of all symptoms, not normalised."""
+    def _encode_symptoms(self):
         prompts = self.learned.prompt_learner
-        return at_least_fp32(self.clip.encode_prompts(prompts.texts, prompts()))
+        return take(self.clip.encode_prompts(prompts.inputs, prompts()), self.places)
 
     def symptom_features(self):
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
-        return take(self._encode() if self.known is None else self.known, self.places)
+        return self._encode_symptoms() if self.known is None else self.known
 
     def attention(self, features):
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""

@@ -73,3 +73,15 @@ def test_class_specific_contexts_are_read_by_class_name(frozen64, trainer_of):
     assert torch.equal(trainer.model.learned.ctx, ctx[[1, 2, 0]])
     with pytest.raises(InputError, match="has none for melanoma; test it on the classes"):
         trainer.load_learned({"ctx": ctx}, "file", classnames=["a", NAMES[1], NAMES[2]])
+
+
+def test_an_infinite_loss_stops_the_run_before_the_update(frozen64, trainer_of):
+    trainer = trainer_of("CoOp", frozen64)
+    trainer.device, trainer.model = torch.device("cpu"), trainer.model.double()
+    before = trainer.model.learned.ctx.detach().clone()
+    features = torch.full((2, frozen64.embed_dim), float("nan"), dtype=torch.float64)
+    batch = {"features": features, "label": torch.tensor([0, 1])}
+
+    with pytest.raises(FloatingPointError, match="infinite or NaN"):
+        trainer.forward_backward(batch)
+    assert torch.equal(trainer.model.learned.ctx, before)
