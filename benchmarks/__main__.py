@@ -336,8 +336,9 @@ def runs(bench):
             row[f"{order}, s in all"] = total
         rows.append(row)
     note = (
-        f"{PICTURES} pictures for training, 86 for validation and test; {epochs} epochs; fp32. MaPLe and "
-        "Supervised change the image encoder, so every run of theirs reads and encodes."
+        f"{PICTURES} pictures for training, {PICTURES // 4} each for validation and test; {epochs} "
+        "epochs; fp32. MaPLe and Supervised change the image encoder, so every run of theirs reads "
+        "and encodes."
     )
     show("Whole runs, embedded default", rows, note)
 
