@@ -169,6 +169,7 @@ class FrozenCLIP(nn.Module):
         vision_width: d_vis, width of the vision transformer, None for a ResNet.
         resolution: side of the pictures it reads. logit_scale: log inverse temperature.
         fingerprint: of the weights as they were read.
+        text_layers, last_attention, ln_final: what ``encode_prompts`` runs.
     """
 
     def __init__(self, model, precision="fp32", device="cpu"):
