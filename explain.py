@@ -58,7 +58,7 @@ def main(argv=None):
 
 def check_args(args):
     """Refuse what would otherwise be left unheard."""
-    from foundation.errors import InputError
+    from core.errors import InputError
 
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; give 1 or more")
@@ -102,13 +102,13 @@ def image_features(args, run, chosen):
 
 
 def explain_pictures(args, run, folder):
+    from core.errors import InputError
     from explanations.drawing import verdict
     from explanations.explanation import explain_features
     from explanations.selection import wanted
     from explanations.standardise import standard
     from explanations.words import nearest_words
     from explanations.writing import write_explanations
-    from foundation.errors import InputError
 
     chosen = candidates(args, run)
     changed_run = run.with_symptoms(args.drop, args.add) if args.drop or args.add else None
@@ -160,7 +160,7 @@ def explain_pictures(args, run, folder):
 
 
 def other_run(folder, run):
-    from foundation.errors import InputError
+    from core.errors import InputError
     from trainers import load_run
 
     other = load_run(folder)
@@ -238,6 +238,6 @@ def test_faithfulness(args, run, folder):
 
 
 if __name__ == "__main__":
-    from foundation.errors import command_line
+    from core.errors import command_line
 
     command_line(main)()

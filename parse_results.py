@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foundation.errors import InputError, command_line
+from core.errors import InputError, command_line
 from results import compare, experiments, paper, tables
 from results.runs import find_runs
 

@@ -21,8 +21,8 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
 
+    from core.files import atomic_write
     from explanations.selection import pictures_at
-    from foundation.files import atomic_write
     from trainers import load_run
 
     chosen = pictures_at(args.images)
@@ -41,6 +41,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from foundation.errors import command_line
+    from core.errors import command_line
 
     command_line(main)()

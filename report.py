@@ -31,6 +31,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from foundation.errors import command_line
+    from core.errors import command_line
 
     command_line(main)()

@@ -32,9 +32,10 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
 
-    from foundation.errors import InputError
-    from trainers.config import load_cfg
-    from trainers.run import run
+    import trainers  # noqa: F401  (registers the methods)
+    from core.errors import InputError
+    from engine.config import load_cfg
+    from engine.run import run
 
     dataset = args.dataset_config_file or args.dataset
     if not dataset:
@@ -68,6 +69,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from foundation.errors import command_line
+    from core.errors import command_line
 
     command_line(main)()

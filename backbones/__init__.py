@@ -2,7 +2,7 @@
 
 import torch
 
-import foundation  # noqa: F401  (makes the torchvision that clip imports importable)
+import dassl_compat  # noqa: F401  (makes the torchvision that clip imports importable)
 
 TOKENS = "token_embedding.weight"
 USED = "token_embedding.used"  # [n_used, width], rows of the tokens that a caption uses

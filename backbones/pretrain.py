@@ -30,9 +30,9 @@ from torch.nn import functional as F
 
 import backbones
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table
+from core.errors import InputError, command_line
+from core.files import atomic_write, fingerprint
 from datasets import synthetic
-from foundation.errors import InputError, command_line
-from foundation.files import atomic_write, fingerprint
 
 FOLDER = Path(__file__).resolve().parent
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's

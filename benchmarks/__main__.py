@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from core.errors import InputError, command_line
 from datasets.pictures import read_picture
-from foundation.errors import InputError, command_line
-from trainers.prompts import ContextPrompts
-from trainers.run import read_results, run
-from trainers.views import Views
+from datasets.views import Views
+from engine.prompts import ContextPrompts
+from engine.run import read_results, run
 
 from .checkout import time_checkout
 from .pairs import BATCH, SMALLER, a_step, pair
@@ -132,7 +132,7 @@ def encode_row(bench, backbone):
     """The image encoder beside the matrix-multiply rate of the same minute."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    from trainers.clip_model import FrozenCLIP
+    from backbones.clip_model import FrozenCLIP
 
     with quiet():
         frozen = FrozenCLIP(random_clip(backbone), "fp16", device)
@@ -256,7 +256,7 @@ def image_seconds(work, rounds):
 
 def text(bench):
     """The text encoder, forward and backward, beside one class at a time at full length."""
-    from trainers.clip_model import FrozenCLIP
+    from backbones.clip_model import FrozenCLIP
 
     rows = []
     for backbone, work in (("vit_b16", bench.vit), ("tiny", bench.default())):

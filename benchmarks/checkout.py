@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 from .workload import random_clip
 
@@ -20,7 +20,7 @@ import runpy, sys
 ours, checkout, weights = sys.argv[1:4]
 sys.argv = [checkout + "/train.py", *sys.argv[4:]]
 sys.path.insert(0, ours)
-import foundation  # brings a Dassl where there is none, and what today's PyTorch needs
+import dassl_compat  # brings a Dassl where there is none, and what today's PyTorch needs
 sys.path[0] = checkout
 import clip.clip
 clip.clip._download = lambda *args, **options: weights

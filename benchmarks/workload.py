@@ -13,8 +13,8 @@ from dassl.engine import build_trainer
 from PIL import Image
 
 from backbones import expand_token_table
+from engine.config import load_cfg
 from symptoms import read_symptom_file
-from trainers.config import load_cfg
 
 SHAPES = {
     "vit_b16": dict(

@@ -1,5 +1,5 @@
 """Datasets, registered with Dassl by being imported. A new one is one file and one line here."""
 
-import foundation  # noqa: F401  (makes dassl importable)
+import dassl_compat  # noqa: F401  (makes dassl importable)
 
 from . import derm7pt, image_folder, pneumonia, synthchest, synthderm  # noqa: F401

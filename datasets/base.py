@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from foundation.errors import InputError
-from foundation.files import atomic_write
+from core.errors import InputError
+from core.files import atomic_write
 
 from .pictures import Finder, check_pictures, find_pictures, is_hidden
 from .splits import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from core.errors import InputError, command_line
 from datasets import synthetic
-from foundation.errors import InputError, command_line
 
 
 def contact_sheet(world, seed, rows=4, columns=6, scale=2):

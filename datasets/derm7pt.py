@@ -4,7 +4,7 @@ import csv
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 from .base import MedicalDataset
 from .pictures import Finder

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
-from foundation.errors import InputError
-from foundation.files import atomic_write, fingerprint
+from core.errors import InputError
+from core.files import atomic_write, fingerprint
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")

@@ -4,7 +4,7 @@ import re
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 from .base import MedicalDataset
 from .splits import SPLIT_NAMES

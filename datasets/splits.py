@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from foundation.errors import InputError
-from foundation.files import fingerprint
+from core.errors import InputError
+from core.files import fingerprint
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 SIZE = 64
 

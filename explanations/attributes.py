@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import statistics
 
 PAIRS = Path("symptoms") / "attribute_pairs"

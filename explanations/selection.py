@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from core.errors import InputError
 from datasets.pictures import find_pictures
-from foundation.errors import InputError
 
 OUTCOMES = ("wrong", "right")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 from .contributions import contributions
 

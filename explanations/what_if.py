@@ -2,7 +2,7 @@
 
 import difflib
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 
 def changed_phrases(phrases, drop=(), add=()):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from clip.simple_tokenizer import SimpleTokenizer
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 SAMPLE = 500  # words whose own nearest neighbour is looked up, for comparison
 

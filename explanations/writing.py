@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from core.files import atomic_write, fingerprint
 from datasets.pictures import read_picture
-from foundation.files import atomic_write, fingerprint
 from reporting.pages import write_page
 
 from .drawing import draw_explanation, verdict

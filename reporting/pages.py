@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from foundation.files import atomic_write
+from core.files import atomic_write
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

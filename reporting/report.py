@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import experiments, tables
 from results.runs import find_runs
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import statistics
 from results.runs import Run
 from results.tables import (

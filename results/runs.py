@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import statistics
 
 FORMAT = 1

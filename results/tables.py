@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import tabulate
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import paper, statistics
 
 # tabulate would rather read ".8111" as a number and reformat it.

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trainers  # noqa: F401  (registers the methods)
-from foundation.errors import InputError, command_line
-from foundation.files import atomic_write
+from core.errors import InputError, command_line
+from core.files import atomic_write
+from engine.config import CONFIGS, ROOT, differing_keys, load_cfg, methods, run_folder
+from engine.run import CONFIG, read_results
+from engine.trainer import symptom_path
 from results.experiments import KNOWLEDGE_KINDS
 from results.tables import SEEDLESS
-from trainers.base import symptom_path
-from trainers.config import CONFIGS, ROOT, differing_keys, load_cfg, methods, run_folder
-from trainers.run import CONFIG, read_results
 
 from .executors import on_ray
 

@@ -10,10 +10,10 @@ from pathlib import Path
 STARTED = time.time()
 
 import trainers  # noqa: E402, F401  (registers the methods)
-from foundation.errors import InputError, command_line  # noqa: E402
-from trainers.config import load_cfg, methods, symptom_file, variant_name  # noqa: E402
-from trainers.loading import read_config  # noqa: E402
-from trainers.run import read_results, run  # noqa: E402
+from core.errors import InputError, command_line  # noqa: E402
+from engine.config import load_cfg, methods, symptom_file, variant_name  # noqa: E402
+from engine.loading import read_config  # noqa: E402
+from engine.run import read_results, run  # noqa: E402
 
 # Of the dataset a run was trained on: a test leaves them as they were.
 KEPT = ("NUM_SHOTS",)

@@ -11,8 +11,8 @@ share a cache folder: those that start together wait for the first.
 import os
 from dataclasses import fields, replace
 
-from foundation.errors import InputError, first_line
-from trainers.config import ROOT
+from core.errors import InputError, first_line
+from engine.config import ROOT
 
 RETRIES = 2  # a run that was killed goes on from its last epoch
 STARTS = 3

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foundation.errors import InputError
-from foundation.files import fingerprint, write_json
+from core.errors import InputError
+from core.files import fingerprint, write_json
 
 EDITED = "; edited by hand since"  # what the provenance of a generated class then ends in
 

@@ -9,7 +9,8 @@ from pathlib import Path
 # Before torch: the tests run in a process a core, and threads would only be in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import foundation  # noqa: F401, I001  (mends what importing clip needs)
+import dassl_compat  # noqa: F401, I001  (mends what importing clip needs)
+import trainers  # noqa: F401  (registers the methods)
 import clip.model
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from PIL import Image
 from small_clip import make_clip
 from torch import nn
 
-from trainers.clip_model import FrozenCLIP
-from trainers.text_layers import LastAttention
+from backbones.clip_model import FrozenCLIP
+from backbones.text_layers import LastAttention
 
 
 @pytest.fixture(scope="session", autouse=True)

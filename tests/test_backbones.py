@@ -10,9 +10,9 @@ import torch
 from clip.simple_tokenizer import SimpleTokenizer
 
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table, pretrain
+from core.errors import InputError
 from datasets import synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
-from foundation.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("tiny", "tiny_rn")

@@ -14,7 +14,7 @@ from benchmarks.reference import METHODS as REFERENCES
 from benchmarks.reference import Reference
 from benchmarks.timing import peak_bytes
 from benchmarks.workload import METHODS, Workload
-from foundation.errors import InputError
+from core.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch.testing import assert_close
 
-from foundation.errors import InputError
-from trainers.clip_model import FrozenCLIP, cosine_logits, load_clip
-from trainers.config import load_cfg
-from trainers.prompts import ContextPrompts, PromptTokens, encode_texts
+from backbones.clip_model import FrozenCLIP, cosine_logits, load_clip
+from core.errors import InputError
+from engine.config import load_cfg
+from engine.prompts import ContextPrompts, PromptTokens, encode_texts
 
 TEXTS = ["a photo of a dog", "skin lesion with a well-defined (round) border", "x"]
 

@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-from foundation.errors import InputError
+from core.errors import InputError
+from engine.config import methods
 from scripts import compare
 from scripts.compare import (
     EXECUTORS,
@@ -23,7 +24,6 @@ from scripts.compare import (
     own_options,
     parse_args,
 )
-from trainers.config import methods
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from PIL import Image
 
 import datasets  # noqa: F401  (registers them)
+from core.errors import InputError
 from datasets import pictures
 from datasets.base import DEFAULTS
 from datasets.pictures import read_picture
 from datasets.splits import SPLITS, draw_shots, draw_split, shared_patients
-from foundation.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -419,7 +419,7 @@ def test_a_read_only_folder_is_left_alone(fifty):
 def test_another_process_draws_the_same(fifty):
     """Nothing depends on Python's hash seed."""
     code = (
-        "import sys, foundation; from tests.test_datasets import ids, json, own; "
+        "import sys, dassl_compat; from tests.test_datasets import ids, json, own; "
         "print(json.dumps(ids(own(sys.argv[1], NUM_SHOTS=1))))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}

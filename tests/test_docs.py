@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from trainers.config import load_cfg
+from engine.config import load_cfg
 
 BLOCK = re.compile(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -24,7 +24,7 @@ def copy_of(checkout, tmp_path):
     """A checkout whose trainers, configs, symptoms and tests may be changed."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    changed = {"trainers", "configs", "symptoms", "tests"}
+    changed = {"trainers", "engine", "configs", "symptoms", "tests"}
     for entry in checkout.iterdir():
         if entry.name in changed:
             ignored = shutil.ignore_patterns("__pycache__")

@@ -5,8 +5,8 @@ import errno
 import pytest
 import torch
 
-from foundation.errors import InputError, command_line
-from foundation.files import atomic_write, fingerprint
+from core.errors import InputError, command_line
+from core.files import atomic_write, fingerprint
 
 
 def outcome(error, capsys):

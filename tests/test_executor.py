@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from foundation.errors import InputError
+from core.errors import InputError
 from scripts import executors
 from scripts.compare import Job, Outcome, run_job
 

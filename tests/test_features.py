@@ -17,11 +17,11 @@ import torch
 from test_run import assert_same_outcome, outcome
 from torch.testing import assert_close
 
-import trainers.features as features
-from foundation.errors import InputError
-from trainers.config import load_cfg
-from trainers.features import FeatureStore, KeptRows, Rows
-from trainers.run import run
+import datasets.features as features
+from core.errors import InputError
+from datasets.features import FeatureStore, KeptRows, Rows
+from engine.config import load_cfg
+from engine.run import run
 
 
 def cfg_of(toy, *opts, trainer="ViP", seed=1, name="run"):
@@ -198,7 +198,7 @@ def test_features_are_those_of_the_views(toy):
     """By CLIP's own encoder and the whole transform, one picture at a time."""
     trainer = _built(cfg_of(toy))
     views = trainer.train_loader_x.dataset
-    from trainers.views import Views
+    from datasets.views import Views
 
     plain = Views(views.pictures, views.transform, views.seed)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
 import report
-from foundation.errors import command_line
+from core.errors import command_line
 from reporting import measures
 from reporting.paths import value_without_paths, without_paths
 from results.runs import find_runs

@@ -10,7 +10,7 @@ import pytest
 from results_runs import write_run
 
 import parse_results
-from foundation.errors import command_line
+from core.errors import command_line
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from results_runs import write_run
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results import compare
 from results.runs import find_runs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from results_runs import write_run
 
-from foundation.errors import InputError
+from core.errors import InputError
 from results.runs import backbone_slug, dumped_config, final_figures, find_runs
 
 CONFIG = """***************

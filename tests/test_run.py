@@ -14,8 +14,8 @@ import yaml
 from torch.testing import assert_close
 
 import train
-from foundation.errors import InputError, command_line
-from trainers.run import read_results
+from core.errors import InputError, command_line
+from engine.run import read_results
 
 
 def vip(toy_args, *words):
@@ -183,8 +183,8 @@ def test_run_cut_at_any_write_ends_in_the_same_bits(
     vip(toy_args, *short)
     expected = outcome(toy / "run")
     args = [*toy_args[:-1], str(toy / "cut")]
-    from foundation import checkpoints
-    from trainers import base
+    from dassl_compat import checkpoints
+    from engine import trainer as base
 
     last = checkpoints.EPOCH.format(epoch + 1)
     names = {"best": checkpoints.BEST, "last": last, "history": "history.csv"}
@@ -268,7 +268,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_whole(toy, toy_args, short, mo
     vip(toy_args, *short)
     (toy / "run" / "results.json").unlink()
     checkpoint = (toy / "run" / "vip" / "model.pth.tar-3").read_bytes()
-    import trainers.run as run
+    import engine.run as run
 
     def full(*_):
         raise OSError(28, os.strerror(28), "results.json")
@@ -284,7 +284,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_whole(toy, toy_args, short, mo
 
 def test_variants_never_share_a_folder(toy):
     """Options and the symptoms' content enter the folder's name."""
-    from trainers.config import load_cfg
+    from engine.config import load_cfg
 
     def folder(*opts):
         files = str(toy / "toy.yaml"), str(toy / "random.yaml")
@@ -350,7 +350,7 @@ def test_output_dir_that_is_a_file_is_one_line(toy, toy_args, short):
 
 def test_whole_numbers_are_fractions_too_and_files_count_as_options(toy):
     """OPTIM.LR 1; and what --config-file changes names the folder as a KEY VALUE does."""
-    from trainers.config import load_cfg
+    from engine.config import load_cfg
 
     (toy / "more.yaml").write_text("OPTIM:\n  LR: 0.5\n")
     places = str(toy / "toy.yaml"), str(toy / "random.yaml")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import foundation  # noqa: F401  (lets clip be imported beside any torchvision)
-from foundation.errors import InputError
+import dassl_compat  # noqa: F401  (lets clip be imported beside any torchvision)
+from core.errors import InputError
 from symptoms import load_symptoms, read_symptom_file, save_symptoms
 
 FOLDER = Path(__file__).resolve().parents[1] / "symptoms"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import InputError
 from datasets import contact_sheet, synthchest, synthderm, synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
-from foundation.errors import InputError
 
 PLAIN_LESION = {
     "symmetry": "symmetric",

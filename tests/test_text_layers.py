@@ -8,10 +8,10 @@ from naive import prompt_rows, rows_to_feature, text_feature
 from small_clip import make_clip
 from torch.testing import assert_close
 
-import trainers.prompts
-from trainers.clip_model import FrozenCLIP
-from trainers.prompts import ContextPrompts, encode_texts
-from trainers.text_layers import fuse_activations
+import engine.prompts
+from backbones.clip_model import FrozenCLIP
+from backbones.text_layers import fuse_activations
+from engine.prompts import ContextPrompts, encode_texts
 
 TEXTS = ["a dark spot", "a dark spot with a round (pale) border", "x", "a dark spot"]
 
@@ -20,7 +20,7 @@ TEXTS = ["a dark spot", "a dark spot with a round (pale) border", "x", "a dark s
 def trees(request, monkeypatch):
     """Both ways of attention, as for a tree of few rows on a CPU and for any other."""
     if request.param == "gathered":
-        monkeypatch.setattr(trainers.prompts, "MAX_MASKED_ROWS", 0)
+        monkeypatch.setattr(engine.prompts, "MAX_MASKED_ROWS", 0)
     return request.param
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import train
-from trainers.run import read_results
+from engine.run import read_results
 
 SIZES = {
     "vit_b16": {"embed_dim": 512, "vision_layers": 12, "vision_width": 768, "text_width": 512},

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 import trainers  # noqa: F401
 from datasets.base import Picture
-from trainers.config import load_cfg
-from trainers.views import EpochBatches, ViewManager, Views, seeded_draws, view_seed
+from datasets.views import EpochBatches, ViewManager, Views, seeded_draws, view_seed
+from engine.config import load_cfg
 
 
 @pytest.fixture

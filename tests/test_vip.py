@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from foundation.errors import InputError
-from trainers.clip_model import FrozenCLIP
+from backbones.clip_model import FrozenCLIP
+from core.errors import InputError
 from trainers.vip import SymptomCLIP
 
 PHRASES = {

@@ -7,10 +7,11 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from .base import PromptTrainer
-from .clip_model import PromptedModel, cosine_logits
+from backbones.clip_model import PromptedModel, cosine_logits
+from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.trainer import PromptTrainer
+
 from .cocoop import TEXT_BATCH, encode_with_contexts
-from .prompts import START_WORDS, ContextPrompts, at_least_one
 
 
 @TRAINER_REGISTRY.register()

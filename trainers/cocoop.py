@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .base import PromptTrainer
-from .clip_model import PromptedModel, cosine_logits
-from .prompts import START_WORDS, ContextPrompts, at_least_one
+from backbones.clip_model import PromptedModel, cosine_logits
+from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.trainer import PromptTrainer
 
 TEXT_BATCH = 1024  # prompts whose activations are kept at once: 3 GB for ViT-B/16 in fp32
 

@@ -2,9 +2,9 @@
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
-from .clip_model import ClassFeatureModel
-from .prompts import ContextPrompts, at_least_one
+from backbones.clip_model import ClassFeatureModel
+from engine.prompts import ContextPrompts, at_least_one
+from engine.trainer import PromptTrainer
 
 
 @TRAINER_REGISTRY.register()

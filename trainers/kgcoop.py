@@ -3,8 +3,9 @@
 from dassl.engine import TRAINER_REGISTRY
 from torch.nn import functional as F
 
+from engine.prompts import START_WORDS, encode_texts
+
 from .coop import CoOp, PromptedCLIP
-from .prompts import START_WORDS, encode_texts
 
 
 @TRAINER_REGISTRY.register()

@@ -10,10 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from foundation.errors import InputError
-
-from .base import PromptTrainer
-from .clip_model import PromptedModel
+from backbones.clip_model import PromptedModel
+from core.errors import InputError
+from engine.trainer import PromptTrainer
 
 STRENGTHS = [10.0**exponent for exponent in range(-6, 7)]
 

@@ -6,9 +6,9 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from .base import DoesNotApply, PromptTrainer
-from .clip_model import ClassFeatureModel, at_least_fp32
-from .prompts import START_WORDS, ContextPrompts, at_least_one
+from backbones.clip_model import ClassFeatureModel, at_least_fp32
+from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.trainer import DoesNotApply, PromptTrainer
 
 
 @TRAINER_REGISTRY.register()

@@ -4,10 +4,9 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from foundation.errors import InputError
-
-from .base import PromptTrainer
-from .clip_model import PromptedModel, at_least_fp32
+from backbones.clip_model import PromptedModel, at_least_fp32
+from core.errors import InputError
+from engine.trainer import PromptTrainer
 
 STARTS = ("scratch", "clip")
 

@@ -5,11 +5,10 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from foundation.errors import InputError
-
-from .base import PromptTrainer, symptom_path
-from .clip_model import ClassFeatureModel, cosine_logits, take
-from .prompts import ContextPrompts, at_least_one
+from backbones.clip_model import ClassFeatureModel, cosine_logits, take
+from core.errors import InputError
+from engine.prompts import ContextPrompts, at_least_one
+from engine.trainer import PromptTrainer, symptom_path
 
 MERGES = ("prompt", "mean", "max")
 

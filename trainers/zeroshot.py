@@ -2,10 +2,10 @@
 
 from dassl.engine import TRAINER_REGISTRY
 
-from foundation.errors import InputError
+from core.errors import InputError
+from engine.prompts import START_WORDS
+from engine.trainer import PromptTrainer, symptom_path
 
-from .base import PromptTrainer, symptom_path
-from .prompts import START_WORDS
 from .vip import SymptomCLIP
 
 PROMPTS = ("names", "symptoms")

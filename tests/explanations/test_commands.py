@@ -9,8 +9,8 @@ from PIL import Image
 
 import explain
 import predict
+from core.errors import command_line
 from explanations.selection import pictures_at
-from foundation.errors import command_line
 from trainers import load_run
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")

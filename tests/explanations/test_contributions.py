@@ -6,8 +6,8 @@ import torch
 from small_clip import make_clip
 from torch.testing import assert_close
 
+from backbones.clip_model import FrozenCLIP
 from explanations.contributions import contributions
-from trainers.clip_model import FrozenCLIP
 from trainers.vip import MERGES, SymptomCLIP
 
 PHRASES = {

@@ -10,12 +10,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from test_contributions import PHRASES, symptom_clip
 
+from core.errors import InputError
 from datasets.synthetic import CHESTS, LESIONS
 from explanations.attributes import attribute_areas, read_pairs, true_attributes
 from explanations.contributions import Contributions, contributions
 from explanations.explanation import Explanation
 from explanations.faithfulness import curves, subset_logits, summary
-from foundation.errors import InputError
 from symptoms import read_symptom_file
 from trainers.vip import MERGES, SymptomCLIP
 

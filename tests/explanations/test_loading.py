@@ -11,11 +11,11 @@ import yaml
 from dassl.data.transforms import build_transform
 from PIL import Image
 
+from core.errors import InputError
 from datasets.pictures import find_pictures
-from foundation.errors import InputError
+from engine.config import methods
+from engine.loading import read_config
 from trainers import load_run
-from trainers.config import methods
-from trainers.loading import read_config
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")
 

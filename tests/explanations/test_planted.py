@@ -8,11 +8,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+from backbones.clip_model import load_clip
 from datasets import synthetic
+from engine.config import load_cfg
 from explanations.contributions import contributions
 from explanations.explanation import OWN, Explanation
-from trainers.clip_model import load_clip
-from trainers.config import load_cfg
 from trainers.vip import SymptomCLIP
 
 SHARED = [

@@ -2,8 +2,8 @@
 
 import pytest
 
+from core.errors import InputError
 from explanations.what_if import changed_phrases
-from foundation.errors import InputError
 
 PHRASES = {"melanoma": ["ragged edges", "redness"], "nevus": ["clear edges", "redness"]}
 

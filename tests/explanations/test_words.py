@@ -4,8 +4,8 @@ import clip
 import pytest
 import torch
 
+from core.errors import InputError
 from explanations.words import nearest_words
-from foundation.errors import InputError
 from trainers import load_run
 
 

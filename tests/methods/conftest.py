@@ -8,7 +8,7 @@ import torch
 from naive import NAMES
 from torch.testing import assert_close
 
-from trainers.config import load_cfg, methods
+from engine.config import load_cfg, methods
 
 
 @pytest.fixture

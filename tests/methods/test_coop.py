@@ -4,7 +4,7 @@ import pytest
 import torch
 from naive import NAMES, cosine, cross_entropy, prompt_rows, rows_to_feature
 
-from foundation.errors import InputError
+from core.errors import InputError
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])

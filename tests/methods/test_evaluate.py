@@ -6,11 +6,11 @@ import json
 import pytest
 
 import train
-from foundation.errors import InputError
+from core.errors import InputError
+from engine.run import read_results
 from results import tables
 from results.runs import find_runs
 from scripts import evaluate
-from trainers.run import read_results
 
 
 def test_external(toy, toy_args, short, monkeypatch):

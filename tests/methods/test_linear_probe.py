@@ -7,11 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from torch.testing import assert_close
 
 import train
-from foundation.checkpoint_reader import read_checkpoint
-from trainers.clip_model import FrozenCLIP
-from trainers.config import load_cfg
+from backbones.clip_model import FrozenCLIP
+from dassl_compat.checkpoint_reader import read_checkpoint
+from engine.config import load_cfg
+from engine.run import read_results
 from trainers.linear_probe import STRENGTHS, LinearProbe
-from trainers.run import read_results
 
 
 @pytest.fixture

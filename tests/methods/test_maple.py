@@ -4,9 +4,9 @@ import pytest
 import torch
 from naive import NAMES, cosine, cross_entropy, prompt_rows, rows_to_feature
 
-from foundation.errors import InputError
-from trainers.base import DoesNotApply
-from trainers.clip_model import FrozenCLIP
+from backbones.clip_model import FrozenCLIP
+from core.errors import InputError
+from engine.trainer import DoesNotApply
 
 
 def naive_image_feature(model, picture, tokens):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import train
-from foundation.errors import InputError, command_line
-from trainers.base import DoesNotApply
-from trainers.clip_model import FrozenCLIP
-from trainers.config import methods
-from trainers.run import read_results
+from backbones.clip_model import FrozenCLIP
+from core.errors import InputError, command_line
+from engine.config import methods
+from engine.run import read_results
+from engine.trainer import DoesNotApply
 
 OPTIONS = {
     "ZeroshotCLIP-names": [],

@@ -7,8 +7,8 @@ import torch
 from naive import NAMES, cross_entropy
 from torch.testing import assert_close
 
-from foundation.errors import InputError
-from trainers.clip_model import FrozenCLIP
+from backbones.clip_model import FrozenCLIP
+from core.errors import InputError
 
 
 def test_logits_and_gradients(frozen64, tiny_clip64, label, trainer_of, close, shapes):

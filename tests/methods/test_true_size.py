@@ -5,7 +5,7 @@ import torch
 from test_runs import OPTIONS
 from test_true_sizes import true_size_clip
 
-from trainers.config import load_cfg, methods
+from engine.config import load_cfg, methods
 
 # Learned numbers with two classes, d = d_txt = 512, d_vis = 768.
 ENCODER = 86_192_640

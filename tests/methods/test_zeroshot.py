@@ -3,8 +3,8 @@
 import torch
 from naive import NAMES, cosine, text_feature
 
+from engine.config import load_cfg, methods
 from symptoms import Symptoms
-from trainers.config import load_cfg, methods
 
 PHRASES = {
     NAMES[0]: ["asymmetric", "ragged (notched)", "blue-white veil."],

@@ -1,0 +1,3 @@
+from dassl_compat.accuracy import compute_accuracy
+
+__all__ = ["compute_accuracy"]

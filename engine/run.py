@@ -1,0 +1,257 @@
+"""One run, from its configuration to its folder of results."""
+
+import contextlib
+import errno
+import io
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import yaml
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed, setup_logger
+from filelock import FileLock, Timeout
+
+import dassl_compat
+from core.errors import InputError
+from core.files import atomic_write, write_json
+from engine.config import differing_keys, variant_name
+from engine.trainer import DoesNotApply
+
+RESULTS = "results.json"
+CONFIG = "config.yaml"
+FORMAT = 1
+
+
+def run(
+    cfg, options=None, started=None, eval_only=False, model_dir="", load_epoch=None, train=True
+):
+    """Train (or go on training) and test one run; a complete one is left as it is.
+
+    Args:
+        cfg, options: what ``load_cfg`` returns.
+        started: time.time() of the program's start, for the set-up's seconds.
+        eval_only: test the model saved in ``model_dir`` (default: the run's own folder), at
+            ``load_epoch`` (default: the best). Nothing is written into a trained run's own folder.
+        train: False stops once everything is built and checked.
+
+    Raises:
+        InputError: wrong input; a folder that this call made is then removed again.
+        DoesNotApply: results.json says so too, for the tables.
+    """
+    started = started or time.time()
+    folder = Path(cfg.OUTPUT_DIR)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{folder} cannot be made ({error.strerror}); give another --output-dir"
+        ) from error
+    try:
+        with _only_run_in(folder), _logged_to(folder):
+            set_random_seed(cfg.SEED)
+            if eval_only:
+                return _evaluate(cfg, options or {}, started, Path(model_dir or folder), load_epoch)
+            _train(cfg, options or {}, started, train)
+        if made and not train:
+            _remove(folder)  # it was only looked whether all is there
+    except InputError as error:
+        if made and not (isinstance(error, DoesNotApply) and (folder / RESULTS).exists()):
+            _remove(folder)
+        raise
+
+
+def read_results(folder):
+    """The results of a complete run in ``folder``, None if there is none that can be read."""
+    try:
+        results = json.loads((Path(folder) / RESULTS).read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        print(f"{Path(folder) / RESULTS} is only half there; the run's end is done again")
+        return None
+    return results if isinstance(results, dict) and "format" in results else None
+
+
+def _train(cfg, options, started, train):
+    folder = Path(cfg.OUTPUT_DIR)
+    _refuse_another(cfg, folder)
+    if results := read_results(folder):
+        if "does_not_apply" in results:
+            raise DoesNotApply(results["does_not_apply"])
+        print(f"{folder} is complete; delete it to run it again")
+        return
+    try:
+        trainer = build_trainer(cfg)
+    except DoesNotApply as error:
+        if train:
+            _write_config(cfg)
+            reason = {"metrics": None, "does_not_apply": str(error)}
+            write_json(folder / RESULTS, _identity(cfg, options) | reason)
+        raise
+    if not train:
+        print("Everything is in place; nothing trained (--no-train)")
+        return
+    _write_config(cfg)
+    trainer.seconds["setup"] = time.time() - started
+    trainer.train()
+    _finish(trainer, options, folder)
+
+
+def _evaluate(cfg, options, started, model_dir, load_epoch):
+    folder = Path(cfg.OUTPUT_DIR)
+    trainer = build_trainer(cfg)
+    trainer.load_model(str(model_dir), epoch=load_epoch)
+    trainer.seconds["setup"] = time.time() - started
+    if folder.resolve() == model_dir.resolve():
+        trainer.test()
+        return
+    if (folder / trainer.model_name).is_dir():
+        raise InputError(f"{folder} holds a trained run; give another --output-dir for this test")
+    _refuse_another(cfg, folder)
+    _write_config(cfg)
+    _finish(trainer, options, folder, trained_in=model_dir)
+
+
+def _refuse_another(cfg, folder):
+    """A folder is one run's: what another configuration left there is never written over."""
+    config = folder / CONFIG
+    if config.exists() and (keys := differing_keys(cfg, config)):
+        raise InputError(
+            f"{folder} holds a run with another {', '.join(keys)}; "
+            "give another --output-dir, or delete that folder"
+        )
+
+
+def _finish(trainer, options, folder, trained_in=None):
+    """Test the model, then write predictions.csv and, last, results.json."""
+    validation = trainer.predict("val").accuracy if trainer.dm.dataset.val else None
+    trainer.test()
+    trainer.predictions.write(folder / "predictions.csv")
+    write_json(folder / RESULTS, _results(trainer, options, validation, trained_in))
+    print(f"Results are in {folder}")
+    if trained_in is None and trainer.trainable_parameters:
+        print(f"Learned parameters are in {folder / trainer.model_name}")
+
+
+def _write_config(cfg):
+    with atomic_write(Path(cfg.OUTPUT_DIR) / CONFIG) as file:
+        file.write(cfg.dump())
+
+
+def _identity(cfg, options):
+    """Which run it is: what the tables sort by."""
+    return {
+        "format": FORMAT,
+        "dataset": cfg.RUN.DATASET,
+        "trainer": cfg.TRAINER.NAME,
+        "backbone": cfg.RUN.BACKBONE,
+        "variant": variant_name(cfg, options),
+        "options": {key: str(value) for key, value in options.items()},
+        "seed": cfg.SEED,
+        "split": cfg.TEST.SPLIT,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+    }
+
+
+def _results(trainer, options, validation, trained_in):
+    cfg, dataset, seconds = trainer.cfg, trainer.dm.dataset, trainer.seconds
+    symptoms = trainer.symptoms
+    cuda = trainer.device.type == "cuda"
+    per_epoch = len(trainer.train_loader_x) * cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    seen = len(trainer.history) * min(per_epoch, len(dataset.train_x))
+    busy = seconds["train"] if seen else seconds["test"]
+    results = {
+        **_identity(cfg, options),
+        "classnames": trainer.classnames,
+        "metrics": trainer.predictions.metrics(),
+        "validation": {"accuracy": validation, "epoch": trainer.best_epoch},
+        "class_counts": dataset.class_counts,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "pictures_per_second": (seen or len(trainer.predictions.label)) / max(busy, 1e-9),
+        "peak_memory_bytes": {
+            "gpu": torch.cuda.max_memory_allocated() if cuda else None,
+            "cpu": _peak_memory(),
+        },
+        "trainable_parameters": trainer.trainable_parameters,
+        "precision": trainer.model.clip.precision,
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
+        "versions": versions(),
+        "backbone_fingerprint": trainer.backbone_fingerprint,
+        "split_fingerprint": dataset.split_fingerprint,
+        "symptom_file": str(trainer.symptom_file(cfg)) if symptoms else None,
+        "symptom_fingerprint": symptoms.fingerprint if symptoms else None,
+    }
+    if trained_in is not None:
+        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+            trained_on = yaml.safe_load((trained_in / CONFIG).read_text())["RUN"]["DATASET"]
+            results["trained_on"] = trained_on
+    return results
+
+
+def versions():
+    """What a result depends on besides its configuration: name -> version."""
+    names = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "pillow": "pillow"}
+    found = {"python": platform.python_version()}
+    for name, package in names.items():
+        found[name] = metadata.version(package)
+    for package in ("clip-anytorch", "clip"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found["clip"] = f"{package} {metadata.version(package)}"
+            break
+    found["dassl"] = "installed" if dassl_compat.USING_INSTALLED_DASSL else "built in"
+    return found
+
+
+def _peak_memory():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+@contextlib.contextmanager
+def _only_run_in(folder):
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another run is writing {folder}; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _logged_to(folder):
+    """Copy what is printed to log.txt, and give stdout back at the end."""
+    stdout = sys.stdout
+    setup_logger(str(folder))
+    log = sys.stdout
+    # Dassl's logger writes to the stdout there was when it was imported.
+    log.console = stdout
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+        log.file.close()
+        # And when it is dropped it closes it.
+        log.console = io.StringIO()
+
+
+def _remove(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents:
+        try:
+            parent.rmdir()  # only an empty one goes
+        except OSError:
+            return

@@ -1,3 +1,0 @@
-from foundation.accuracy import compute_accuracy
-
-__all__ = ["compute_accuracy"]

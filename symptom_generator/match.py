@@ -1,0 +1,180 @@
+"""Which features of the text answer do the picture answers report?"""
+
+import json
+import re
+
+import numpy as np
+
+from symptom_generator.chat import Unusable
+from symptom_generator.phrases import bullets, plain, same
+
+PROMPT = """\
+Below are numbered visual features of {category}, and {count} numbered descriptions of pictures \
+of {category}. For each feature, say which descriptions report it, in the same or in other words, \
+and quote the words that report it exactly as they stand in the description. Leave a description \
+out where it does not report the feature or says the opposite.
+Answer with JSON only, one entry for each feature, in this form:
+{{"features": [{{"number": 1, "supported_by": [{{"description": 1, "words": "..."}}]}}]}}
+
+Features:
+{features}
+
+{descriptions}"""
+
+_SUPPORT = {
+    "type": "object",
+    "properties": {"description": {"type": "integer"}, "words": {"type": "string"}},
+    "required": ["description", "words"],
+    "additionalProperties": False,
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "features": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "number": {"type": "integer"},
+                    "supported_by": {"type": "array", "items": _SUPPORT},
+                },
+                "required": ["number", "supported_by"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["features"],
+    "additionalProperties": False,
+}
+
+
+def question(template, classname, features, answers):
+    """The text that asks a model to match ``features`` with the picture ``answers``."""
+    return template.format(
+        category=classname,
+        count=len(answers),
+        features="\n".join(f"{n}. {text}" for n, text in enumerate(features, start=1)),
+        descriptions="\n\n".join(
+            f"Description {n}:\n{text}" for n, text in enumerate(answers, start=1)
+        ),
+    )
+
+
+def read_matches(answer, features, answers):
+    """What a model's matching says.
+
+    Returns:
+        a list parallel to ``features`` of lists of {"answer", "words", "found"}. ``found`` is
+        False where the answer does not hold the quoted words: such support does not count.
+
+    Raises:
+        Unusable: not the JSON that was asked for.
+    """
+    entries = _json(answer).get("features")
+    if not isinstance(entries, list):
+        raise Unusable('the answer has no list "features"')
+    supports = {}
+    for entry in entries:
+        number = entry.get("number") if isinstance(entry, dict) else None
+        if not isinstance(number, int) or not 1 <= number <= len(features) or number in supports:
+            raise Unusable(f"the answer's feature numbers are not 1 to {len(features)}, once each")
+        listed = entry.get("supported_by")
+        if not isinstance(listed, list):
+            raise Unusable(f'feature {number} has no list "supported_by"')
+        supports[number] = _supports(listed, answers)
+    missing = [number for number in range(1, len(features) + 1) if number not in supports]
+    if missing:
+        raise Unusable(f"the answer leaves out feature {missing[0]}")
+    return [supports[number] for number in range(1, len(features) + 1)]
+
+
+def _supports(listed, answers):
+    kept = {}
+    for support in listed:
+        number = support.get("description") if isinstance(support, dict) else None
+        words = support.get("words") if isinstance(support, dict) else None
+        if not isinstance(number, int) or not 1 <= number <= len(answers):
+            raise Unusable(f"a description is not one of 1 to {len(answers)}")
+        if not isinstance(words, str):
+            raise Unusable("a description is named without its words")
+        found = _stands_in(words, answers[number - 1])
+        if number not in kept or found:
+            kept[number] = {"answer": number, "words": words, "found": found}
+    return [kept[number] for number in sorted(kept)]
+
+
+def _stands_in(words, answer):
+    """True if each part of the quotation, cut at its omissions, stands in the answer."""
+    parts = [same(part) for part in re.split(r"\.\.\.|\u2026", words)]
+    parts = [part for part in parts if part]
+    return bool(parts) and all(f" {part} " in f" {same(answer)} " for part in parts)
+
+
+def _json(text):
+    """The JSON object in ``text``, which may have a fence or words around it."""
+    for candidate in (text, *re.findall(r"(?s)```(?:json)?\s*(.*?)```", text)):
+        start, end = candidate.find("{"), candidate.rfind("}")
+        try:
+            return json.loads(candidate[start : end + 1])
+        except ValueError:
+            continue
+    raise Unusable("the answer is not the JSON that was asked for")
+
+
+def statements(answer):
+    """What a picture answer says, piece by piece: its list entries, or else its sentences."""
+    found = bullets(answer)
+    if not found:
+        text = plain(" ".join(answer.split()))
+        found = [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
+    return found
+
+
+def clip_similarities(clip_model, phrases, answers):
+    """Cosines of CLIP's text features.
+
+    Args:
+        clip_model: ``FrozenCLIP``.
+        phrases: class name -> its n_c features' phrases.
+        answers: class name -> its N picture answers.
+
+    Returns:
+        similarities: class name -> [n_c][N] (cosine to the answer's nearest statement, that
+            statement).
+        threshold: the 90th percentile of the cosines of two different features of one class.
+            CLIP finds all texts of a subject alike, each backbone in its own measure; features
+            that a model lists apart are different things, so what counts as the same is what is
+            nearer than they are to one another.
+    """
+    apart, similarities = [], {}
+    for classname, texts in phrases.items():
+        features = _encode(clip_model, texts)
+        cosines = features @ features.T
+        apart += cosines[np.triu_indices(len(texts), k=1)].tolist()
+        rows = [[] for _ in texts]
+        for answer in answers[classname]:
+            said = statements(answer)
+            cosines = features @ _encode(clip_model, said).T  # [n_c, statements]
+            for row, values in zip(rows, cosines, strict=True):
+                best = int(values.argmax())
+                row.append((round(float(values[best]), 4), said[best]))
+        similarities[classname] = rows
+    threshold = float(np.percentile(apart, 90)) if apart else 0.9
+    return similarities, round(threshold, 4)
+
+
+def _encode(clip_model, texts):
+    from engine.prompts import encode_texts, token_ids
+
+    room = clip_model.context_length - 3
+    # A statement can be a long sentence: its beginning says what it is about.
+    texts = [_shortened(text, room, token_ids) for text in texts]
+    features = encode_texts(clip_model, texts).double().cpu().numpy()
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def _shortened(text, room, token_ids):
+    words = text.split()
+    while len(words) > 1 and len(token_ids([" ".join(words)])[0]) > room:
+        words.pop()
+    return " ".join(words)
