@@ -249,7 +249,7 @@ def middle(values):
 
 def image_seconds(work, rounds):
     """Seconds of the image encoder for one picture of a batch of 8."""
-    clip_model = work.trainer("CoOp").model.clip
+    clip_model = work.trainer("CoOp").model.backbone
     x = torch.randn(8, 3, clip_model.resolution, clip_model.resolution, device=clip_model.device)
     return seconds(lambda: clip_model.encode_image(x), rounds) / 8
 

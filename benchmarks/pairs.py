@@ -23,7 +23,7 @@ def pair(work, method, batch, encoded=False):
     """
     precision = f"TRAINER.{METHODS[method][0].upper()}.PREC"
     trainer = work.trainer(method, "FEATURES.KEEP", "False", precision, "fp32")
-    clip_model = trainer.model.clip
+    clip_model = trainer.model.backbone
     plain = work.plain_clip().to(trainer.device)
     params = trainer.model.learned.state_dict()
     reference = Reference(plain, method, params, work.classnames, work.phrases)
@@ -42,7 +42,7 @@ def pair(work, method, batch, encoded=False):
 
         @torch.no_grad()
         def later():
-            trainer.model(features)
+            trainer.model.from_features(features)
     else:
         trainer.set_model_mode("train")
 

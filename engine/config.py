@@ -5,14 +5,13 @@ from pathlib import Path
 
 import yaml
 from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode as CN
 
 from core.errors import InputError
 from core.files import fingerprint
 from datasets.base import DEFAULTS as DATASET_DEFAULTS
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
-from engine.trainer import PromptTrainer
+from engine.method import METHODS, Method
 from symptoms import read_symptom_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,10 +34,19 @@ INDIFFERENT = (
 _OTHERWISE_SAID = ("SEED", "TRAINER.NAME", "RUN.DATASET", "RUN.BACKBONE")
 
 
-def methods():
-    """Trainer name -> class, of the methods of this project (Dassl registers others)."""
-    trainers = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
-    return {name: t for name, t in trainers.items() if issubclass(t, PromptTrainer)}
+def method_of(cfg: CN) -> Method:
+    """The method of a run, with its options.
+
+    Raises:
+        InputError: an option has a value that the method does not accept.
+    """
+    name = cfg.TRAINER.NAME
+    return METHODS[name](**cfg.TRAINER[name.upper()])
+
+
+def method_node(name: str) -> CN:
+    """The default TRAINER node of a run: the method's name and its options."""
+    return CN({"NAME": name, name.upper(): CN(METHODS[name].defaults())})
 
 
 def default_cfg():
@@ -52,8 +60,8 @@ def default_cfg():
     # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
     cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})
     cfg.TRAINER = CN({"NAME": ""})
-    for name, trainer in methods().items():
-        cfg.TRAINER[name.upper()] = CN({**trainer.SHARED_DEFAULTS, **trainer.DEFAULTS})
+    for name, method in METHODS.items():
+        cfg.TRAINER[name.upper()] = CN(method.defaults())
     return cfg
 
 
@@ -122,15 +130,25 @@ def variant_name(cfg, options):
         plain = re.sub(r"[^A-Za-z0-9._=,+-]", "-", text)
         # Two values may look alike once made fit for a folder's name.
         parts.append(plain if plain == text else f"{plain[:60]}-{fingerprint(text)[:6]}")
-    if symptoms := symptoms_fingerprint(cfg):
-        parts.append(f"symptoms-{symptoms}")
+    if cfg.RUN.SYMPTOMS:
+        parts.append(f"symptoms-{cfg.RUN.SYMPTOMS}")
     name = "_".join(parts) or "default"
     return name if len(name) <= 150 else f"{name[:130]}-{fingerprint(name)}"
 
 
-def symptom_file(cfg):
-    """The symptom file that a run reads, None for a method without symptoms."""
-    return methods()[cfg.TRAINER.NAME].symptom_file(cfg)
+def symptom_file(cfg: CN) -> Path | None:
+    """The symptom file of a run: the method's option, else the dataset's, else by its name.
+
+    None for a method that reads no symptoms.
+    """
+    method = method_of(cfg)
+    return symptom_path(cfg) if method.reads_symptoms else None
+
+
+def symptom_path(cfg: CN) -> Path:
+    """Where the symptoms of a method with a ``SYMPTOMS`` option are."""
+    chosen = cfg.TRAINER[cfg.TRAINER.NAME.upper()].SYMPTOMS or cfg.DATASET.SYMPTOMS
+    return Path(chosen or Path("symptoms") / f"{cfg.RUN.DATASET}.json")
 
 
 def symptoms_fingerprint(cfg):
@@ -168,7 +186,7 @@ def differing_keys(cfg, file):
 
 
 def _trainer_name(name):
-    known = {known.lower(): known for known in methods()}
+    known = {known.lower(): known for known in METHODS}
     if name.lower() not in known:
         raise InputError(f"there is no trainer {name!r}; choose one of {', '.join(known.values())}")
     return known[name.lower()]

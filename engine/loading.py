@@ -3,34 +3,40 @@
 import contextlib
 import copy
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
+from backbones.clip_model import load_clip
 from core.errors import InputError
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
 from datasets.views import ViewManager, seeded_draws
-from engine.config import default_cfg, flatten, methods, symptom_file
+from engine.config import default_cfg, flatten, method_node, method_of, symptom_file
+from engine.learned import find_checkpoint, load_checkpoint
+from engine.method import METHODS, Method, PromptedModel
 from engine.run import CONFIG, read_results
-from symptoms import Symptoms, read_symptom_file
-from trainers.vip import SymptomCLIP
+from symptoms import Symptoms, load_symptoms, read_symptom_file
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
+ImageSource = str | Path | Image.Image | Tensor
 
 
-def load_run(folder, root=None, device=None):
+def load_run(folder: Path | str, root: str | None = None, device: str | None = None) -> "LoadedRun":
     """Load what a run's folder holds: its configuration, classes and best checkpoint.
 
-    The dataset's pictures need not be there. Paths in the configuration (symptoms, backbone) are
+    The dataset's images need not be there. Paths in the configuration (symptoms, backbone) are
     read from the current folder, as when the run was made.
 
     Args:
@@ -38,11 +44,8 @@ def load_run(folder, root=None, device=None):
         root: the folder that holds the datasets; the run's own for ``None``.
         device: "cpu" or "cuda"; for ``None`` a GPU where there is one.
 
-    Returns:
-        ``LoadedRun``.
-
     Raises:
-        InputError: the folder is no run, or what it was made from changed or is not here.
+        InputError: the folder is not a run, or what it was made from changed or is not here.
     """
     folder = Path(folder)
     cfg = read_config(folder, root, device)
@@ -52,91 +55,124 @@ def load_run(folder, root=None, device=None):
     if not classnames:  # stopped before its end; only the dataset can tell
         with contextlib.redirect_stdout(None):
             classnames = list(build_dataset(cfg).classnames)
-    # Building a trainer seeds every generator; the caller's stay as they were.
+    method = method_of(cfg)
+    symptoms = _symptoms_of(cfg, folder, classnames, results.get("symptom_fingerprint"))
+    # Building draws the start of what is learned; the caller's generators stay as they were.
     with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
-        trainer = _trainer_without_pictures(cfg, classnames)
-        trainer.load_model(str(folder))
-    trainer.set_model_mode("eval")
-    known = results.get("symptom_fingerprint")
-    if trainer.symptoms and known not in (None, trainer.symptoms.fingerprint):
+        backbone = load_clip(cfg, _device(cfg))
+        model = method.build(backbone, classnames, symptoms)
+        if any(p.requires_grad for p in model.learned.parameters()):
+            load_checkpoint(find_checkpoint(folder, method), method, model, classnames)
+    return LoadedRun(folder, cfg, method, model.eval(), classnames, symptoms, results)
+
+
+def _device(cfg: CN) -> torch.device:
+    return torch.device("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
+
+
+def _symptoms_of(
+    cfg: CN, folder: Path, classnames: Sequence[str], known: str | None
+) -> Symptoms | None:
+    """The symptoms that the run reads, checked to be those that it was made with."""
+    path = symptom_file(cfg)
+    if path is None:
+        return None
+    # A run on half of the classes reads a symptom file that may hold the other half too.
+    symptoms = load_symptoms(path, classnames, others=list(read_symptom_file(path)[0]))
+    if known not in (None, symptoms.fingerprint):
         raise InputError(
-            f"{symptom_file(cfg)} holds other symptoms than {folder} was made with (fingerprint "
-            f"{trainer.symptoms.fingerprint}, the run's {known}); put the run's own file there"
+            f"{path} holds other symptoms than {folder} was made with (fingerprint "
+            f"{symptoms.fingerprint}, the run's {known}); put the run's own file there"
         )
-    return LoadedRun(folder, trainer, results)
+    return symptoms
 
 
 class LoadedRun:
     """A trained (or zero-shot) model with its classes.
 
     Attributes:
-        folder, cfg, classnames, results: the run's; ``results`` is {} for one without an end.
+        folder, cfg, method, classnames, results: the run's; ``results`` is {} for a run that did
+            not end.
         symptoms: ``Symptoms``, None for a method that reads none. model: its ``PromptedModel``.
     """
 
-    def __init__(self, folder, trainer, results):
-        self.folder = Path(folder)
-        self.cfg = trainer.cfg
+    def __init__(
+        self,
+        folder: Path,
+        cfg: CN,
+        method: Method,
+        model: PromptedModel,
+        classnames: Sequence[str],
+        symptoms: Symptoms | None,
+        results: dict[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.cfg = cfg
+        self.method = method
+        self.model = model
+        self.classnames = list(classnames)
+        self.symptoms = symptoms
         self.results = results
-        self.classnames = trainer.classnames
-        self.symptoms = trainer.symptoms
-        self.model = trainer.model
-        self._trainer = trainer
         with contextlib.redirect_stdout(None):
-            self._transform = build_transform(self.cfg, is_train=False)
+            self._transform = build_transform(cfg, is_train=False)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Method, dataset, backbone and seed in one line."""
         cfg = self.cfg
         return f"{cfg.TRAINER.NAME}, {cfg.RUN.DATASET}, {cfg.RUN.BACKBONE}, seed {cfg.SEED}"
 
     @cached_property
-    def _dm(self):
+    def _dm(self) -> ViewManager:
         with contextlib.redirect_stdout(None):
             return ViewManager(self.cfg)
 
     @property
-    def dataset(self):
+    def dataset(self) -> Any:
         """The run's dataset, read when first asked for."""
         return self._dm.dataset
 
     @cached_property
-    def _frozen_features(self):
-        return FrozenFeatures(self.cfg, self._dm, self.model.clip)
+    def _frozen_features(self) -> FrozenFeatures:
+        return FrozenFeatures(self.cfg, self._dm, self.model.backbone)
 
-    def features(self, split):
+    def features(self, split: str) -> Tensor:
         """[n, d] image features of a split's test views, as the run itself kept and read them."""
         self.pictures(split)
         return self._frozen_features.of_split(split).float()
 
-    def pictures(self, split):
+    def pictures(self, split: str) -> list:
         """The ``Picture`` objects of ``train``, ``val`` or ``test``."""
         if split not in SPLITS:
             raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
         return getattr(self.dataset, SPLITS[split])
 
-    def predict(self, images, progress="predicting"):
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource], progress: str = "predicting"
+    ) -> np.ndarray:
         """Class probabilities.
 
         Args:
-            images: a picture or several: paths, PIL pictures, or tensors that are views already
+            images: one image or several: paths, PIL images, or tensors that are views already
                 ([3, H, W], normalised, in the backbone's size).
 
         Returns:
             [n, n_cls] float64, columns in the order of ``classnames``.
         """
-        logits = self._through(self.model, images, progress)
+        logits = self._through(lambda views: self.model(views).logits, images, progress)
         return logits.double().softmax(dim=1).numpy()
 
-    def encode(self, images, progress="encoding"):
+    def encode(
+        self, images: ImageSource | Iterable[ImageSource], progress: str = "encoding"
+    ) -> Tensor:
         """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
-        return self._through(self.model.clip.encode_image, images, progress)
+        return self._through(self.model.backbone.encode_image, images, progress)
 
     @torch.no_grad()
-    def logits(self, image_features):
+    def logits(self, image_features: Tensor) -> np.ndarray:
         """[n, n_cls] float64 logits of features that ``encode`` gave."""
-        return self.model(image_features.to(self._device)).double().cpu().numpy()
+        features = image_features.to(self._device)
+        return self.model.from_features(features).logits.double().cpu().numpy()
 
     def explain(self, images, drop=(), add=()):
         """Why: similarities, attention and exact contributions of every symptom.
@@ -157,7 +193,7 @@ class LoadedRun:
 
     def check_symptoms(self):
         """Raise InputError where there is no merge of symptoms to explain."""
-        if self.symptoms is None or not isinstance(self.model, SymptomCLIP):
+        if self.symptoms is None or not hasattr(self.model, "symptom_features"):
             raise InputError(
                 f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a "
                 "run of ViP, or of ZeroshotCLIP by symptoms"
@@ -173,17 +209,24 @@ class LoadedRun:
 
         self.check_symptoms()
         phrases = changed_phrases(self.symptoms.phrases, drop, add)
-        other = copy.copy(self)
-        trainer = other._trainer = copy.copy(self._trainer)
-        other.symptoms = trainer.symptoms = Symptoms(phrases)
+        return self.reading(Symptoms(phrases))
+
+    def reading(self, symptoms: Symptoms) -> "LoadedRun":
+        """The same learned parameters reading other symptoms of the same classes: no training."""
         with seeded_draws(0):
-            model = trainer.build_prompted_clip(self.model.clip, self.classnames)
+            model = self.method.build(self.model.backbone, self.classnames, symptoms)
         model.learned.load_state_dict(self.model.learned.state_dict())
-        other.model = trainer.model = model.to(trainer.device).eval()
+        other = copy.copy(self)
+        other.symptoms, other.model = symptoms, model.eval()
         return other
 
     @torch.no_grad()
-    def _through(self, function, images, progress):
+    def _through(
+        self,
+        function: Callable[[Tensor], Tensor],
+        images: ImageSource | Iterable[ImageSource],
+        progress: str,
+    ) -> Tensor:
         views = self._views(images)
         size = self.cfg.DATALOADER.TEST.BATCH_SIZE
         starts = range(0, len(views), size)
@@ -195,27 +238,27 @@ class LoadedRun:
         return torch.cat([batch.float().cpu() for batch in batches])
 
     @property
-    def _device(self):
-        return self._trainer.device
+    def _device(self) -> torch.device:
+        return self.model.backbone.device
 
-    def _views(self, images):
+    def _views(self, images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
         if isinstance(images, str | Path | Image.Image):
             return [images]
         if isinstance(images, torch.Tensor):
             return list(images if images.dim() == 4 else images[None])
         images = list(images)
         if not images:
-            raise InputError("there are no pictures to look at")
+            raise InputError("there are no images to look at")
         return images
 
-    def _view(self, image):
+    def _view(self, image: ImageSource) -> Tensor:
         if isinstance(image, torch.Tensor):
             return image
         is_open = isinstance(image, Image.Image)
         return self._transform(to_rgb(image) if is_open else read_picture(image))
 
 
-def read_config(folder, root=None, device=None):
+def read_config(folder: Path | str, root: str | None = None, device: str | None = None) -> CN:
     """The configuration of the run in ``folder``, frozen; arguments as in ``load_run``."""
     file = Path(folder) / CONFIG
     if not file.is_file():
@@ -224,12 +267,11 @@ def read_config(folder, root=None, device=None):
     try:
         saved = yaml.safe_load(file.read_text(encoding="utf-8"))
         name = saved["TRAINER"]["NAME"]
-        trainer = methods()[name]
+        METHODS[name]
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise InputError(f"{file} is not the configuration of a run of this program") from error
     cfg = default_cfg()
-    own = name.upper()
-    cfg.TRAINER = CN({"NAME": name, own: CN({**trainer.SHARED_DEFAULTS, **trainer.DEFAULTS})})
+    cfg.TRAINER = method_node(name)
     known = flatten(cfg)
     # Foundations differ in what they declare; what neither declares changes nothing.
     chosen = {key: value for key, value in flatten(saved).items() if key in known}
@@ -248,21 +290,3 @@ def read_config(folder, root=None, device=None):
         cfg.USE_CUDA = device != "cpu"
     cfg.freeze()
     return cfg
-
-
-def _trainer_without_pictures(cfg, classnames):
-    """The run's trainer, built from its class names alone."""
-
-    # A run on half of the classes reads a symptom file that may hold the other half too.
-    path = symptom_file(cfg)
-    in_file = list(read_symptom_file(path)[0]) if path else []
-    dataset = SimpleNamespace(classnames=classnames, all_classnames=[*classnames, *in_file])
-
-    class Reader(methods()[cfg.TRAINER.NAME]):
-        def build_data_loader(self):
-            self.dm = SimpleNamespace(dataset=dataset)
-            self.num_classes = len(classnames)
-            self.lab2cname = dict(enumerate(classnames))
-            self.train_loader_x = self.val_loader = self.test_loader = None
-
-    return Reader(cfg)

@@ -34,6 +34,14 @@ def at_least_one(**options):
             raise InputError(f"{name} is {value}; give at least 1")
 
 
+def one_of_positions(position):
+    """Raise InputError for a class token position that does not exist."""
+    if position not in POSITIONS:
+        raise InputError(
+            f"CLASS_TOKEN_POSITION is {position!r}; choose one of {', '.join(POSITIONS)}"
+        )
+
+
 class PromptTokens:
     """Texts laid out as ``[SOS] context words "." [EOS]``.
 
@@ -48,10 +56,6 @@ class PromptTokens:
     """
 
     def __init__(self, texts, n_ctx=0, position="end", context_length=77, groups=None):
-        if position not in POSITIONS:
-            raise InputError(
-                f"CLASS_TOKEN_POSITION is {position!r}; choose one of {', '.join(POSITIONS)}"
-            )
         sos, eos = clip.tokenize("")[0, :2].tolist()
         (stop,), (placeholder,) = token_ids([".", "x"])
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]

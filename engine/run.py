@@ -9,20 +9,26 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed, setup_logger
 from filelock import FileLock, Timeout
+from yacs.config import CfgNode as CN
 
 import dassl_compat
 from core.errors import InputError
 from core.files import atomic_write, write_json
-from engine.config import differing_keys, variant_name
-from engine.trainer import DoesNotApply
+from dassl_compat.checkpoints import POINTER
+from engine.config import differing_keys, symptom_file, variant_name
+from engine.learned import find_checkpoint
+from engine.method import DoesNotApply
+from engine.trainer import MethodTrainer
 
 RESULTS = "results.json"
 CONFIG = "config.yaml"
@@ -30,23 +36,63 @@ FORMAT = 1
 
 
 def run(
-    cfg, options=None, started=None, eval_only=False, model_dir="", load_epoch=None, train=True
-):
+    cfg: CN,
+    options: dict[str, Any] | None = None,
+    started: float | None = None,
+    eval_only: bool = False,
+    model_dir: str = "",
+    load_epoch: int | None = None,
+    train: bool = True,
+) -> None:
     """Train (or go on training) and test one run; a complete one is left as it is.
 
     Args:
         cfg, options: what ``load_cfg`` returns.
-        started: time.time() of the program's start, for the set-up's seconds.
+        started: time.time() of the program's start, for the seconds of the set-up.
         eval_only: test the model saved in ``model_dir`` (default: the run's own folder), at
             ``load_epoch`` (default: the best). Nothing is written into a trained run's own folder.
         train: False stops once everything is built and checked.
 
     Raises:
-        InputError: wrong input; a folder that this call made is then removed again.
+        InputError: wrong input. A folder that this call made is removed again if the trainer could
+            not be built; once it is, nothing that training wrote is ever removed.
         DoesNotApply: results.json says so too, for the tables.
     """
     started = started or time.time()
     folder = Path(cfg.OUTPUT_DIR)
+    made = _make_folder(folder)
+    keep = not made
+    try:
+        with _only_run_in(folder), _logged_to(folder):
+            set_random_seed(cfg.SEED)
+            if eval_only:
+                source = Path(model_dir or folder)
+                trainer = _build_for_test(cfg, folder, source, load_epoch)
+            else:
+                trainer = _build_for_training(cfg, options or {}, train)
+            keep = keep or train
+            if trainer is None:
+                return
+            trainer.seconds["setup"] = time.time() - started
+            if not eval_only:
+                _write_config(cfg)
+                trainer.train()
+                _finish(trainer, options or {}, folder)
+            elif folder.resolve() == source.resolve():
+                trainer.test()
+            else:
+                _write_config(cfg)
+                _finish(trainer, options or {}, folder, trained_in=source)
+    except DoesNotApply:
+        keep = keep or (folder / RESULTS).exists()
+        raise
+    finally:
+        if not keep:
+            _remove(folder)
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make the run's folder; whether it was not there."""
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,21 +102,10 @@ def run(
         raise InputError(
             f"{folder} cannot be made ({error.strerror}); give another --output-dir"
         ) from error
-    try:
-        with _only_run_in(folder), _logged_to(folder):
-            set_random_seed(cfg.SEED)
-            if eval_only:
-                return _evaluate(cfg, options or {}, started, Path(model_dir or folder), load_epoch)
-            _train(cfg, options or {}, started, train)
-        if made and not train:
-            _remove(folder)  # it was only looked whether all is there
-    except InputError as error:
-        if made and not (isinstance(error, DoesNotApply) and (folder / RESULTS).exists()):
-            _remove(folder)
-        raise
+    return made
 
 
-def read_results(folder):
+def read_results(folder: Path | str) -> dict[str, Any] | None:
     """The results of a complete run in ``folder``, None if there is none that can be read."""
     try:
         results = json.loads((Path(folder) / RESULTS).read_text())
@@ -82,14 +117,15 @@ def read_results(folder):
     return results if isinstance(results, dict) and "format" in results else None
 
 
-def _train(cfg, options, started, train):
+def _build_for_training(cfg: CN, options: dict[str, Any], train: bool) -> MethodTrainer | None:
+    """The trainer of a run; None where there is nothing to train."""
     folder = Path(cfg.OUTPUT_DIR)
     _refuse_another(cfg, folder)
     if results := read_results(folder):
         if "does_not_apply" in results:
             raise DoesNotApply(results["does_not_apply"])
         print(f"{folder} is complete; delete it to run it again")
-        return
+        return None
     try:
         trainer = build_trainer(cfg)
     except DoesNotApply as error:
@@ -98,31 +134,29 @@ def _train(cfg, options, started, train):
             reason = {"metrics": None, "does_not_apply": str(error)}
             write_json(folder / RESULTS, _identity(cfg, options) | reason)
         raise
+    own = folder / trainer.method.checkpoint_name / POINTER
+    if cfg.RESUME and trainer.max_epoch and not own.exists():
+        find_checkpoint(Path(cfg.RESUME), trainer.method)  # here, before anything is written
     if not train:
-        print("Everything is in place; nothing trained (--no-train)")
-        return
-    _write_config(cfg)
-    trainer.seconds["setup"] = time.time() - started
-    trainer.train()
-    _finish(trainer, options, folder)
+        print("Everything is in place; nothing was trained (--no-train)")
+        return None
+    return trainer
 
 
-def _evaluate(cfg, options, started, model_dir, load_epoch):
-    folder = Path(cfg.OUTPUT_DIR)
+def _build_for_test(cfg: CN, folder: Path, source: Path, load_epoch: int | None) -> MethodTrainer:
+    """The trainer with the model of the run in ``source``, to be tested in ``folder``."""
     trainer = build_trainer(cfg)
-    trainer.load_model(str(model_dir), epoch=load_epoch)
-    trainer.seconds["setup"] = time.time() - started
-    if folder.resolve() == model_dir.resolve():
-        trainer.test()
-        return
-    if (folder / trainer.model_name).is_dir():
-        raise InputError(f"{folder} holds a trained run; give another --output-dir for this test")
-    _refuse_another(cfg, folder)
-    _write_config(cfg)
-    _finish(trainer, options, folder, trained_in=model_dir)
+    trainer.load_model(str(source), epoch=load_epoch)
+    if folder.resolve() != source.resolve():
+        if (folder / trainer.method.checkpoint_name).is_dir():
+            raise InputError(
+                f"{folder} holds a trained run; give another --output-dir for this test"
+            )
+        _refuse_another(cfg, folder)
+    return trainer
 
 
-def _refuse_another(cfg, folder):
+def _refuse_another(cfg: CN, folder: Path) -> None:
     """A folder is one run's: what another configuration left there is never written over."""
     config = folder / CONFIG
     if config.exists() and (keys := differing_keys(cfg, config)):
@@ -132,7 +166,12 @@ def _refuse_another(cfg, folder):
         )
 
 
-def _finish(trainer, options, folder, trained_in=None):
+def _finish(
+    trainer: MethodTrainer,
+    options: dict[str, Any],
+    folder: Path,
+    trained_in: Path | None = None,
+) -> None:
     """Test the model, then write predictions.csv and, last, results.json."""
     validation = trainer.predict("val").accuracy if trainer.dm.dataset.val else None
     trainer.test()
@@ -140,15 +179,15 @@ def _finish(trainer, options, folder, trained_in=None):
     write_json(folder / RESULTS, _results(trainer, options, validation, trained_in))
     print(f"Results are in {folder}")
     if trained_in is None and trainer.trainable_parameters:
-        print(f"Learned parameters are in {folder / trainer.model_name}")
+        print(f"Learned parameters are in {folder / trainer.method.checkpoint_name}")
 
 
-def _write_config(cfg):
+def _write_config(cfg: CN) -> None:
     with atomic_write(Path(cfg.OUTPUT_DIR) / CONFIG) as file:
         file.write(cfg.dump())
 
 
-def _identity(cfg, options):
+def _identity(cfg: CN, options: dict[str, Any]) -> dict[str, Any]:
     """Which run it is: what the tables sort by."""
     return {
         "format": FORMAT,
@@ -164,7 +203,12 @@ def _identity(cfg, options):
     }
 
 
-def _results(trainer, options, validation, trained_in):
+def _results(
+    trainer: MethodTrainer,
+    options: dict[str, Any],
+    validation: float | None,
+    trained_in: Path | None,
+) -> dict[str, Any]:
     cfg, dataset, seconds = trainer.cfg, trainer.dm.dataset, trainer.seconds
     symptoms = trainer.symptoms
     cuda = trainer.device.type == "cuda"
@@ -173,6 +217,8 @@ def _results(trainer, options, validation, trained_in):
     busy = seconds["train"] if seen else seconds["test"]
     results = {
         **_identity(cfg, options),
+        "place": trainer.method.place,
+        "seeded": trainer.method.seeded,
         "classnames": trainer.classnames,
         "metrics": trainer.predictions.metrics(),
         "validation": {"accuracy": validation, "epoch": trainer.best_epoch},
@@ -184,12 +230,12 @@ def _results(trainer, options, validation, trained_in):
             "cpu": _peak_memory(),
         },
         "trainable_parameters": trainer.trainable_parameters,
-        "precision": trainer.model.clip.precision,
+        "precision": trainer.model.backbone.precision,
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "versions": versions(),
-        "backbone_fingerprint": trainer.backbone_fingerprint,
+        "backbone_fingerprint": trainer.model.backbone.fingerprint,
         "split_fingerprint": dataset.split_fingerprint,
-        "symptom_file": str(trainer.symptom_file(cfg)) if symptoms else None,
+        "symptom_file": str(symptom_file(cfg)) if symptoms else None,
         "symptom_fingerprint": symptoms.fingerprint if symptoms else None,
     }
     if trained_in is not None:
@@ -199,7 +245,7 @@ def _results(trainer, options, validation, trained_in):
     return results
 
 
-def versions():
+def versions() -> dict[str, str]:
     """What a result depends on besides its configuration: name -> version."""
     names = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "pillow": "pillow"}
     found = {"python": platform.python_version()}
@@ -213,13 +259,13 @@ def versions():
     return found
 
 
-def _peak_memory():
+def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 @contextlib.contextmanager
-def _only_run_in(folder):
+def _only_run_in(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -232,7 +278,7 @@ def _only_run_in(folder):
 
 
 @contextlib.contextmanager
-def _logged_to(folder):
+def _logged_to(folder: Path) -> Iterator[None]:
     """Copy what is printed to log.txt, and give stdout back at the end."""
     stdout = sys.stdout
     setup_logger(str(folder))
@@ -248,7 +294,7 @@ def _logged_to(folder):
         log.console = io.StringIO()
 
 
-def _remove(folder):
+def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for parent in folder.parents:
         try:

@@ -1,97 +1,53 @@
-"""What every method shares: the step, the checkpoints, the model's choice, the evaluation."""
+"""Train and test a method on Dassl's engine: steps, checkpoints, choice of the epoch."""
 
 import csv
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from dassl.engine import TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import AverageMeter, MetricMeter, set_random_seed
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from backbones.clip_model import load_clip
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
-from dassl_compat.checkpoint_reader import read_checkpoint
-from dassl_compat.checkpoints import BEST, EPOCH, POINTER, keep_last_epoch
+from dassl_compat.checkpoints import BEST, POINTER, keep_last_epoch
 from datasets.features import FrozenFeatures
 from datasets.views import ViewManager
+from engine.config import method_of, symptom_file
 from engine.evaluation import Predictions, print_result
+from engine.learned import check_backbone, find_checkpoint, load_checkpoint
+from engine.method import METHODS, LabelledFeatures, Method, PromptedModel
 from engine.prompts import at_least_one
-from symptoms import load_symptoms
+from symptoms import Symptoms, load_symptoms
 
 HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
 
 
-def symptom_path(cfg):
-    """The symptom file of a run: the method's option, else the dataset's, else by its name."""
-    chosen = cfg.TRAINER[cfg.TRAINER.NAME.upper()].SYMPTOMS or cfg.DATASET.SYMPTOMS
-    return Path(chosen or Path("symptoms") / f"{cfg.RUN.DATASET}.json")
+class MethodTrainer(TrainerX):
+    """Trains the model of the method that ``cfg.TRAINER.NAME`` names, on Dassl's engine.
 
-
-class DoesNotApply(InputError):
-    """The method is not defined for this backbone; the message says why."""
-
-
-class PromptTrainer(TrainerX):
-    """A method that learns beside a frozen CLIP. A subclass says only what is new in it.
-
-    A subclass gives ``DEFAULTS``, its options under ``TRAINER.<NAME>``, ``build_prompted_clip`` and
-    ``compute_loss`` where it is not cross-entropy.
+    Attributes:
+        method: the ``Method``. model: its ``PromptedModel``.
+        classnames: in the order of the labels. symptoms: ``Symptoms``, None where none are read.
+        history: one list of the values of ``HISTORY`` for each epoch.
     """
 
-    DEFAULTS = {}
-    SHARED_DEFAULTS = {"PREC": "fp16"}  # fp32, fp16 (fp32 on a CPU), amp or bf16
-    model_name = "prompt_learner"  # the folder and key of its checkpoints
-    image_encoder_frozen = True  # then a batch may carry features in place of pictures
-
-    # -- what a method gives --------------------------------------------------------------------
-
-    @classmethod
-    def symptom_file(cls, cfg):
-        """The symptom file that a run with ``cfg`` reads; None for a method without symptoms."""
-        return None
-
-    def build_prompted_clip(self, clip_model, classnames):
-        """The model to train: a ``PromptedModel``.
-
-        Raises:
-            DoesNotApply: if the method is not defined for this backbone.
-        """
-        raise NotImplementedError
-
-    def compute_loss(self, logits, label):
-        """Scalar loss of a batch: logits [batch, n_cls], label [batch]."""
-        return F.cross_entropy(logits, label)
-
-    def adapt_state_dict(self, state_dict):
-        """Rename or drop what checkpoints of other implementations hold beyond ours."""
-        # The fixed token embeddings follow from the class names.
-        return {k: v for k, v in state_dict.items() if not k.endswith(("_prefix", "_suffix"))}
-
-    def per_class(self):
-        """Keys of the learned state whose rows are the classes, in their order."""
-        return ()
-
-    def new_class_row(self, key, rows):
-        """The row of a class that training did not see; None where the method defines none.
-
-        Args:
-            key: one of ``per_class()``. rows: its tensor, one row a trained class.
-        """
-        return None
+    method: Method
+    model: PromptedModel
+    classnames: list[str]
+    symptoms: Symptoms | None
 
     # -- building -------------------------------------------------------------------------------
 
-    @property
-    def method_cfg(self):
-        return self.cfg.TRAINER[self.cfg.TRAINER.NAME.upper()]
-
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: Any) -> None:
         if cfg.TEST.FINAL_MODEL not in ("best_val", "last_step"):
             raise InputError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}; choose best_val or last_step"
@@ -109,7 +65,7 @@ class PromptTrainer(TrainerX):
             }
         )
 
-    def build_data_loader(self):
+    def build_data_loader(self) -> None:
         self.dm = ViewManager(self.cfg)
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = None
@@ -119,83 +75,112 @@ class PromptTrainer(TrainerX):
         self.num_source_domains = self.dm.num_source_domains
         self.lab2cname = self.dm.lab2cname
 
-    def build_model(self):
+    def build_model(self) -> None:
         cfg = self.cfg
         # Here, so that nothing built before changes what a method starts from.
         set_random_seed(cfg.SEED)
+        self.method = method_of(cfg)
         self.classnames = list(self.dm.dataset.classnames)
-        path = self.symptom_file(cfg)
-        others = set(self.dm.dataset.all_classnames) - set(self.classnames)
-        self.symptoms = load_symptoms(path, self.classnames, others) if path else None
-        clip_model = load_clip(cfg, self.device)
-        self.backbone_fingerprint = clip_model.fingerprint
-        self.model = self.build_prompted_clip(clip_model, self.classnames)
-        self.model.to(self.device)
+        self.symptoms = None
+        if path := symptom_file(cfg):
+            others = set(self.dm.dataset.all_classnames) - set(self.classnames)
+            self.symptoms = load_symptoms(path, self.classnames, others)
+        backbone = load_clip(cfg, self.device)
+        self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
+        self._build_optimizer()
+        half = backbone.precision in ("amp", "fp16")
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=half and self.device.type == "cuda"
+        )
+        self.history: list[list] = []
+        self.best_epoch: int | None = None
+        self.seconds = {"train": 0.0, "validate": 0.0, "test": 0.0}
+        self.frozen_features = None
+        if not self.method.learns_image_encoder:
+            self.frozen_features = FrozenFeatures(cfg, self.dm, backbone)
+
+    def _build_optimizer(self) -> None:
         learned = [p for p in self.model.learned.parameters() if p.requires_grad]
         self.trainable_parameters = sum(p.numel() for p in learned)
         print(f"trainable parameters: {self.trainable_parameters:,}")
         self.optim = self.sched = None
         if learned:
             with as_input_error("OPTIM"):
-                self.optim = build_optimizer(learned, cfg.OPTIM)
-                self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        else:
+                self.optim = build_optimizer(learned, self.cfg.OPTIM)
+                self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        if not learned:
             self.max_epoch = 0  # nothing to learn: straight to the test
-        self.register_model(self.model_name, self.model.learned, self.optim, self.sched)
-        half = self.model.clip.precision in ("amp", "fp16")
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=half and self.device.type == "cuda"
-        )
-        self.history = []
-        self.best_epoch = None
-        self.seconds = {"train": 0.0, "validate": 0.0, "test": 0.0}
-        self.frozen_features = None
-        if self.image_encoder_frozen:
-            self.frozen_features = FrozenFeatures(cfg, self.dm, self.model.clip)
+        elif self.method.fitted_at_once:
+            self.max_epoch = 1
+        name = self.method.checkpoint_name
+        self.register_model(name, self.model.learned, self.optim, self.sched)
 
     # -- the step -------------------------------------------------------------------------------
 
-    def parse_batch_train(self, batch):
-        """The batch's pictures [batch, 3, H, W], or their features [batch, d], and labels."""
+    def output_of(self, batch: dict) -> tuple[Any, Tensor]:
+        """The model's ``Output`` for a batch of images or of kept features, and the labels."""
         label = batch["label"].to(self.device, non_blocking=True)
         if "features" in batch:
-            return batch["features"].to(self.device, non_blocking=True), label
-        return self.dm.scale(batch["img"].to(self.device, non_blocking=True)), label
+            features = batch["features"].to(self.device, non_blocking=True)
+            return self.model.from_features(features, label), label
+        images = self.dm.scale(batch["img"].to(self.device, non_blocking=True))
+        return self.model(images, label), label
 
-    def forward_backward(self, batch):
-        x, label = self.parse_batch_train(batch)
-        logits = self.model(x)
-        loss = self.compute_loss(logits, label)
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        """One step; returns the sum of the losses and the accuracy in percent."""
+        (logits, losses), label = self.output_of(batch)
+        loss = sum(losses.values())
         value = loss.item()
-        if not math.isfinite(value):  # as detect_anomaly, which would wait for the device once more
-            raise FloatingPointError("Loss is infinite or NaN!")
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss became {value} in epoch {self.epoch + 1}; lower OPTIM.LR (now "
+                f"{self.cfg.OPTIM.LR:g}), or set the method's PREC to fp32"
+            )
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optim)
         self.scaler.update()
-        right = (logits.argmax(dim=1) == label).float().mean()
-        return {"loss": value, "acc": 100 * right.item()}
+        correct = (logits.argmax(dim=1) == label).float().mean()
+        return {"loss": value, "acc": 100 * correct.item()}
 
     # -- an epoch -------------------------------------------------------------------------------
 
-    def before_train(self):
+    def before_train(self) -> None:
         if self.max_epoch:
             # A run that began with --resume and was cut goes on from its own last epoch.
-            own = (Path(self.output_dir) / self.model_name / POINTER).exists()
+            own = (Path(self.output_dir) / self.method.checkpoint_name / POINTER).exists()
             start = self.output_dir if own else self.cfg.RESUME or self.output_dir
             self.start_epoch = self.resume_model_if_exist(start)
             self.init_writer(str(Path(self.output_dir) / "tensorboard"))
         self.time_start = time.time()
 
-    def batches(self):
-        """The epoch's batches: of features where the image encoder is frozen, else of pictures."""
+    def batches(self) -> Any:
+        """The epoch's batches: of features where the image encoder is frozen, else of images."""
         if self.frozen_features:
             return self.frozen_features.batches(self.epoch, self.max_epoch)
         self.train_loader_x.batch_sampler.epoch = self.epoch
         return self.train_loader_x
 
-    def run_epoch(self):
+    def run_epoch(self) -> None:
         start = time.time()
+        if self.method.fitted_at_once:
+            loss, acc, lr = self.fit()
+        else:
+            lr = self.get_current_lr()
+            loss, acc = self.train_steps()
+        self.epoch_summary = {
+            "epoch": self.epoch + 1,
+            "loss": loss,
+            "acc": acc,
+            "lr": lr,
+            "seconds": time.time() - start,
+        }
+        self.seconds["train"] += self.epoch_summary["seconds"]
+        if not self.method.fitted_at_once:
+            self.update_lr()
+
+    def train_steps(self) -> tuple[float, float]:
+        """Train on the epoch's batches; returns their mean loss and accuracy in percent."""
         self.set_model_mode("train")
         batches = self.batches()
         self.num_batches = len(batches)
@@ -212,31 +197,51 @@ class PromptTrainer(TrainerX):
             summary = self.forward_backward(batch)
             batch_time.update(time.time() - end)
             losses.update(summary)
-            done = self.batch_idx + 1
-            if (
-                done % self.cfg.TRAIN.PRINT_FREQ == 0
-                or self.num_batches < self.cfg.TRAIN.PRINT_FREQ
-            ):
-                left = self.num_batches - done
-                left += (self.max_epoch - self.epoch - 1) * self.num_batches
-                eta = time.strftime("%H:%M:%S", time.gmtime(batch_time.avg * left))
-                print(
-                    f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
-                    f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
-                    f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
-                    f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
-                )
+            self._print_progress(losses, batch_time, data_time)
             end = time.time()
-        self.epoch_summary = {
-            "epoch": self.epoch + 1,
-            **{name: losses.meters[name].avg for name in ("loss", "acc")},
-            "lr": self.get_current_lr(),
-            "seconds": time.time() - start,
-        }
-        self.seconds["train"] += self.epoch_summary["seconds"]
-        self.update_lr()
+        return losses.meters["loss"].avg, losses.meters["acc"].avg
 
-    def after_epoch(self):
+    def _print_progress(
+        self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
+    ) -> None:
+        """The line that parsers of Dassl's logs read, every ``TRAIN.PRINT_FREQ`` batches."""
+        done, every = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        if done % every and self.num_batches >= every:
+            return
+        left = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
+        eta = time.strftime("%H:%M:%S", time.gmtime(batch_time.avg * left))
+        print(
+            f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+            f"data {data_time.val:.3f} ({data_time.avg:.3f}) "
+            f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+        )
+
+    def fit(self) -> tuple[float, float, None]:
+        """Fit the model to the kept features; returns the loss and accuracy on them, and no rate.
+
+        Raises:
+            InputError: a class has no training image.
+        """
+        train = self.labelled_features("train")
+        present = set(train.label.tolist())
+        if missing := set(range(self.num_classes)) - present:
+            raise InputError(f"class {self.classnames[min(missing)]!r} has no training image")
+        val = self.labelled_features("val") if self.dm.dataset.val else None
+        self.method.fit(self.model, train, val)
+        features, label = (x.to(self.device) for x in (train.features.float(), train.label))
+        with torch.no_grad():
+            logits, losses = self.model.from_features(features, label)
+        correct = (logits.argmax(dim=1) == label).double().mean()
+        return sum(losses.values()).item(), 100 * correct.item(), None
+
+    def labelled_features(self, split: str) -> LabelledFeatures:
+        """The features of a split's test views, in float64 on the CPU, and their labels."""
+        images = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
+        features = self.frozen_features.of_split(split).double()
+        return LabelledFeatures(features, torch.tensor([image.label for image in images]))
+
+    def after_epoch(self) -> None:
         epoch = self.epoch + 1
         best_val = self.cfg.TEST.FINAL_MODEL == "best_val"
         val_accuracy = self.predict("val").accuracy if self.dm.dataset.val and best_val else None
@@ -259,12 +264,12 @@ class PromptTrainer(TrainerX):
         keep_last_epoch(self)
         self.write_history()
 
-    def write_history(self):
+    def write_history(self) -> None:
         """Write history.csv: an epoch a line, in the units of ``HISTORY``."""
         with atomic_write(Path(self.output_dir) / "history.csv") as file:
             csv.writer(file).writerows([HISTORY, *self.history])
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.history:  # again: a run cut just before the last line resumes here
             self.write_history()
         print("Finish training")
@@ -275,119 +280,59 @@ class PromptTrainer(TrainerX):
 
     # -- checkpoints ----------------------------------------------------------------------------
 
-    def resume_state(self):
+    def resume_state(self) -> dict[str, Any]:
         """What a checkpoint holds besides the model, for a resumed run to end in the same bits."""
         return {
             "classnames": self.classnames,
-            "backbone": self.backbone_fingerprint,
+            "backbone": self.model.backbone.fingerprint,
             "best_epoch": self.best_epoch,
             "history": self.history,
             "seconds": self.seconds,
             "scaler": self.scaler.state_dict(),
         }
 
-    def load_resume_state(self, state):
-        self.check_backbone(state, self.output_dir)
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        check_backbone(state, self.model, self.output_dir)
         self.best_epoch = state["best_epoch"]
         self.history, self.seconds = state["history"], state["seconds"]
         self.scaler.load_state_dict(state["scaler"])
 
-    def load_model(self, directory, epoch=None):
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load what ``epoch`` learned, by default the best epoch, else the last.
 
         Raises:
-            InputError: if there is no such checkpoint, or it belongs to another model.
+            InputError: there is no such checkpoint, or it belongs to another model.
         """
         if not self.trainable_parameters:
             return
-        folder = Path(directory) / self.model_name
-        if epoch is not None:
-            path = folder / EPOCH.format(epoch)
-        elif (folder / BEST).exists():
-            path = folder / BEST
-        elif (folder / POINTER).exists():
-            path = folder / (folder / POINTER).read_text().strip()
-        else:
-            raise InputError(f"{folder} holds no checkpoint; is {directory} a trained {self.name}?")
-        checkpoint = read_checkpoint(path)
-        state = checkpoint.get("resume_state", {})
-        self.check_backbone(state, path)
-        self.load_learned(checkpoint["state_dict"], path, state.get("classnames"))
-        self.best_epoch = checkpoint["epoch"]
-        print(f"Loaded {path} (epoch {checkpoint['epoch']})")
-
-    def check_backbone(self, state, where):
-        """Refuse to put what was learned beside one CLIP on another; old files do not tell."""
-        if state.get("backbone", self.backbone_fingerprint) != self.backbone_fingerprint:
-            raise InputError(
-                f"{where}: trained on other weights of {self.cfg.RUN.BACKBONE} than there are now; "
-                "bring those back, or delete the run's folder"
-            )
-
-    @property
-    def name(self):
-        return self.cfg.TRAINER.NAME
-
-    def load_learned(self, state_dict, path, classnames=None):
-        """Load learned tensors strictly; says in one line what does not fit.
-
-        Args:
-            classnames: the classes that the model was trained on, where the file tells.
-        """
-        state_dict = self.adapt_state_dict(dict(state_dict))
-        for key in self.per_class():
-            if key in state_dict:
-                state_dict[key] = self._rows_of_classes(key, state_dict[key], classnames, path)
-        try:
-            self.model.learned.load_state_dict(state_dict)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path} does not fit this {self.name}: {reason}") from error
-
-    def _rows_of_classes(self, key, rows, classnames, path):
-        """Put a tensor's rows into the order of this run's classes."""
-        if classnames is None:  # another implementation's file: of these classes, or of others
-            classnames = self.classnames if len(rows) == self.num_classes else [None] * len(rows)
-        known = dict(zip(classnames, rows, strict=True))
-        new = [name for name in self.classnames if name not in known]
-        if new:
-            row = self.new_class_row(key, rows)
-            if row is None:
-                raise InputError(
-                    f"{path}: {self.name} learned {key} for each of its classes, and has none for "
-                    f"{', '.join(new)}; test it on the classes it was trained on"
-                )
-            known |= dict.fromkeys(new, row)
-            print(f"{', '.join(new)}: not among the trained classes, {key} is {row.norm():g} there")
-        return torch.stack([known[name] for name in self.classnames])
+        path = find_checkpoint(Path(directory), self.method, epoch)
+        self.best_epoch = load_checkpoint(path, self.method, self.model, self.classnames)
+        print(f"Loaded {path} (epoch {self.best_epoch})")
 
     # -- evaluation -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def predict(self, split):
-        """Predictions on ``val`` or ``test``, in the order of the split's pictures.
-
-        Returns:
-            ``Predictions``.
-        """
+    def predict(self, split: str) -> Predictions:
+        """Predictions on ``val`` or ``test``, in the order of the split's images."""
         start = time.time()
         self.set_model_mode("eval")
-        logits = torch.cat(
-            [self.model(x.to(self.device)).float().cpu() for x in self.inputs(split)]
-        )
+        logits = torch.cat([batch.float().cpu() for batch in self._logits(split)])
         phase = "validate" if split == "val" else "test"
         self.seconds[phase] += time.time() - start
-        pictures = getattr(self.dm.dataset, split)
-        return Predictions(pictures, logits.double().softmax(dim=1).numpy(), self.classnames)
+        images = getattr(self.dm.dataset, split)
+        return Predictions(images, logits.double().softmax(dim=1).numpy(), self.classnames)
 
-    def inputs(self, split):
-        """Batches of a split's test views; of their features where the image encoder is frozen."""
+    def _logits(self, split: str) -> Iterator[Tensor]:
+        """Logits of a split's test views, batch by batch."""
         if self.frozen_features:
-            return self.frozen_features.of_split(split).split(self.cfg.DATALOADER.TEST.BATCH_SIZE)
-        loader = getattr(self, f"{split}_loader")
-        return (self.dm.scale(batch["img"].to(self.device)) for batch in loader)
+            size = self.cfg.DATALOADER.TEST.BATCH_SIZE
+            for features in self.frozen_features.of_split(split).split(size):
+                yield self.model.from_features(features.to(self.device)).logits
+            return
+        for batch in getattr(self, f"{split}_loader"):
+            yield self.model(self.dm.scale(batch["img"].to(self.device))).logits
 
-    def test(self, split=None):
+    def test(self, split: str | None = None) -> float:
         """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""
         split = split or self.cfg.TEST.SPLIT
         print(f"Evaluate on the *{split}* set")
@@ -395,3 +340,12 @@ class PromptTrainer(TrainerX):
         metrics = self.predictions.metrics()
         print_result(self.predictions, metrics)
         return 100 * metrics["accuracy"]
+
+
+def register_with_dassl() -> None:
+    """Make every method a trainer that Dassl builds by name: ``build_trainer(cfg)``."""
+    known = TRAINER_REGISTRY.registered_names()
+    for name, method in METHODS.items():
+        if name not in known:
+            trainer = type(name, (MethodTrainer,), {"__doc__": method.__doc__})
+            TRAINER_REGISTRY.register()(trainer)

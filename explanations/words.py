@@ -57,7 +57,7 @@ def nearest_words(run, count=5):
         ``NearestWords``.
     """
     context, names = context_of(run)
-    table = run.model.clip.model.token_embedding.weight.detach().float()
+    table = run.model.backbone.model.token_embedding.weight.detach().float()
     decoder = SimpleTokenizer().decoder
     words = torch.tensor([i for i, word in decoder.items() if "|>" not in word])
     table = table[words.to(table.device)]

@@ -20,9 +20,9 @@ from pathlib import Path
 import trainers  # noqa: F401  (registers the methods)
 from core.errors import InputError, command_line
 from core.files import atomic_write
-from engine.config import CONFIGS, ROOT, differing_keys, load_cfg, methods, run_folder
+from engine.config import CONFIGS, ROOT, differing_keys, load_cfg, run_folder, symptom_path
+from engine.method import METHODS
 from engine.run import CONFIG, read_results
-from engine.trainer import symptom_path
 from results.experiments import KNOWLEDGE_KINDS
 from results.tables import SEEDLESS
 
@@ -49,7 +49,7 @@ def method_rows(dataset):
         ("Supervised", ["TRAINER.SUPERVISED.START", "clip"]),
     ]
     known = {trainer for trainer, _ in rows} | {"ViP"}
-    others = [(trainer, []) for trainer in sorted(methods().keys() - known)]
+    others = [(trainer, []) for trainer in sorted(METHODS.keys() - known)]
     return [*rows, *others, ("ViP", [])]
 
 
@@ -158,9 +158,8 @@ def own_options(trainer, opts):
     A key under another trainer's node is left out; a key without a dot is the trainer's own, if it
     has one of that name: ``PREC fp32``.
     """
-    options = methods()[trainer]
-    known = {**options.SHARED_DEFAULTS, **options.DEFAULTS}
-    others = {f"TRAINER.{name.upper()}." for name in methods()} - {f"TRAINER.{trainer.upper()}."}
+    known = METHODS[trainer].defaults()
+    others = {f"TRAINER.{name.upper()}." for name in METHODS} - {f"TRAINER.{trainer.upper()}."}
     kept = []
     for key, value in _pairs(opts):
         if "." not in key and key in known:

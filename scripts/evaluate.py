@@ -11,8 +11,9 @@ STARTED = time.time()
 
 import trainers  # noqa: E402, F401  (registers the methods)
 from core.errors import InputError, command_line  # noqa: E402
-from engine.config import load_cfg, methods, symptom_file, variant_name  # noqa: E402
+from engine.config import load_cfg, symptom_file, variant_name  # noqa: E402
 from engine.loading import read_config  # noqa: E402
+from engine.method import METHODS  # noqa: E402
 from engine.run import read_results, run  # noqa: E402
 
 # Of the dataset a run was trained on: a test leaves them as they were.
@@ -65,7 +66,7 @@ def main(argv=None):
     add = parser.add_argument
     add("run", type=Path, help="a finished run's folder")
     add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
-    add("--trainer", choices=methods(), help="the method that the run has to be of")
+    add("--trainer", choices=METHODS, help="the method that the run has to be of")
     add("--root", default="data", help="folder that holds the datasets")
     add("--output", default="output", help="folder that the results go to")
     add("opts", nargs="*", metavar="KEY value", help="settings of the test")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.errors import InputError
-from engine.config import methods
+from engine.method import METHODS
 from scripts import compare
 from scripts.compare import (
     EXECUTORS,
@@ -47,7 +47,7 @@ def results(toy):
 def test_every_method_has_a_row():
     rows = EXPERIMENTS["methods"][0]("derm7pt")
 
-    assert {trainer for trainer, _ in rows} == set(methods())
+    assert {trainer for trainer, _ in rows} == set(METHODS)
 
 
 def test_goes_on_after_trouble_and_starts_again(toy, words, tiny_resnet, capfd, monkeypatch):

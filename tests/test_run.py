@@ -16,6 +16,7 @@ from torch.testing import assert_close
 import train
 from core.errors import InputError, command_line
 from engine.run import read_results
+from engine.trainer import MethodTrainer
 
 
 def vip(toy_args, *words):
@@ -324,13 +325,51 @@ def test_original_checkpoint_loads(toy, toy_args, short):
         assert_close(float(mine["p(red)"]), float(other["p(red)"]))
 
 
+def test_an_input_that_breaks_during_training_costs_nothing(toy, toy_args, short, monkeypatch):
+    """The symptoms are read once, before training; the run ends and says what it was made with."""
+    vip([*toy_args[:-1], str(toy / "whole")], *short)
+    train_steps = MethodTrainer.train_steps
+
+    def and_break_the_file(self):
+        (toy / "symptoms.json").write_text('{"red": [')
+        return train_steps(self)
+
+    monkeypatch.setattr(MethodTrainer, "train_steps", and_break_the_file)
+    vip(toy_args, *short)
+
+    assert_same_outcome(outcome(toy / "run"), outcome(toy / "whole"))
+
+
+def test_an_input_error_after_training_began_deletes_nothing(toy, toy_args, short, monkeypatch):
+    """Here a test image that is gone when the model is tested; the same command then ends."""
+
+    def lost(self, split=None):
+        raise InputError("an image is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MethodTrainer, "test", lost)
+        with pytest.raises(InputError, match="an image is gone"):
+            vip(toy_args, *short)
+    assert (toy / "run" / "vip" / "model-best.pth.tar").exists()
+    vip(toy_args, *short)
+    vip([*toy_args[:-1], str(toy / "whole")], *short)
+
+    assert_same_outcome(outcome(toy / "run"), outcome(toy / "whole"))
+
+
+def test_an_infinite_loss_is_one_line_and_keeps_the_run(toy, toy_args, short):
+    with pytest.raises(InputError, match="the loss became .* in epoch .*; lower OPTIM.LR"):
+        vip(toy_args, *short, "OPTIM.LR", "1e30")
+    assert (toy / "run" / "config.yaml").exists()
+
+
 def test_other_weights_under_a_trained_model_are_refused(toy, toy_args, short):
     """What was learned beside one CLIP means nothing beside another."""
     vip(toy_args, *short)
     weights = torch.load(toy / "clip.pt", weights_only=True)
     weights["text_projection"] += 0.5
     torch.save(weights, toy / "clip.pt")
-    with pytest.raises(InputError, match="trained on other weights of random"):
+    with pytest.raises(InputError, match="trained on other weights of the backbone"):
         vip(toy_args, "--eval-only", *short)
 
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
+from engine.method import METHODS
 from trainers.vip import SymptomCLIP
 
 PHRASES = {
@@ -70,13 +71,13 @@ def test_logits_loss_and_gradients_follow_the_equations(frozen64, merge, n_ctx):
     label = torch.tensor([0, 1, 1])
     learned = list(model.learned.parameters())
 
-    logits = model(image_features)
+    logits, losses = model.from_features(image_features, label)
     expected = naive_logits(frozen.model, model.learned, image_features, merge)
 
     assert_close(logits, expected, rtol=0, atol=1e-10)
     if not learned:
         return
-    loss = torch.nn.functional.cross_entropy(logits, label)
+    loss = sum(losses.values())
     naive_loss = (
         -(expected.exp() / expected.exp().sum(1, keepdim=True))[range(3), label].log().mean()
     )
@@ -152,22 +153,22 @@ def test_position_of_the_symptom(tiny_clip, position):
 def test_evaluation_sees_every_change_of_what_was_learned(tiny_clip):
     """Class features are kept between batches, never beyond an update or a load."""
     model = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES)
-    x = torch.randn(2, model.clip.embed_dim)
+    x = torch.randn(2, model.backbone.embed_dim)
     with torch.no_grad():
-        first = model(x)
+        first = model.from_features(x).logits
         assert model.current_features() is model.current_features()
         model.learned.token[0].add_(1)
-        second = model(x)
-        model.learned.load_state_dict(SymptomCLIP(model.clip, PHRASES).learned.state_dict())
-        third = model(x)
+        second = model.from_features(x).logits
+        model.learned.load_state_dict(SymptomCLIP(model.backbone, PHRASES).learned.state_dict())
+        third = model.from_features(x).logits
 
     assert not torch.allclose(first, second)
     assert not torch.allclose(second, third)
 
 
-def test_wrong_merge_names_the_choices(tiny_clip):
+def test_wrong_merge_names_the_choices():
     with pytest.raises(InputError, match="MERGE is 'sum'; choose one of prompt, mean, max"):
-        SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES, merge="sum")
+        METHODS["ViP"](MERGE="sum")
 
 
 def test_symptom_too_long_is_named(tiny_clip):

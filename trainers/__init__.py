@@ -1,8 +1,12 @@
-"""The methods. Importing this package registers every trainer with Dassl."""
+"""The methods, one a file. Importing this package makes them known, to Dassl too.
+
+from trainers import load_run
+run = load_run("output/synthderm/ViP/tiny/default/seed1")
+"""
 
 import warnings
 
-# clip says so at every start; setup.py keeps the setuptools that it needs.
+# The clip package says so at every start.
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 import dassl_compat  # noqa: E402, F401, I001  (makes dassl importable; before everything else)
@@ -17,3 +21,6 @@ from . import supervised  # noqa: E402, F401
 from . import vip  # noqa: E402, F401
 from . import zeroshot  # noqa: E402, F401
 from engine.loading import load_run  # noqa: E402, F401
+from engine.trainer import register_with_dassl  # noqa: E402
+
+register_with_dassl()

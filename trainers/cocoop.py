@@ -1,23 +1,24 @@
-"""CoCoOp: a context that each picture shifts."""
+"""CoCoOp: a context that each image shifts."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from backbones.clip_model import PromptedModel, cosine_logits
+from backbones.clip_model import FrozenCLIP, cosine_logits
+from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, at_least_one
-from engine.trainer import PromptTrainer
+from symptoms import Symptoms
 
 TEXT_BATCH = 1024  # prompts whose activations are kept at once: 3 GB for ViT-B/16 in fp32
 
 
-@TRAINER_REGISTRY.register()
-class CoCoOp(PromptTrainer):
-    """Conditional Context Optimization: a small network adds a bias per picture to the context.
+@register
+class CoCoOp(Method):
+    """Conditional Context Optimization: a small network adds a bias per image to the context.
 
     Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557
     """
@@ -25,51 +26,66 @@ class CoCoOp(PromptTrainer):
     DEFAULTS = {
         "N_CTX": 4,  # learned tokens, M
         "CTX_INIT": START_WORDS,  # words the context starts from; empty: random
-        "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one picture
+        "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one image
     }
 
-    def build_prompted_clip(self, clip_model, classnames):
-        options = self.method_cfg
-        prompts = ConditionalPrompts(clip_model, classnames, options.N_CTX, options.CTX_INIT)
-        return ConditionalCLIP(clip_model, prompts, options.TEXT_BATCH)
+    place = 40
+
+    def check_options(self) -> None:
+        at_least_one(N_CTX=self.options.N_CTX, TEXT_BATCH=self.options.TEXT_BATCH)
+
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        options = self.options
+        prompts = ConditionalPrompts(backbone, classnames, options.N_CTX, options.CTX_INIT)
+        return ConditionalCLIP(backbone, prompts, options.TEXT_BATCH)
 
 
 class ConditionalPrompts(ContextPrompts):
-    """Class names behind a context that follows from the picture.
+    """Class names behind a context that follows from the image.
 
     Source: Zhou et al., CVPR 2022, section 3.2.
     """
 
-    def __init__(self, clip_model, classnames, n_ctx, start_words):
-        at_least_one(N_CTX=n_ctx)
-        super().__init__(clip_model, classnames, n_ctx, start_words=start_words)
-        d, d_txt = clip_model.embed_dim, clip_model.text_width
+    def __init__(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], n_ctx: int, start_words: str
+    ) -> None:
+        super().__init__(backbone, classnames, n_ctx, start_words=start_words)
+        d, d_txt = backbone.embed_dim, backbone.text_width
         hidden = d // 16
         layers = OrderedDict(
             linear1=nn.Linear(d, hidden), relu=nn.ReLU(), linear2=nn.Linear(hidden, d_txt)
         )
-        self.meta_net = nn.Sequential(layers).to(clip_model.device)
+        self.meta_net = nn.Sequential(layers).to(backbone.device)
 
-    def contexts(self, image_features):
+    def contexts(self, image_features: Tensor) -> Tensor:
         """[batch, d] image features of any norm -> [batch, n_ctx, d_txt]."""
         bias = self.meta_net(F.normalize(image_features, dim=-1))  # [batch, d_txt]
         return self.ctx + bias.unsqueeze(1)
 
 
 class ConditionalCLIP(PromptedModel):
-    """Every picture is scored against class features of its own."""
+    """Every image is scored against class features of its own."""
 
-    def __init__(self, clip_model, learned, text_batch=TEXT_BATCH):
-        super().__init__(clip_model, learned)
+    learned: ConditionalPrompts
+
+    def __init__(
+        self, backbone: FrozenCLIP, learned: ConditionalPrompts, text_batch: int = TEXT_BATCH
+    ) -> None:
+        super().__init__(backbone, learned)
         self.text_batch = text_batch
 
-    def logits(self, image_features):
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         contexts = self.learned.contexts(image_features)
-        features = encode_with_contexts(self.clip, self.learned, contexts, self.text_batch)
-        return cosine_logits(image_features, features, self.clip.logit_scale)
+        features = encode_with_contexts(self.backbone, self.learned, contexts, self.text_batch)
+        logits = cosine_logits(image_features, features, self.backbone.logit_scale)
+        return Output.with_cross_entropy(logits, label)
 
 
-def encode_with_contexts(clip_model, prompts, contexts, text_batch):
+def encode_with_contexts(
+    backbone: FrozenCLIP, prompts: ContextPrompts, contexts: Tensor, text_batch: int
+) -> Tensor:
     """Encode every text with every context.
 
     Args:
@@ -80,10 +96,9 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
     Returns:
         [n, n_cls, d], not normalised.
     """
-    at_least_one(TEXT_BATCH=text_batch)
 
-    def encode(contexts):
-        return clip_model.encode_prompts(prompts.inputs, prompts.with_contexts(contexts))
+    def encode(contexts: Tensor) -> Tensor:
+        return backbone.encode_prompts(prompts.inputs, prompts.with_contexts(contexts))
 
     parts = contexts.split(max(1, text_batch // len(prompts.inputs.tree.ends)))
     if len(parts) == 1 or not torch.is_grad_enabled():
@@ -91,4 +106,4 @@ def encode_with_contexts(clip_model, prompts, contexts, text_batch):
     else:
         again = {"use_reentrant": False, "preserve_rng_state": False}
         features = [checkpoint(encode, part, **again) for part in parts]
-    return torch.cat(features).reshape(len(contexts), -1, clip_model.embed_dim)
+    return torch.cat(features).reshape(len(contexts), -1, backbone.embed_dim)

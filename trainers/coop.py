@@ -1,14 +1,17 @@
 """CoOp: a learned context in front of the class names."""
 
-from dassl.engine import TRAINER_REGISTRY
+from collections.abc import Sequence
 
-from backbones.clip_model import ClassFeatureModel
-from engine.prompts import ContextPrompts, at_least_one
-from engine.trainer import PromptTrainer
+from torch import Tensor
+
+from backbones.clip_model import FrozenCLIP
+from engine.method import ClassFeatureModel, Method, PromptedModel, register
+from engine.prompts import ContextPrompts, at_least_one, one_of_positions
+from symptoms import Symptoms
 
 
-@TRAINER_REGISTRY.register()
-class CoOp(PromptTrainer):
+@register
+class CoOp(Method):
     """Context Optimization: learn the words around the class name.
 
     Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134
@@ -20,12 +23,17 @@ class CoOp(PromptTrainer):
         "CSC": False,  # a context of its own for each class
         "CLASS_TOKEN_POSITION": "end",  # where the class name stands: end, middle or front
     }
+    place = 30
 
-    def build_prompts(self, clip_model, classnames):
-        options = self.method_cfg
-        at_least_one(N_CTX=options.N_CTX)
+    def check_options(self) -> None:
+        at_least_one(N_CTX=self.options.N_CTX)
+        one_of_positions(self.options.CLASS_TOKEN_POSITION)
+
+    def prompts(self, backbone: FrozenCLIP, classnames: Sequence[str]) -> ContextPrompts:
+        """The class names with the learned context that the options describe."""
+        options = self.options
         return ContextPrompts(
-            clip_model,
+            backbone,
             classnames,
             options.N_CTX,
             options.CLASS_TOKEN_POSITION,
@@ -33,21 +41,25 @@ class CoOp(PromptTrainer):
             range(len(classnames)) if options.CSC else None,
         )
 
-    def build_prompted_clip(self, clip_model, classnames):
-        return PromptedCLIP(clip_model, self.build_prompts(clip_model, classnames))
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        return PromptedCLIP(backbone, self.prompts(backbone, classnames))
 
-    def per_class(self):
-        return ("ctx",) if self.method_cfg.CSC else ()
+    def per_class(self) -> tuple[str, ...]:
+        return ("ctx",) if self.options.CSC else ()
 
 
 class PromptedCLIP(ClassFeatureModel):
     """Class features of prompts with a context.
 
     Args:
-        clip_model: ``FrozenCLIP``.
+        backbone: a frozen backbone.
         learned: ``ContextPrompts``, one text a class.
     """
 
-    def class_features(self):
+    learned: ContextPrompts
+
+    def class_features(self) -> Tensor:
         prompts = self.learned
-        return self.clip.encode_prompts(prompts.inputs, prompts())
+        return self.backbone.encode_prompts(prompts.inputs, prompts())

@@ -1,14 +1,19 @@
 """KgCoOp: CoOp that stays near what CLIP already knows of the classes."""
 
-from dassl.engine import TRAINER_REGISTRY
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 from torch.nn import functional as F
 
-from engine.prompts import START_WORDS, encode_texts
+from backbones.clip_model import FrozenCLIP
+from engine.method import PromptedModel, register
+from engine.prompts import START_WORDS, ContextPrompts, encode_texts
+from symptoms import Symptoms
 
 from .coop import CoOp, PromptedCLIP
 
 
-@TRAINER_REGISTRY.register()
+@register
 class KgCoOp(CoOp):
     """Knowledge-guided CoOp: a penalty on leaving the zero-shot class features.
 
@@ -19,36 +24,46 @@ class KgCoOp(CoOp):
         "CTX_INIT": START_WORDS,
         "W": 8.0,  # weight of the penalty
     }
+    place = 50
 
-    def build_prompted_clip(self, clip_model, classnames):
-        return GuidedCLIP(clip_model, self.build_prompts(clip_model, classnames), classnames)
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        return GuidedCLIP(backbone, self.prompts(backbone, classnames), classnames, self.options.W)
 
-    def compute_loss(self, logits, label):
-        return super().compute_loss(logits, label) + self.method_cfg.W * self.model.distance
-
-    def adapt_state_dict(self, state_dict):
+    def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # The original's files also hold a network that it never used.
         unused = ("bias_vectors", "meta_net.")
-        state_dict = super().adapt_state_dict(state_dict)
-        return {k: v for k, v in state_dict.items() if not k.startswith(unused)}
+        adapted = super().adapt_state_dict(state_dict)
+        return {k: v for k, v in adapted.items() if not k.startswith(unused)}
 
 
 class GuidedCLIP(PromptedCLIP):
-    """Prompts with a context, and how far their features are from CLIP's own.
+    """Prompts with a context, held near CLIP's own class features.
 
-    Attributes:
-        distance: 1 - mean over classes of cos(t_c, t0_c), of the last features computed.
+    Its loss ``distance`` is weight * (1 - mean over classes of cos(t_c, t0_c)).
 
     Source: Yao et al., CVPR 2023, equation 4.
     """
 
-    def __init__(self, clip_model, learned, classnames):
-        super().__init__(clip_model, learned)
+    known: Tensor
+
+    def __init__(
+        self,
+        backbone: FrozenCLIP,
+        learned: ContextPrompts,
+        classnames: Sequence[str],
+        weight: float = 8.0,
+    ) -> None:
+        super().__init__(backbone, learned)
+        self.weight = weight
         texts = [f"{START_WORDS} {name}" for name in classnames]
-        known = encode_texts(clip_model, texts)  # [n_cls, d], t0
+        known = encode_texts(backbone, texts)  # [n_cls, d], t0
         self.register_buffer("known", known, persistent=False)
 
-    def class_features(self):
-        features = super().class_features()
-        self.distance = 1 - F.cosine_similarity(features, self.known, dim=-1).mean()
-        return features
+    def losses(self, logits: Tensor, label: Tensor, class_features: Tensor) -> dict[str, Tensor]:
+        distance = 1 - F.cosine_similarity(class_features, self.known, dim=-1).mean()
+        return {
+            **super().losses(logits, label, class_features),
+            "distance": self.weight * distance,
+        }

@@ -1,24 +1,24 @@
 """Logistic regression on CLIP's frozen image features."""
 
-import time
 import warnings
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
-from backbones.clip_model import PromptedModel
+from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
-from engine.trainer import PromptTrainer
+from engine.method import LabelledFeatures, Method, Output, PromptedModel, register
+from engine.prompts import at_least_one
+from symptoms import Symptoms
 
 STRENGTHS = [10.0**exponent for exponent in range(-6, 7)]
 
 
-@TRAINER_REGISTRY.register()
-class LinearProbe(PromptTrainer):
+@register
+class LinearProbe(Method):
     """Fit a linear classifier to centre-crop features; validation chooses its regularisation.
 
     Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.2. The one epoch that its log
@@ -29,36 +29,37 @@ class LinearProbe(PromptTrainer):
         "C": 0.0,  # inverse strength of the regularisation; 0: chosen on validation
         "MAX_ITER": 1000,
     }
+    place = 20
+    fitted_at_once = True
 
-    def build_prompted_clip(self, clip_model, classnames):
-        head = nn.Linear(clip_model.embed_dim, len(classnames)).to(clip_model.device)
-        return LinearHead(clip_model, head)
+    def check_options(self) -> None:
+        at_least_one(MAX_ITER=self.options.MAX_ITER)
+        if self.options.C < 0:
+            raise InputError(f"C is {self.options.C}; give 0 (chosen on validation) or more")
 
-    def build_model(self):
-        super().build_model()
-        self.max_epoch = 1
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        head = nn.Linear(backbone.embed_dim, len(classnames)).to(backbone.device)
+        return LinearHead(backbone, head)
 
-    def per_class(self):
+    def per_class(self) -> tuple[str, ...]:
         return ("weight", "bias")
 
-    def run_epoch(self):
-        """Fit once for each strength, from the strongest on; the best on validation is kept."""
-        start = time.time()
-        features, label = self.features("train")
-        present = np.unique(label)
-        if len(present) < self.num_classes:
-            missing = set(range(self.num_classes)) - set(present)
-            raise InputError(f"class {self.lab2cname[min(missing)]!r} has no training picture")
-        candidates = self.candidates()
-        validation = self.features("val") if len(candidates) > 1 else (features, label)
+    def fit(
+        self, model: PromptedModel, train: LabelledFeatures, val: LabelledFeatures | None
+    ) -> None:
+        """Fit once for each strength, from the strongest on; keep the best on validation."""
+        features, label = train.features.numpy(), train.label.numpy()
         best = -1.0
-        for strength in candidates:
-            fitted = LogisticRegression(C=strength, max_iter=self.method_cfg.MAX_ITER)
+        for strength in self.candidates(val):
+            fitted = LogisticRegression(C=strength, max_iter=self.options.MAX_ITER)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
                 fitted.fit(features, label)
             unfinished = any(issubclass(w.category, ConvergenceWarning) for w in caught)
-            accuracy = fitted.score(*validation)
+            judged = val or train
+            accuracy = fitted.score(judged.features.numpy(), judged.label.numpy())
             print(
                 f"C {strength:g}: accuracy {100 * accuracy:.4f}%"
                 + (", stopped at MAX_ITER" if unfinished else "")
@@ -66,48 +67,32 @@ class LinearProbe(PromptTrainer):
             if accuracy > best:
                 best, chosen = accuracy, fitted
         print(f"C {chosen.C:g} is used")
-        self.keep(chosen)
-        with torch.no_grad():
-            logits = self.model(torch.from_numpy(features).float().to(self.device)).cpu()
-        target = torch.from_numpy(label)
-        seconds = time.time() - start
-        self.seconds["train"] += seconds
-        self.epoch_summary = {
-            "epoch": 1,
-            "loss": self.compute_loss(logits, target).item(),
-            "acc": 100 * (logits.argmax(dim=1) == target).double().mean().item(),
-            "lr": None,
-            "seconds": seconds,
-        }
+        keep(chosen, model.learned)
 
-    def candidates(self):
+    def candidates(self, val: LabelledFeatures | None) -> list[float]:
         """The strengths to try, the strongest regularisation first."""
-        if self.method_cfg.C > 0:
-            return [self.method_cfg.C]
-        if not self.dm.dataset.val:
-            print("no validation pictures to choose C on: C is 1")
+        if self.options.C > 0:
+            return [self.options.C]
+        if val is None:
+            print("There are no validation images to choose C on: C is 1")
             return [1.0]
         return STRENGTHS
 
-    def features(self, split):
-        """A split's features [n, d] in float64 and labels [n], as arrays."""
-        pictures = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
-        features = torch.cat([self.model.clip.encode_image(x).cpu() for x in self.inputs(split)])
-        return features.double().numpy(), np.array([picture.label for picture in pictures])
 
-    @torch.no_grad()
-    def keep(self, fitted):
-        """Copy a fitted classifier into the model's head."""
-        weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
-        if self.num_classes == 2:
-            # Of two classes scikit-learn keeps the second's score over the first's.
-            weight, bias = (torch.cat([torch.zeros_like(x), x]) for x in (weight, bias))
-        self.model.learned.weight.copy_(weight)
-        self.model.learned.bias.copy_(bias)
+@torch.no_grad()
+def keep(fitted: LogisticRegression, head: nn.Module) -> None:
+    """Copy a fitted classifier into a linear layer."""
+    weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+    if len(head.weight) == 2:
+        # Of two classes scikit-learn keeps the second's score over the first's.
+        weight, bias = (torch.cat([torch.zeros_like(x), x]) for x in (weight, bias))
+    head.weight.copy_(weight)
+    head.bias.copy_(bias)
 
 
 class LinearHead(PromptedModel):
     """Frozen features and a linear layer, fp32."""
 
-    def logits(self, image_features):
-        return self.learned(image_features)
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
+        logits = self.learned(image_features)
+        return Output.with_cross_entropy(logits, label)

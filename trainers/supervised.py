@@ -1,18 +1,20 @@
 """The image encoder alone, trained as a classifier."""
 
-from clip.model import CLIP
-from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from collections.abc import Sequence
 
-from backbones.clip_model import PromptedModel, at_least_fp32
+from clip.model import CLIP
+from torch import Tensor, nn
+
+from backbones.clip_model import FrozenCLIP, at_least_fp32
 from core.errors import InputError
-from engine.trainer import PromptTrainer
+from engine.method import Method, Output, PromptedModel, register
+from symptoms import Symptoms
 
 STARTS = ("scratch", "clip")
 
 
-@TRAINER_REGISTRY.register()
-class Supervised(PromptTrainer):
+@register
+class Supervised(Method):
     """All of the backbone's image encoder and a linear head on its feature learn.
 
     ``scratch`` is the paper's row of that name (Fang et al., MICCAI 2024, Table 1); ``clip`` starts
@@ -20,12 +22,19 @@ class Supervised(PromptTrainer):
     """
 
     DEFAULTS = {"START": "scratch"}  # scratch: random weights; clip: CLIP's
-    image_encoder_frozen = False
+    place = 80
+    learns_image_encoder = True
 
-    def build_prompted_clip(self, clip_model, classnames):
-        return FineTunedEncoder(clip_model, len(classnames), self.method_cfg.START)
+    def check_options(self) -> None:
+        if self.options.START not in STARTS:
+            raise InputError(f"START is {self.options.START!r}; choose one of {', '.join(STARTS)}")
 
-    def per_class(self):
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        return FineTunedEncoder(backbone, len(classnames), self.options.START)
+
+    def per_class(self) -> tuple[str, ...]:
         return ("head.weight", "head.bias")
 
 
@@ -33,34 +42,36 @@ class FineTunedEncoder(PromptedModel):
     """CLIP's image encoder in fp32, no longer frozen, and a linear head.
 
     Args:
-        clip_model: ``FrozenCLIP``; its image encoder becomes the one that learns.
+        backbone: its image encoder becomes the one that learns.
         start: one of ``STARTS``.
     """
 
-    def __init__(self, clip_model, n_cls, start="scratch"):
-        if start not in STARTS:
-            raise InputError(f"START is {start!r}; choose one of {', '.join(STARTS)}")
+    def __init__(self, backbone: FrozenCLIP, n_cls: int, start: str = "scratch") -> None:
         if start == "scratch":
-            clip_model.model.visual = random_encoder(clip_model)
+            backbone.model.visual = random_encoder(backbone)
         learned = nn.Module()
         # fp32 whatever the precision: steps of 1e-3 vanish in less.
-        learned.image_encoder = clip_model.model.visual.float().requires_grad_(True)
-        learned.head = nn.Linear(clip_model.embed_dim, n_cls)
-        super().__init__(clip_model, learned.to(clip_model.device))
+        learned.image_encoder = backbone.model.visual.float().requires_grad_(True)
+        learned.head = nn.Linear(backbone.embed_dim, n_cls)
+        super().__init__(backbone, learned.to(backbone.device))
 
-    def forward(self, x):
-        with self.clip.autocast():
-            features = self.learned.image_encoder(x.to(self.learned.head.weight.device))
-        return self.learned.head(at_least_fp32(features))
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
+        with self.backbone.autocast():
+            features = self.learned.image_encoder(images.to(self.learned.head.weight.device))
+        return self.from_features(at_least_fp32(features), label)
+
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
+        logits = self.learned.head(image_features)
+        return Output.with_cross_entropy(logits, label)
 
 
-def random_encoder(clip_model):
+def random_encoder(backbone: FrozenCLIP) -> nn.Module:
     """An image encoder of the same shape, with random weights as CLIP draws them."""
-    visual = clip_model.model.visual
-    if clip_model.is_vit:
+    visual = backbone.model.visual
+    if backbone.is_vit:
         shape = {
             "vision_layers": len(visual.transformer.resblocks),
-            "vision_width": clip_model.vision_width,
+            "vision_width": backbone.vision_width,
             "vision_patch_size": visual.conv1.kernel_size[0],
         }
     else:
@@ -72,8 +83,8 @@ def random_encoder(clip_model):
         }
     # A whole CLIP, because its constructor draws the encoder's weights; the text side is a stub.
     return CLIP(
-        embed_dim=clip_model.embed_dim,
-        image_resolution=clip_model.resolution,
+        embed_dim=backbone.embed_dim,
+        image_resolution=backbone.resolution,
         **shape,
         context_length=1,
         vocab_size=1,

@@ -1,27 +1,29 @@
 """ViP: visual symptom-guided prompt learning."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.clip_model import ClassFeatureModel, cosine_logits, take
+from backbones.clip_model import FrozenCLIP, cosine_logits, take
 from core.errors import InputError
-from engine.prompts import ContextPrompts, at_least_one
-from engine.trainer import PromptTrainer, symptom_path
+from engine.method import ClassFeatureModel, Method, PromptedModel, register
+from engine.prompts import ContextPrompts, at_least_one, one_of_positions
+from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
 
 
-@TRAINER_REGISTRY.register()
-class ViP(PromptTrainer):
+@register
+class ViP(Method):
     """Learn a context for symptoms (CoP) and how to merge a class's symptoms (MeP).
 
     Fang et al., MICCAI 2024, section 2.3; the two switches are the ablation of Table 2.
     """
 
     DEFAULTS = {
-        "SYMPTOMS": "",  # a file of symptoms; empty: the dataset's own
+        "SYMPTOMS": "",  # a symptom file; empty: the dataset's own
         "CONTEXT": True,  # CoP on or off
         "N_CTX": 4,  # learned tokens before every symptom
         "CTX_INIT": "",  # words the context starts from; empty: random
@@ -30,26 +32,34 @@ class ViP(PromptTrainer):
         "MERGE": "prompt",  # prompt (MeP), mean or max
         "LEARN_SCALE": False,  # learn the temperature (eq. 3 calls it learned; the paper froze it)
     }
-    model_name = "vip"
+    place = 90
+    checkpoint_name = "vip"
+    reads_symptoms = True
 
-    @classmethod
-    def symptom_file(cls, cfg):
-        return symptom_path(cfg)
+    def check_options(self) -> None:
+        options = self.options
+        if options.CONTEXT:
+            at_least_one(N_CTX=options.N_CTX)  # none is CONTEXT False
+        one_of_positions(options.CLASS_TOKEN_POSITION)
+        if options.MERGE not in MERGES:
+            raise InputError(f"MERGE is {options.MERGE!r}; choose one of {', '.join(MERGES)}")
 
-    def per_class(self):
-        return ("token.0", "prompt_learner.ctx") if self.method_cfg.CSC else ("token.0",)
+    def per_class(self) -> tuple[str, ...]:
+        return ("token.0", "prompt_learner.ctx") if self.options.CSC else ("token.0",)
 
-    def new_class_row(self, key, rows):
+    def new_class_row(self, key: str, rows: Tensor) -> Tensor | None:
         # With g = 0 the attention is even and nothing is added: the mean of the symptom features.
         return torch.zeros_like(rows[0]) if key == "token.0" else None
 
-    def build_prompted_clip(self, clip_model, classnames):
-        options = self.method_cfg
-        if options.CONTEXT:
-            at_least_one(N_CTX=options.N_CTX)  # none is CONTEXT False
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        if symptoms is None:
+            raise InputError("ViP needs the symptoms of every class; give them to build()")
+        options = self.options
         return SymptomCLIP(
-            clip_model,
-            self.symptoms.phrases,
+            backbone,
+            symptoms.phrases,
             n_ctx=options.N_CTX if options.CONTEXT else 0,
             merge=options.MERGE,
             position=options.CLASS_TOKEN_POSITION,
@@ -65,14 +75,14 @@ class MergePrompt(nn.Module):
     Source: Fang et al., MICCAI 2024, equation 2.
     """
 
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.q_proj = nn.Linear(dim, dim, bias=False)
         self.k_proj = nn.Linear(dim, dim, bias=False)
         nn.init.xavier_normal_(self.q_proj.weight)
         nn.init.xavier_normal_(self.k_proj.weight)
 
-    def forward(self, token, features, mask):
+    def forward(self, token: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Attention weights of each class over its symptoms.
 
         Args:
@@ -92,75 +102,73 @@ class SymptomCLIP(ClassFeatureModel):
     """Class features merged from symptom features.
 
     Args:
-        clip_model: ``FrozenCLIP``.
+        backbone: a frozen backbone.
         phrases: class name -> symptoms, in the order of the classes.
         n_ctx: context tokens M; 0 switches the context off.
         merge: ``prompt`` (MeP), ``mean`` or ``max``.
 
     Raises:
-        InputError: for a merge that does not exist, or a symptom too long.
+        InputError: for a symptom that is too long.
 
     Source: Fang et al., MICCAI 2024, section 2.3 and Table 2.
     """
 
     def __init__(
         self,
-        clip_model,
-        phrases,
-        n_ctx=4,
-        merge="prompt",
-        position="end",
-        start_words="",
-        class_specific=False,
-        learn_scale=False,
-    ):
-        if merge not in MERGES:
-            raise InputError(f"MERGE is {merge!r}; choose one of {', '.join(MERGES)}")
+        backbone: FrozenCLIP,
+        phrases: Mapping[str, Sequence[str]],
+        n_ctx: int = 4,
+        merge: str = "prompt",
+        position: str = "end",
+        start_words: str = "",
+        class_specific: bool = False,
+        learn_scale: bool = False,
+    ) -> None:
         counts = [len(symptoms) for symptoms in phrases.values()]
         texts = [symptom for symptoms in phrases.values() for symptom in symptoms]
         owners = [c for c, count in enumerate(counts) for _ in range(count)]
         learned = nn.Module()
         learned.prompt_learner = ContextPrompts(
-            clip_model, texts, n_ctx, position, start_words, owners if class_specific else None
+            backbone, texts, n_ctx, position, start_words, owners if class_specific else None
         )
-        dim = clip_model.embed_dim
+        dim = backbone.embed_dim
         if merge == "prompt":
             learned.attn = MergePrompt(dim)
             # A list, because published checkpoints call the grouping tokens `token.0`.
             learned.token = nn.ParameterList([nn.Parameter(0.02 * torch.randn(len(counts), dim))])
         if learn_scale:
-            learned.logit_scale = nn.Parameter(clip_model.logit_scale.detach().float().clone())
-        super().__init__(clip_model, learned.to(clip_model.device))
+            learned.logit_scale = nn.Parameter(backbone.logit_scale.detach().float().clone())
+        super().__init__(backbone, learned.to(backbone.device))
         self.merge = merge
         # Row c of `places` says where class c's symptoms stand among all symptoms.
         columns = torch.arange(max(counts))
         counts = torch.tensor(counts)
         mask = columns < counts[:, None]
         places = (counts.cumsum(0) - counts)[:, None] + columns
-        self.register_buffer("mask", mask.to(clip_model.device), persistent=False)
-        places = places.masked_fill(~mask, 0).to(clip_model.device)
+        self.register_buffer("mask", mask.to(backbone.device), persistent=False)
+        places = places.masked_fill(~mask, 0).to(backbone.device)
         self.register_buffer("places", places, persistent=False)
         with torch.no_grad():  # without a context nothing changes them
             known = None if n_ctx else self._encode_symptoms()
         self.register_buffer("known", known, persistent=False)
 
     @property
-    def logit_scale(self):
-        return getattr(self.learned, "logit_scale", self.clip.logit_scale)
+    def logit_scale(self) -> Tensor:
+        return getattr(self.learned, "logit_scale", self.backbone.logit_scale)
 
-    def _encode_symptoms(self):
+    def _encode_symptoms(self) -> Tensor:
         prompts = self.learned.prompt_learner
-        return take(self.clip.encode_prompts(prompts.inputs, prompts()), self.places)
+        return take(self.backbone.encode_prompts(prompts.inputs, prompts()), self.places)
 
-    def symptom_features(self):
+    def symptom_features(self) -> Tensor:
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
         return self._encode_symptoms() if self.known is None else self.known
 
-    def attention(self, features):
+    def attention(self, features: Tensor) -> Tensor:
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
         return self.learned.attn(self.learned.token[0], features, self.mask)
 
-    def class_features(self):
+    def class_features(self) -> Tensor:
         """[n_cls, d]; for ``max``, which has no such feature, the [n_cls, k, d] of the symptoms."""
         features = self.symptom_features()
         if self.merge == "prompt":
@@ -171,10 +179,10 @@ class SymptomCLIP(ClassFeatureModel):
             return units.sum(dim=1) / self.mask.sum(dim=1, keepdim=True)
         return features
 
-    def score(self, image_features, features):
+    def score(self, image_features: Tensor, class_features: Tensor) -> Tensor:
         if self.merge != "max":
-            return cosine_logits(image_features, features, self.logit_scale)
-        n_cls, k, dim = features.shape
-        logits = cosine_logits(image_features, features.reshape(-1, dim), self.logit_scale)
+            return cosine_logits(image_features, class_features, self.logit_scale)
+        n_cls, k, dim = class_features.shape
+        logits = cosine_logits(image_features, class_features.reshape(-1, dim), self.logit_scale)
         logits = logits.reshape(-1, n_cls, k).masked_fill(~self.mask, float("-inf"))
         return logits.amax(dim=-1)

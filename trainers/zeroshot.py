@@ -1,18 +1,20 @@
 """Zero-shot CLIP, by class names or by symptoms: nothing learns."""
 
-from dassl.engine import TRAINER_REGISTRY
+from collections.abc import Sequence
 
+from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
+from engine.method import Method, PromptedModel, register
 from engine.prompts import START_WORDS
-from engine.trainer import PromptTrainer, symptom_path
+from symptoms import Symptoms
 
 from .vip import SymptomCLIP
 
 PROMPTS = ("names", "symptoms")
 
 
-@TRAINER_REGISTRY.register()
-class ZeroshotCLIP(PromptTrainer):
+@register
+class ZeroshotCLIP(Method):
     """Score a class by ``a photo of a {classname}.`` or by the average of its symptoms.
 
     Radford et al. 2021, https://arxiv.org/abs/2103.00020; symptoms: Fang et al., MICCAI 2024,
@@ -21,24 +23,26 @@ class ZeroshotCLIP(PromptTrainer):
 
     DEFAULTS = {
         "PROMPTS": "names",  # names or symptoms
-        "SYMPTOMS": "",  # a file of symptoms; empty: the dataset's own
+        "SYMPTOMS": "",  # a symptom file; empty: the dataset's own
     }
+    place = 10
+    seeded = False
 
-    @classmethod
-    def symptom_file(cls, cfg):
-        by_symptoms = cfg.TRAINER.ZEROSHOTCLIP.PROMPTS == "symptoms"
-        return symptom_path(cfg) if by_symptoms else None
-
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        chosen = cfg.TRAINER.ZEROSHOTCLIP.PROMPTS
+    def check_options(self) -> None:
+        chosen = self.options.PROMPTS
         if chosen not in PROMPTS:
             raise InputError(f"PROMPTS is {chosen!r}; choose one of {', '.join(PROMPTS)}")
 
-    def build_prompted_clip(self, clip_model, classnames):
-        if self.symptoms:
-            phrases = self.symptoms.phrases
+    @property
+    def reads_symptoms(self) -> bool:
+        return self.options.PROMPTS == "symptoms"
+
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        if symptoms:
+            phrases = symptoms.phrases
         else:
             phrases = {name: [f"{START_WORDS} {name}"] for name in classnames}
         # The average of one text is that text: both ways are one.
-        return SymptomCLIP(clip_model, phrases, n_ctx=0, merge="mean")
+        return SymptomCLIP(backbone, phrases, n_ctx=0, merge="mean")

@@ -41,10 +41,10 @@ def width(request):
 def test_contributions_sum_to_the_logits(width, merge, n_ctx):
     """To 1e-5 of what the model answers in fp32, the precision of every run on a CPU."""
     model = symptom_clip(width, merge, n_ctx)
-    features = torch.randn(7, model.clip.embed_dim)
+    features = torch.randn(7, model.backbone.embed_dim)
 
     with torch.no_grad():
-        logits = model(features)
+        logits = model.from_features(features).logits
     parts = contributions(model, features)
 
     assert_close(parts.logits, logits.double().numpy(), rtol=1e-5, atol=1e-5)
@@ -54,10 +54,10 @@ def test_contributions_sum_to_the_logits(width, merge, n_ctx):
 def test_contributions_sum_exactly_in_double_precision(frozen64, merge):
     """Nothing is approximated: in float64 the sum is the logit to 1e-10."""
     model = symptom_clip(frozen64, merge).double()
-    features = torch.randn(5, model.clip.embed_dim, dtype=torch.float64)
+    features = torch.randn(5, model.backbone.embed_dim, dtype=torch.float64)
 
     with torch.no_grad():
-        logits = model(features).numpy()
+        logits = model.from_features(features).logits.numpy()
 
     np.testing.assert_allclose(contributions(model, features).logits, logits, rtol=0, atol=1e-10)
 
@@ -65,7 +65,7 @@ def test_contributions_sum_exactly_in_double_precision(frozen64, merge):
 def test_each_part_is_the_term_of_the_sum(tiny_clip):
     """s * a_j * f.T_j / |s_c| and s * f.g / |s_c|, one at a time."""
     model = symptom_clip(tiny_clip, "prompt")
-    features = torch.randn(2, model.clip.embed_dim)
+    features = torch.randn(2, model.backbone.embed_dim)
 
     parts = contributions(model, features)
 
@@ -114,7 +114,7 @@ def test_learned_temperature_and_own_contexts_are_followed(tiny_clip):
     model = symptom_clip(tiny_clip, "prompt", class_specific=True, learn_scale=True)
     with torch.no_grad():
         model.learned.logit_scale.fill_(2.0)
-        logits = model(features := torch.randn(3, 48))
+        logits = model.from_features(features := torch.randn(3, 48)).logits
 
     assert_close(
         contributions(model, features).logits, logits.double().numpy(), rtol=1e-5, atol=1e-5

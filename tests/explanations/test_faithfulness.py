@@ -33,10 +33,10 @@ def test_a_subset_is_the_class_with_only_these_symptoms(tiny_clip, merge):
         subset = torch.zeros(1, 3, dtype=torch.bool)
         subset[0, list(kept)] = True
         fewer = {"melanoma": [phrases[j] for j in kept], "nevus": ["x"], "scar": ["y"]}
-        small = SymptomCLIP(model.clip, fewer, n_ctx=4, merge=merge)
+        small = SymptomCLIP(model.backbone, fewer, n_ctx=4, merge=merge)
         small.learned.load_state_dict(model.learned.state_dict())
         with torch.no_grad():
-            expected = small(features)[:, 0]
+            expected = small.from_features(features).logits[:, 0]
         found = subset_logits(model, features, 0, subset)[:, 0]
         np.testing.assert_allclose(found, expected.double().numpy(), rtol=1e-4, atol=1e-4)
 
@@ -95,7 +95,7 @@ def test_one_symptom_has_no_order(tiny_clip):
 def test_many_symptoms_are_sampled(tiny_clip):
     """Sets of one size beyond the limit are drawn, repeatably."""
     phrases = {"a": [f"sign number {i}" for i in range(14)], "b": ["nothing"]}
-    model = SymptomCLIP(symptom_clip(tiny_clip, "mean").clip, phrases, n_ctx=0, merge="mean")
+    model = SymptomCLIP(symptom_clip(tiny_clip, "mean").backbone, phrases, n_ctx=0, merge="mean")
     features = torch.randn(2, 48)
 
     first = curves(model, features, np.zeros(2, dtype=int))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from core.errors import InputError
 from datasets.pictures import find_pictures
-from engine.config import methods
 from engine.loading import read_config
+from engine.method import METHODS
 from trainers import load_run
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")
@@ -29,7 +29,7 @@ def recorded_answers(run):
     return paths, np.array([[float(row[name]) for name in columns] for row in rows])
 
 
-@pytest.mark.parametrize("trainer", sorted(methods()))
+@pytest.mark.parametrize("trainer", sorted(METHODS))
 def test_every_method_answers_as_its_run_did(toy_run, trainer):
     """The probabilities of predictions.csv, from the checkpoint and the picture files alone."""
     run = load_run(toy_run(trainer))
@@ -199,7 +199,7 @@ def test_what_is_no_run_is_named(toy_run, tmp_path, spoil, message):
 
 
 def test_pictures_there_are_none(toy_run):
-    with pytest.raises(InputError, match="no pictures to look at"):
+    with pytest.raises(InputError, match="no images to look at"):
         load_run(toy_run("ViP")).predict([])
 
 

@@ -42,7 +42,7 @@ def trained(model, features, label, epochs=20):
     optimizer = torch.optim.SGD(model.learned.parameters(), lr=0.001, momentum=0.9)
     for _ in range(epochs):
         for rows in torch.randperm(SEEN).split(32):
-            loss = F.cross_entropy(model(features[rows]), label[rows])
+            loss = F.cross_entropy(model.from_features(features[rows]).logits, label[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from naive import NAMES
 from torch.testing import assert_close
 
-from engine.config import load_cfg, methods
+from engine.learned import load_learned
+from engine.method import METHODS
 
 
 @pytest.fixture
@@ -36,20 +38,26 @@ def close():
     return check
 
 
+class Built:
+    """A method and the model it builds, without trainer or data."""
+
+    def __init__(self, name, backbone, *words, symptoms=None, classnames=NAMES, **options):
+        """``words`` are options as on a command line: ``TRAINER.COOP.CSC True``."""
+        for key, value in zip(words[::2], words[1::2], strict=True):
+            options[key.split(".")[-1]] = yaml.safe_load(value)
+        self.method = METHODS[name](**options)
+        self.classnames = list(classnames)
+        self.model = self.method.build(backbone, self.classnames, symptoms)
+
+    def load(self, state_dict, trained=None):
+        """Load a checkpoint's learned state, of the classes ``trained``."""
+        load_learned(state_dict, "file", self.method, self.model, self.classnames, trained)
+
+
 @pytest.fixture
-def trainer_of(toy):
-    """A trainer with its options and model, without pictures: ``trainer_of("CoOp", clip, ...)``."""
-
-    def build(name, clip_model, *opts, classnames=NAMES):
-        trainer = object.__new__(methods()[name])
-        trainer.cfg, _ = load_cfg(name, str(toy / "toy.yaml"), str(toy / "random.yaml"), opts=opts)
-        trainer.classnames = list(classnames)
-        trainer.num_classes = len(classnames)
-        trainer.symptoms = None
-        trainer.model = trainer.build_prompted_clip(clip_model, trainer.classnames)
-        return trainer
-
-    return build
+def build():
+    """``build("CoOp", backbone, N_CTX=5)``: a ``Built``."""
+    return Built
 
 
 @pytest.fixture

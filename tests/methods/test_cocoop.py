@@ -9,12 +9,10 @@ from trainers.cocoop import ConditionalCLIP, ConditionalPrompts
 
 
 @pytest.mark.parametrize("text_batch", [1024, 7, 1])
-def test_logits_and_gradients(
-    frozen64, image_features, label, trainer_of, close, shapes, text_batch
-):
+def test_logits_and_gradients(frozen64, image_features, label, build, close, shapes, text_batch):
     """In one piece, in pieces of two pictures and one, and of one picture each."""
-    trainer = trainer_of("CoCoOp", frozen64, "TRAINER.COCOOP.TEXT_BATCH", text_batch)
-    model = trainer.model.double()
+    built = build("CoCoOp", frozen64, TEXT_BATCH=text_batch)
+    model = built.model.double()
     net = model.learned.meta_net
 
     rows = []
@@ -27,11 +25,11 @@ def test_logits_and_gradients(
         ]
         rows.append(torch.stack([frozen64.logit_scale.exp() * cosine(f, t) for t in features]))
     naive = torch.stack(rows)
-    logits = model(image_features)
+    logits, losses = model.from_features(image_features, label)
 
     close(logits, naive)
     learned = list(model.learned.parameters())
-    close(trainer.compute_loss(logits, label), cross_entropy(naive, label), learned)
+    close(sum(losses.values()), cross_entropy(naive, label), learned)
     assert shapes(model) == {
         "ctx": (4, 64),
         "meta_net.linear1.weight": (3, 48),
@@ -53,7 +51,7 @@ def test_no_more_prompts_than_asked_for_are_encoded_at_once(frozen64, image_feat
 
     monkeypatch.setattr(frozen64, "encode_prompts", counted)
 
-    model(image_features).sum().backward()
+    model.from_features(image_features).logits.sum().backward()
 
     assert sizes == [6, 3] + sizes[2:]  # two pictures' three classes, and one's
     assert sorted(sizes[2:]) == [3, 6]  # again, for the gradients
@@ -65,22 +63,22 @@ def test_a_hundred_classes(frozen64, image_features):
     names = [f"class number {i}" for i in range(100)]
     prompts = ConditionalPrompts(frozen64, names, 4, "a photo of a")
     with torch.no_grad():
-        logits = [ConditionalCLIP(frozen64, prompts, n).double()(image_features) for n in (7, 300)]
+        models = [ConditionalCLIP(frozen64, prompts, n).double() for n in (7, 300)]
+        logits = [model.from_features(image_features).logits for model in models]
 
     assert logits[0].shape == (3, 100)
     torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("option", ["TEXT_BATCH", "N_CTX"])
-def test_nothing_at_a_time(frozen64, image_features, trainer_of, option):
+def test_nothing_at_a_time(frozen64, build, option):
     with pytest.raises(InputError, match=f"{option} is 0; give at least 1"):
-        trainer = trainer_of("CoCoOp", frozen64, f"TRAINER.COCOOP.{option}", 0)
-        trainer.model.double()(image_features)
+        build("CoCoOp", frozen64, **{option: 0})
 
 
-def test_published_checkpoint(frozen64, trainer_of):
+def test_published_checkpoint(frozen64, build):
     """The state's names are the original's."""
-    trainer = trainer_of("CoCoOp", frozen64)
+    built = build("CoCoOp", frozen64)
     state = {
         "ctx": torch.randn(4, 64),
         "meta_net.linear1.weight": torch.randn(3, 48),
@@ -90,7 +88,7 @@ def test_published_checkpoint(frozen64, trainer_of):
     }
     fixed = {"token_prefix": torch.zeros(3, 1, 64), "token_suffix": torch.zeros(3, 72, 64)}
 
-    trainer.load_learned(state | fixed, "file")
+    built.load(state | fixed)
 
-    for name, value in trainer.model.learned.state_dict().items():
+    for name, value in built.model.learned.state_dict().items():
         assert torch.equal(value, state[name])

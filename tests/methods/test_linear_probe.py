@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dassl.engine import build_trainer
 from sklearn.linear_model import LogisticRegression
 from torch.testing import assert_close
 
@@ -11,7 +12,7 @@ from backbones.clip_model import FrozenCLIP
 from dassl_compat.checkpoint_reader import read_checkpoint
 from engine.config import load_cfg
 from engine.run import read_results
-from trainers.linear_probe import STRENGTHS, LinearProbe
+from trainers.linear_probe import STRENGTHS, keep
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def probe(toy, short):
         root=str(toy / "data"),
         output_dir=str(toy / "run"),
     )
-    trainer = LinearProbe(cfg)
+    trainer = build_trainer(cfg)
     trainer.train()
     return trainer
 
@@ -36,7 +37,7 @@ def test_is_the_best_logistic_regression_on_centre_crops(probe):
 
     def features(pictures):
         views = torch.cat([probe.dm.scale(b["img"]) for b in probe.dm.test_view_loader(pictures)])
-        return probe.model.clip.encode_image(views).double().numpy()
+        return probe.model.backbone.encode_image(views).double().numpy()
 
     def labels(pictures):
         return np.array([p.label for p in pictures])
@@ -55,17 +56,18 @@ def test_is_the_best_logistic_regression_on_centre_crops(probe):
 
 
 @pytest.mark.parametrize("n_cls", [2, 3, 100])
-def test_head_gives_the_classifier_s_probabilities(tiny_clip, trainer_of, n_cls):
+def test_head_gives_the_classifier_s_probabilities(tiny_clip, build, n_cls):
     """scikit-learn keeps one row for two classes, and a row each for more."""
     names = [f"class {i}" for i in range(n_cls)]
-    trainer = trainer_of("LinearProbe", FrozenCLIP(tiny_clip), classnames=names)
+    built = build("LinearProbe", FrozenCLIP(tiny_clip), classnames=names)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2 * n_cls, 48))
     fitted = LogisticRegression().fit(x, np.arange(2 * n_cls) % n_cls)
 
-    trainer.keep(fitted)
+    keep(fitted, built.model.learned)
 
-    ours = trainer.model(torch.from_numpy(x).float()).softmax(dim=1).detach().double().numpy()
+    features = torch.from_numpy(x).float()
+    ours = built.model.from_features(features).logits.softmax(dim=1).detach().double().numpy()
     assert_close(ours, fitted.predict_proba(x), rtol=0, atol=1e-5)
 
 

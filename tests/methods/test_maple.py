@@ -6,7 +6,7 @@ from naive import NAMES, cosine, cross_entropy, prompt_rows, rows_to_feature
 
 from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
-from engine.trainer import DoesNotApply
+from engine.method import DoesNotApply
 
 
 def naive_image_feature(model, picture, tokens):
@@ -23,11 +23,10 @@ def naive_image_feature(model, picture, tokens):
 
 
 @pytest.mark.parametrize("n_ctx, depth", [(2, 9), (2, 1), (1, 2), (4, 2)])
-def test_logits_and_gradients(frozen64, label, trainer_of, close, shapes, n_ctx, depth):
+def test_logits_and_gradients(frozen64, label, build, close, shapes, n_ctx, depth):
     """Both sides, shallow and deep; 9 layers are cut to the tower's two."""
-    options = ["TRAINER.MAPLE.N_CTX", n_ctx, "TRAINER.MAPLE.PROMPT_DEPTH", depth]
-    trainer = trainer_of("MaPLe", frozen64, *options)
-    model = trainer.model.double()
+    built = build("MaPLe", frozen64, N_CTX=n_ctx, PROMPT_DEPTH=depth)
+    model = built.model.double()
     pictures = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     learned = model.learned.prompt_learner
 
@@ -45,11 +44,11 @@ def test_logits_and_gradients(frozen64, label, trainer_of, close, shapes, n_ctx,
     images = [naive_image_feature(frozen64.model, picture, tokens) for picture in pictures]
     scale = frozen64.logit_scale.exp()
     naive = torch.stack([torch.stack([scale * cosine(f, t) for t in features]) for f in images])
-    logits = model(pictures)
+    logits, losses = model(pictures, label)
 
     close(logits, naive)
     parameters = list(model.learned.parameters())
-    close(trainer.compute_loss(logits, label), cross_entropy(naive, label), parameters)
+    close(sum(losses.values()), cross_entropy(naive, label), parameters)
     expected = {
         "prompt_learner.ctx": (n_ctx, 64),
         "prompt_learner.proj.weight": (64, 64),
@@ -64,30 +63,30 @@ def test_logits_and_gradients(frozen64, label, trainer_of, close, shapes, n_ctx,
     assert shapes(model) == expected
 
 
-def test_starts_from_the_words(frozen64, trainer_of):
+def test_starts_from_the_words(frozen64, build):
     """Before any step the first layer reads ``a photo of a {name}.``."""
-    model = trainer_of("MaPLe", frozen64, "TRAINER.MAPLE.PROMPT_DEPTH", 1).model.double()
-    names = trainer_of("ZeroshotCLIP", frozen64).model
+    model = build("MaPLe", frozen64, PROMPT_DEPTH=1).model.double()
+    names = build("ZeroshotCLIP", frozen64).model
 
     torch.testing.assert_close(
         torch.nn.functional.normalize(model.class_features(), dim=-1), names.class_features()
     )
 
 
-def test_does_not_apply_to_a_resnet(tiny_resnet, trainer_of):
-    with pytest.raises(DoesNotApply, match="the backbone random is a ResNet: choose a ViT"):
-        trainer_of("MaPLe", FrozenCLIP(tiny_resnet))
+def test_does_not_apply_to_a_resnet(tiny_resnet, build):
+    with pytest.raises(DoesNotApply, match="the backbone is a ResNet: choose a ViT"):
+        build("MaPLe", FrozenCLIP(tiny_resnet))
 
 
-def test_fewer_words_than_tokens(frozen64, trainer_of):
+def test_fewer_words_than_tokens(frozen64, build):
     with pytest.raises(InputError, match="has 4 tokens; N_CTX is 5"):
-        trainer_of("MaPLe", frozen64, "TRAINER.MAPLE.N_CTX", 5)
+        build("MaPLe", frozen64, N_CTX=5)
 
 
-def test_published_checkpoint(frozen64, trainer_of):
+def test_published_checkpoint(frozen64, build):
     """The frozen CLIP that the original's files hold is left aside."""
-    trainer = trainer_of("MaPLe", frozen64)
-    state = {k: torch.randn_like(v) for k, v in trainer.model.learned.state_dict().items()}
+    built = build("MaPLe", frozen64)
+    state = {k: torch.randn_like(v) for k, v in built.model.learned.state_dict().items()}
     frozen = {
         "prompt_learner.token_prefix": torch.zeros(3, 1, 64),
         "prompt_learner.token_suffix": torch.zeros(3, 74, 64),
@@ -96,7 +95,7 @@ def test_published_checkpoint(frozen64, trainer_of):
         "logit_scale": torch.zeros(()),
     }
 
-    trainer.load_learned(state | frozen, "file")
+    built.load(state | frozen)
 
-    for name, value in trainer.model.learned.state_dict().items():
+    for name, value in built.model.learned.state_dict().items():
         assert torch.equal(value, state[name])

@@ -9,9 +9,9 @@ import torch
 import train
 from backbones.clip_model import FrozenCLIP
 from core.errors import InputError, command_line
-from engine.config import methods
+from engine.method import METHODS, DoesNotApply
 from engine.run import read_results
-from engine.trainer import DoesNotApply
+from engine.trainer import MethodTrainer
 
 OPTIONS = {
     "ZeroshotCLIP-names": [],
@@ -30,7 +30,7 @@ TRAINED = [name for name in OPTIONS if not name.startswith("ZeroshotCLIP")]
 
 
 def test_every_method_is_here():
-    assert {name.split("-")[0] for name in OPTIONS} == set(methods()) - {"ViP"}
+    assert {name.split("-")[0] for name in OPTIONS} == set(METHODS) - {"ViP"}
 
 
 def predictions(folder):
@@ -57,10 +57,9 @@ def test_run_and_its_evaluation(toy, toy_args, short, capsys, name):
 @pytest.mark.parametrize("name", ["CoCoOp", "BayesianPrompt", "MaPLe", "Supervised-clip"])
 def test_resumed_run_is_the_whole_run(toy, toy_args, short, monkeypatch, name):
     """Cut after an epoch and started again: the same predictions, bit for bit."""
-    trainer = methods()[name.split("-")[0]]
     args = ["--trainer", name.split("-")[0], *toy_args[:-1]]
     train.main([*args, str(toy / "whole"), *short, *OPTIONS[name]])
-    after_epoch = trainer.after_epoch
+    after_epoch = MethodTrainer.after_epoch
 
     def cut(self):
         after_epoch(self)
@@ -68,7 +67,7 @@ def test_resumed_run_is_the_whole_run(toy, toy_args, short, monkeypatch, name):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "after_epoch", cut)
+        patch.setattr(MethodTrainer, "after_epoch", cut)
         with pytest.raises(KeyboardInterrupt):
             train.main([*args, str(toy / "cut"), *short, *OPTIONS[name]])
     train.main([*args, str(toy / "cut"), *short, *OPTIONS[name]])
@@ -99,31 +98,32 @@ def test_other_order_of_the_classes(toy, toy_args, short, name):
 
 @pytest.mark.parametrize("n_cls", [2, 100])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_number_of_classes(tiny_clip, trainer_of, name, n_cls):
+def test_number_of_classes(tiny_clip, build, name, n_cls):
     """From two classes to a hundred: a score for each, and a finite gradient."""
     names = [f"kind {i}" for i in range(n_cls)]
     options = [] if name.endswith("symptoms") else OPTIONS[name]
-    trainer = trainer_of(name.split("-")[0], FrozenCLIP(tiny_clip), *options, classnames=names)
-    logits = trainer.model(torch.randn(2, 3, 32, 32))
+    built = build(name.split("-")[0], FrozenCLIP(tiny_clip), *options, classnames=names)
+    label = torch.tensor([0, n_cls - 1])
+    logits, losses = built.model(torch.randn(2, 3, 32, 32), label)
 
     assert logits.shape == (2, n_cls)
     if name in TRAINED:
-        trainer.compute_loss(logits, torch.tensor([0, n_cls - 1])).backward()
-        for parameter in trainer.model.learned.parameters():
+        sum(losses.values()).backward()
+        for parameter in built.model.learned.parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp", "bf16"])
 @pytest.mark.parametrize("name", ["CoCoOp", "BayesianPrompt", "KgCoOp", "MaPLe", "Supervised-clip"])
-def test_precisions(tiny_clip, trainer_of, name, precision):
+def test_precisions(tiny_clip, build, name, precision):
     """What learns is fp32, scores and loss are fp32, in each (fp16 needs a GPU: fp32 here)."""
-    trainer = trainer_of(name.split("-")[0], FrozenCLIP(tiny_clip, precision), *OPTIONS[name])
-    logits = trainer.model(torch.randn(2, 3, 32, 32))
-    loss = trainer.compute_loss(logits, torch.tensor([0, 1]))
+    built = build(name.split("-")[0], FrozenCLIP(tiny_clip, precision), *OPTIONS[name])
+    logits, losses = built.model(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+    loss = sum(losses.values())
     loss.backward()
 
     assert logits.dtype == loss.dtype == torch.float32
-    for parameter in trainer.model.learned.parameters():
+    for parameter in built.model.learned.parameters():
         assert parameter.dtype == torch.float32
         assert parameter.grad is not None and parameter.grad.isfinite().all()
 

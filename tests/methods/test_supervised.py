@@ -11,21 +11,21 @@ from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
 
 
-def test_logits_and_gradients(frozen64, tiny_clip64, label, trainer_of, close, shapes):
+def test_logits_and_gradients(frozen64, tiny_clip64, label, build, close, shapes):
     """A linear head on CLIP's image feature; all of the encoder learns, and nothing of the text."""
     reference = copy.deepcopy(tiny_clip64).visual.requires_grad_(True)
-    trainer = trainer_of("Supervised", frozen64, "TRAINER.SUPERVISED.START", "clip")
-    model = trainer.model.double()
+    built = build("Supervised", frozen64, START="clip")
+    model = built.model.double()
     pictures = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     head = model.learned.head
 
     naive = torch.stack([head.weight @ f + head.bias for f in reference(pictures)])
-    logits = model(pictures)
+    logits, losses = model(pictures, label)
     ours = [*model.learned.image_encoder.parameters(), *head.parameters()]
     theirs = [*reference.parameters(), *head.parameters()]
 
     close(logits, naive)
-    gradients = torch.autograd.grad(trainer.compute_loss(logits, label), ours)
+    gradients = torch.autograd.grad(sum(losses.values()), ours)
     naive_gradients = torch.autograd.grad(cross_entropy(naive, label), theirs)
     for a, b in zip(gradients, naive_gradients, strict=True):
         assert_close(a, b, rtol=0, atol=1e-10)
@@ -34,22 +34,22 @@ def test_logits_and_gradients(frozen64, tiny_clip64, label, trainer_of, close, s
 
 
 @pytest.mark.parametrize("backbone", ["tiny_clip", "tiny_resnet"])
-def test_scratch_is_random_and_of_the_same_shape(backbone, request, trainer_of):
+def test_scratch_is_random_and_of_the_same_shape(backbone, request, build):
     """The same state as CLIP's encoder, none of its numbers."""
     pretrained = request.getfixturevalue(backbone)
     before = {k: v.clone() for k, v in pretrained.visual.state_dict().items()}
     torch.manual_seed(1)
-    model = trainer_of("Supervised", FrozenCLIP(pretrained)).model
+    model = build("Supervised", FrozenCLIP(pretrained)).model
     after = model.learned.image_encoder.state_dict()
 
     assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
     assert not torch.allclose(after["conv1.weight"], before["conv1.weight"])
-    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+    assert model(torch.randn(2, 3, 32, 32)).logits.shape == (2, 3)
 
 
-def test_batch_norms_follow_the_mode(tiny_resnet, trainer_of):
+def test_batch_norms_follow_the_mode(tiny_resnet, build):
     """This encoder is trained, so its batch norms are: in training only."""
-    model = trainer_of("Supervised", FrozenCLIP(tiny_resnet)).model
+    model = build("Supervised", FrozenCLIP(tiny_resnet)).model
     norm = model.learned.image_encoder.bn1
     pictures = torch.randn(4, 3, 32, 32)
     model.learned.train()
@@ -62,26 +62,24 @@ def test_batch_norms_follow_the_mode(tiny_resnet, trainer_of):
     assert torch.equal(norm.running_mean, after)
 
 
-def test_half_precision_clip_is_trained_in_fp32(tiny_clip, trainer_of):
+def test_half_precision_clip_is_trained_in_fp32(tiny_clip, build):
     """Whatever CLIP is kept in."""
-    model = trainer_of(
-        "Supervised", FrozenCLIP(tiny_clip, "bf16"), "TRAINER.SUPERVISED.START", "clip"
-    ).model
+    model = build("Supervised", FrozenCLIP(tiny_clip, "bf16"), START="clip").model
 
     assert {p.dtype for p in model.learned.parameters()} == {torch.float32}
 
 
-def test_head_is_read_by_class_name(tiny_clip, trainer_of):
-    trainer = trainer_of("Supervised", FrozenCLIP(tiny_clip))
-    state = {k: v.clone() for k, v in trainer.model.learned.state_dict().items()}
+def test_head_is_read_by_class_name(tiny_clip, build):
+    built = build("Supervised", FrozenCLIP(tiny_clip))
+    state = {k: v.clone() for k, v in built.model.learned.state_dict().items()}
 
-    trainer.load_learned(state, "file", classnames=NAMES[::-1])
+    built.load(state, trained=NAMES[::-1])
 
-    assert torch.equal(trainer.model.learned.head.bias, state["head.bias"].flip(0))
+    assert torch.equal(built.model.learned.head.bias, state["head.bias"].flip(0))
     with pytest.raises(InputError, match="has none for melanoma"):
-        trainer.load_learned(state, "file", classnames=["x", *NAMES[1:]])
+        built.load(state, trained=["x", *NAMES[1:]])
 
 
-def test_unknown_start(tiny_clip, trainer_of):
+def test_unknown_start(tiny_clip, build):
     with pytest.raises(InputError, match="START is 'imagenet'; choose one of scratch, clip"):
-        trainer_of("Supervised", FrozenCLIP(tiny_clip), "TRAINER.SUPERVISED.START", "imagenet")
+        build("Supervised", FrozenCLIP(tiny_clip), START="imagenet")

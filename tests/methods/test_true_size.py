@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from dassl.engine import build_trainer
 from test_runs import OPTIONS
 from test_true_sizes import true_size_clip
 
-from engine.config import load_cfg, methods
+from engine.config import load_cfg
 
 # Learned numbers with two classes, d = d_txt = 512, d_vis = 768.
 ENCODER = 86_192_640
@@ -47,7 +48,7 @@ def test_one_step(toy, vit_b16, name):
         root=str(toy / "data"),
         output_dir=str(toy / "run"),
     )
-    trainer = methods()[method](cfg)
+    trainer = build_trainer(cfg)
 
     assert trainer.trainable_parameters == COUNTS[name]
     if method in ("ZeroshotCLIP", "LinearProbe"):

@@ -3,7 +3,6 @@
 import torch
 from naive import NAMES, cosine, text_feature
 
-from engine.config import load_cfg, methods
 from symptoms import Symptoms
 
 PHRASES = {
@@ -13,26 +12,21 @@ PHRASES = {
 }
 
 
-def test_names(frozen64, image_features, trainer_of, close, shapes):
+def test_names(frozen64, image_features, build, close, shapes):
     """The cosine with ``a photo of a {classname}.``, and nothing to learn."""
-    model = trainer_of("ZeroshotCLIP", frozen64).model
+    model = build("ZeroshotCLIP", frozen64).model
 
     texts = [text_feature(frozen64.model, f"a photo of a {name}.") for name in NAMES]
     naive = torch.stack([torch.stack([cosine(f, t) for t in texts]) for f in image_features])
 
-    close(model(image_features), frozen64.logit_scale.exp() * naive)
+    close(model.from_features(image_features).logits, frozen64.logit_scale.exp() * naive)
     assert shapes(model) == {}
 
 
-def test_symptoms(frozen64, image_features, toy, close):
+def test_symptoms(frozen64, image_features, build, close):
     """The cosine with the average of the symptoms' normalised features."""
-    trainer = object.__new__(methods()["ZeroshotCLIP"])
-    opts = ["TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms"]
-    trainer.cfg, _ = load_cfg(
-        "ZeroshotCLIP", str(toy / "toy.yaml"), str(toy / "random.yaml"), opts=opts
-    )
-    trainer.symptoms = Symptoms(PHRASES)
-    model = trainer.build_prompted_clip(frozen64, NAMES)
+    built = build("ZeroshotCLIP", frozen64, PROMPTS="symptoms", symptoms=Symptoms(PHRASES))
+    model = built.model
 
     averages = []
     for phrases in PHRASES.values():
@@ -41,5 +35,6 @@ def test_symptoms(frozen64, image_features, toy, close):
         averages.append(average / average.norm())
     naive = torch.stack([torch.stack([cosine(f, t) for t in averages]) for f in image_features])
 
-    close(model(image_features), frozen64.logit_scale.exp() * naive)
-    assert trainer.symptom_file(trainer.cfg) is not None
+    close(model.from_features(image_features).logits, frozen64.logit_scale.exp() * naive)
+    assert built.method.reads_symptoms
+    assert not build("ZeroshotCLIP", frozen64).method.reads_symptoms

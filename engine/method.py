@@ -1,0 +1,195 @@
+"""The contract of a method: it builds a model from a backbone and class names.
+
+A method needs no trainer, no images and no optimiser::
+
+    method = METHODS["CoOp"](N_CTX=8)
+    model = method.build(backbone, ["melanoma", "nevus"])
+    logits, losses = model(images, label)
+"""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.clip_model import FrozenCLIP, cosine_logits
+from core.errors import InputError
+from symptoms import Symptoms
+
+METHODS: dict[str, type["Method"]] = {}  # trainer name -> method, in the order of registration
+
+_M = TypeVar("_M", bound=type["Method"])
+
+
+class DoesNotApply(InputError):
+    """The method is not defined for this backbone; the message says why."""
+
+
+class Output(NamedTuple):
+    """What a model returns.
+
+    Attributes:
+        logits: [batch, n_cls].
+        losses: name -> scalar, already weighted; training minimises their sum. Empty without
+            labels.
+    """
+
+    logits: Tensor
+    losses: dict[str, Tensor]
+
+    @classmethod
+    def with_cross_entropy(cls, logits: Tensor, label: Tensor | None) -> "Output":
+        """Logits whose one loss, where there are labels, is the cross-entropy."""
+        return cls(
+            logits, {} if label is None else {"cross_entropy": F.cross_entropy(logits, label)}
+        )
+
+
+class PromptedModel(nn.Module):
+    """A frozen backbone and what a method learns beside it.
+
+    A method gives ``learned``, a module whose state is what a checkpoint holds, and
+    ``from_features``.
+    """
+
+    def __init__(self, backbone: FrozenCLIP, learned: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.learned = learned
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
+        """Images [batch, 3, H, W] and, for the losses, labels [batch]."""
+        return self.from_features(self.backbone.encode_image(images), label)
+
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
+        """The same from the features [batch, d] of ``backbone.encode_image``, of any norm."""
+        raise NotImplementedError
+
+
+class ClassFeatureModel(PromptedModel):
+    """A model whose class features do not depend on the image: they are encoded once a step."""
+
+    def __init__(self, backbone: FrozenCLIP, learned: nn.Module) -> None:
+        super().__init__(backbone, learned)
+        self._kept: tuple[list, Tensor] | None = None
+
+    def class_features(self) -> Tensor:
+        """[n_cls, d], of any norm."""
+        raise NotImplementedError
+
+    def score(self, image_features: Tensor, class_features: Tensor) -> Tensor:
+        """[batch, n_cls] logits."""
+        return cosine_logits(image_features, class_features, self.backbone.logit_scale)
+
+    def losses(self, logits: Tensor, label: Tensor, class_features: Tensor) -> dict[str, Tensor]:
+        """The named losses of a batch."""
+        return {"cross_entropy": F.cross_entropy(logits, label)}
+
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
+        class_features = self.current_features()
+        logits = self.score(image_features, class_features)
+        return Output(logits, {} if label is None else self.losses(logits, label, class_features))
+
+    def current_features(self) -> Tensor:
+        """``class_features()``, encoded once for as long as no learned number changes."""
+        if torch.is_grad_enabled():
+            return self.class_features()
+        # In-place updates, by an optimiser or by loading, raise a tensor's version.
+        versions = [(id(p), p._version) for p in self.learned.parameters()]
+        if self._kept is None or self._kept[0] != versions:
+            self._kept = versions, self.class_features()
+        return self._kept[1]
+
+
+class Method:
+    """How to build a model, and what the rest of the program must know of it.
+
+    Args:
+        options: values for keys of ``DEFAULTS`` and ``SHARED_DEFAULTS``; the others keep theirs.
+
+    Raises:
+        InputError: an option has a value that the method does not accept.
+    """
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {}  # the options under TRAINER.<NAME>
+    SHARED_DEFAULTS: ClassVar[dict[str, Any]] = {"PREC": "fp16"}  # fp32, fp16, amp or bf16
+    place: ClassVar[int] = 1000  # where its row stands in a table, from the top
+    seeded: ClassVar[bool] = True  # False: every seed gives the same result
+    learns_image_encoder: ClassVar[bool] = False  # then image features cannot be kept
+    fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
+    checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
+
+    def __init__(self, **options: Any) -> None:
+        defaults = self.defaults()
+        if unknown := options.keys() - defaults.keys():
+            raise InputError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
+        self.options = SimpleNamespace(**{**defaults, **options})
+        self.check_options()
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every option with its default."""
+        return {**cls.SHARED_DEFAULTS, **cls.DEFAULTS}
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def check_options(self) -> None:
+        """Raise InputError for an option that is out of range, naming it."""
+
+    @property
+    def reads_symptoms(self) -> bool:
+        """Whether ``build`` needs symptoms."""
+        return False
+
+    def build(
+        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+    ) -> PromptedModel:
+        """The model, on the backbone's device.
+
+        Raises:
+            DoesNotApply: the method is not defined for this backbone.
+        """
+        raise NotImplementedError
+
+    def fit(
+        self, model: PromptedModel, train: "LabelledFeatures", val: "LabelledFeatures | None"
+    ) -> None:
+        """Fit ``model.learned`` to image features; only where ``fitted_at_once``."""
+        raise NotImplementedError
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename or drop what checkpoints of other implementations hold beyond ours."""
+        # The fixed token embeddings follow from the class names.
+        return {k: v for k, v in state_dict.items() if not k.endswith(("_prefix", "_suffix"))}
+
+    def per_class(self) -> tuple[str, ...]:
+        """Keys of the learned state whose rows are the classes, in their order."""
+        return ()
+
+    def new_class_row(self, key: str, rows: Tensor) -> Tensor | None:
+        """The row of a class that training did not see; None where the method defines none.
+
+        Args:
+            key: one of ``per_class()``. rows: its tensor, one row for each trained class.
+        """
+        return None
+
+
+class LabelledFeatures(NamedTuple):
+    """Image features [n, d] in float64 and their labels [n]."""
+
+    features: Tensor
+    label: Tensor
+
+
+def register(method: _M) -> _M:
+    """Make a method known under its class's name; a decorator."""
+    METHODS[method.__name__] = method
+    return method
