@@ -1,10 +1,11 @@
-"""Writing checkpoints, and going on from them so that nothing shows the run was ever cut.
+"""Write checkpoints, and resume from them so that an interrupted run ends in the same bits.
 
 A checkpoint is ``<folder>/<model name>/model.pth.tar-<epoch>`` or ``model-best.pth.tar``: plain
-tensors and numbers, whole or absent. The file ``checkpoint`` beside them names the last epoch's.
+tensors and numbers, complete or absent. The file ``checkpoint`` beside them names the last epoch's.
 
-Our trainers and the installed Dassl's use these same functions. A trainer with more to remember
-than its models gives it as ``resume_state()`` and takes it back in ``load_resume_state(state)``.
+The stand-in's trainers and the installed Dassl's use these same functions. A trainer that has more
+to save than its models returns it from ``resume_state()`` and takes it back in
+``load_resume_state(state)``.
 """
 
 import contextlib
@@ -13,38 +14,46 @@ import math
 import random
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from core.errors import InputError
 from core.files import atomic_write
-from dassl_compat.checkpoint_reader import read_checkpoint
+from dassl_compat.checkpoint_reader import POINTER, read_checkpoint, read_pointer
 
 BEST = "model-best.pth.tar"
 EPOCH = "model.pth.tar-{}"
-POINTER = "checkpoint"
 
 
 # ---- one model's file
 
 
-def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: str | Path,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
     """Write ``state`` to ``save_dir``.
 
     Args:
-        state: ``state_dict``, ``epoch`` (how many are done), ``optimizer``, ``scheduler``, ...
+        state: ``state_dict``, ``epoch`` (the number of completed epochs), ``optimizer``, ...
         save_dir: the model's folder.
         is_best: copy the file to ``model-best.pth.tar`` too.
         remove_module_from_keys: drop the ``module.`` that nn.DataParallel puts before names.
-        model_name: the file's name; ``model.pth.tar-<epoch>`` unless given. The pointer follows
-            the epochs' files only: the best model is not where training went on.
+        model_name: the file's name; ``model.pth.tar-<epoch>`` unless given. The pointer names the
+            epochs' files only, because training does not resume from the best model.
     """
     weights = state["state_dict"]
     if remove_module_from_keys:
         weights = OrderedDict((k.removeprefix("module."), v) for k, v in weights.items())
-    content = plain({**state, "state_dict": weights})
+    content = plain_values({**state, "state_dict": weights})
     file_name = model_name or EPOCH.format(state["epoch"])
     path = Path(save_dir) / file_name
     # In memory first: torch.save hides the system's reason for a failed write (a full disk).
@@ -66,31 +75,49 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
         raise
 
 
-def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
-    """Load the file that the pointer in ``fdir`` names; return how many epochs it has done."""
-    pointer = Path(fdir) / POINTER
-    if not pointer.is_file():
-        raise InputError(f'no file called "{POINTER}" in "{fdir}", so nothing to go on from')
-    path = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
+def resume_from_checkpoint(
+    fdir: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None
+) -> int:
+    """Load the checkpoint that the pointer in ``fdir`` names; return its completed epochs."""
+    path = read_pointer(fdir)
     print(f'Loading checkpoint from "{path}"')
-    return _load(read_checkpoint(path), model, optimizer, scheduler)
+    return _load(read_checkpoint(path), path, model, optimizer, scheduler)
 
 
-def _load(checkpoint, model, optimizer, scheduler):
-    model.load_state_dict(checkpoint["state_dict"])
+def _load(
+    checkpoint: dict[str, Any], where: Path, model: nn.Module, optimizer: Any, scheduler: Any
+) -> int:
+    with _must_fit(where, "model"):
+        model.load_state_dict(checkpoint["state_dict"])
     print("Loaded model weights")
-    if optimizer is not None and checkpoint.get("optimizer") is not None:
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        print("Loaded optimizer")
-    if scheduler is not None and checkpoint.get("scheduler") is not None:
-        scheduler.load_state_dict(checkpoint["scheduler"])
-        print("Loaded scheduler")
+    for name, owner in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if owner is not None and checkpoint.get(name) is not None:
+            with _must_fit(where, name):
+                owner.load_state_dict(checkpoint[name])
+            print(f"Loaded {name}")
     print(f"Previous epoch: {checkpoint['epoch']}")
     return checkpoint["epoch"]
 
 
-def plain(value):
-    """``value`` in what safe loading knows: tensors, numbers, text, None, and containers of them.
+@contextlib.contextmanager
+def _must_fit(where: Path, owner: str) -> Iterator[None]:
+    """Turn what a state's owner raises for another one's state into one line that names the file.
+
+    Raises:
+        InputError: for an entry that is missing, of another shape or of another type.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        missing = isinstance(error, LookupError)
+        reason = f"it has no {error}" if missing else " ".join(str(error).split())
+        raise InputError(f'"{where}" does not fit this {owner}: {reason[:300]}') from error
+
+
+def plain_values(value: Any) -> Any:
+    """``value`` as safe loading accepts it: tensors, numbers, text, None, and containers of them.
 
     Raises:
         TypeError: for anything else.
@@ -105,18 +132,18 @@ def plain(value):
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {plain(key): plain(entry) for key, entry in value.items()}
+        return {plain_values(key): plain_values(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(plain(entry) for entry in value)
+        return type(value)(plain_values(entry) for entry in value)
     raise TypeError(f"a checkpoint cannot hold {value!r}: only tensors, numbers and text")
 
 
 # ---- the state of the random generators
 
 
-def random_state():
-    """Where Python's, NumPy's and PyTorch's generators stand, in plain tensors and numbers."""
-    return plain(
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and PyTorch's generators, in plain tensors and numbers."""
+    return plain_values(
         {
             "python": random.getstate(),
             "numpy": np.random.get_state(),
@@ -126,8 +153,8 @@ def random_state():
     )
 
 
-def set_random_state(state):
-    """Put the generators back to where ``random_state`` found them."""
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the generators to a state that ``random_state`` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, key, *rest = state["numpy"]
@@ -140,9 +167,16 @@ def set_random_state(state):
 # ---- the methods of a trainer
 
 
-def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
+def save_model(
+    self: Any,
+    epoch: int,
+    directory: str | Path,
+    is_best: bool = False,
+    val_result: float | None = None,
+    model_name: str = "",
+) -> None:
     """Write every model of the trainer after the epoch with index ``epoch``."""
-    shared = {
+    shared: dict[str, Any] = {
         "epoch": epoch + 1,
         "val_result": val_result,
         "best_result": getattr(self, "best_result", -math.inf),
@@ -161,25 +195,26 @@ def save_model(self, epoch, directory, is_best=False, val_result=None, model_nam
         save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
 
-def load_model(self, directory, epoch=None):
+def load_model(self: Any, directory: str | Path, epoch: int | None = None) -> None:
     """Load every model from ``directory``: the best one, or that of an epoch."""
     if not directory:
-        print("load_model() is skipped: no folder with a trained model is given")
+        print("load_model() is skipped: no folder of a trained model is given")
         return
     file_name = BEST if epoch is None else EPOCH.format(epoch)
     for name in self.get_model_names():
         path = Path(directory) / name / file_name
         checkpoint = read_checkpoint(path)
         result = checkpoint.get("val_result")
-        told = f", val_result={result:.4f}" if isinstance(result, (int, float)) else ""
-        print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}{told})")
-        self._models[name].load_state_dict(checkpoint["state_dict"])
+        shown = f", val_result={result:.4f}" if isinstance(result, int | float) else ""
+        print(f"Load {path} to {name} (epoch={checkpoint['epoch']}{shown})")
+        with _must_fit(path, "model"):
+            self._models[name].load_state_dict(checkpoint["state_dict"])
 
 
-def keep_last_epoch(self):
-    """At the end of ``after_epoch``: keep this epoch's checkpoint and drop the one before.
+def keep_last_epoch(self: Any) -> None:
+    """At the end of ``after_epoch``: write this epoch's checkpoint and delete the one before.
 
-    So a run that is cut goes on from its last whole epoch. Checkpoints that
+    An interrupted run then resumes from its last completed epoch. Checkpoints that
     TRAIN.CHECKPOINT_FREQ asks for stay.
     """
     frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
@@ -192,14 +227,14 @@ def keep_last_epoch(self):
                 (Path(self.output_dir) / name / EPOCH.format(self.epoch)).unlink()
 
 
-def resume_model_if_exist(self, directory):
-    """Go on from the newest whole checkpoint under ``directory``; return the epochs it has done.
+def resume_model_if_exist(self: Any, directory: str | Path) -> int:
+    """Resume from the newest complete checkpoint under ``directory``; return its completed epochs.
 
     Raises:
-        InputError: if RESUME names a folder that has none.
+        InputError: if RESUME names a folder without one, or the checkpoint is of another model.
     """
     names = self.get_model_names()
-    found = _newest_whole(Path(directory), names)
+    found = _newest_complete(Path(directory), names)
     if found and not _has_its_best(self, Path(directory), found):
         found = {}
     if not found:
@@ -209,23 +244,26 @@ def resume_model_if_exist(self, directory):
         return 0
     print(f"Found checkpoint at {directory} (will resume training)")
     for name in names:
-        _load(found[name], self._models[name], self._optims[name], self._scheds[name])
-    newest = found[names[0]]
-    self.best_result = _best_result(newest, Path(directory) / names[0])
+        where = Path(directory) / name
+        _load(found[name], where, self._models[name], self._optims[name], self._scheds[name])
+    newest, folder = found[names[0]], Path(directory) / names[0]
+    self.best_result = _best_result(newest, folder)
     if "resume_state" in newest:
-        self.load_resume_state(newest["resume_state"])
+        with _must_fit(folder, "run"):
+            self.load_resume_state(newest["resume_state"])
     if "random_state" in newest:
-        set_random_state(newest["random_state"])
+        with _must_fit(folder, "program's random generators"):
+            set_random_state(newest["random_state"])
     else:
-        print("The checkpoint has no random state: the epochs to come differ from an uncut run's")
+        print("The checkpoint has no random state: the next epochs differ from an unbroken run's")
     return newest["epoch"]
 
 
-def _newest_whole(directory, names):
-    """{name: checkpoint}, all of the newest epoch that is whole for every model; or {}.
+def _newest_complete(directory: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """{name: checkpoint}, all of the newest epoch that is complete for every model; or {}.
 
     Several models are written one after the other, so a kill between them leaves some an epoch
-    behind; the epoch before is only dropped once all are written.
+    behind; the epoch before is only deleted once all are written.
     """
     for file_name in _candidates(directory / names[0]) if names else []:
         paths = {name: directory / name / file_name for name in names}
@@ -234,28 +272,29 @@ def _newest_whole(directory, names):
         try:
             found = {name: read_checkpoint(path) for name, path in paths.items()}
         except InputError as error:
-            print(f"{error}. Going back to an earlier one")
+            print(f"{error}; trying an earlier one")
             continue
         if len({checkpoint["epoch"] for checkpoint in found.values()}) == 1:
             return found
     return {}
 
 
-def _candidates(folder):
+def _candidates(folder: Path) -> list[str]:
     """File names to try: the pointer's, then the epochs from the last, then the best model."""
     names = []
-    with contextlib.suppress(FileNotFoundError):
-        names.append((folder / POINTER).read_text(encoding="utf-8").strip())
+    if (folder / POINTER).exists():
+        try:
+            names.append(read_pointer(folder).name)
+        except InputError as error:
+            print(f"{error}; trying the checkpoints in its folder")
     prefix = EPOCH.format("")
     epochs = [path.name.removeprefix(prefix) for path in folder.glob(f"{prefix}*")]
-    names += [
-        EPOCH.format(n) for n in sorted((int(e) for e in epochs if e.isdigit()), reverse=True)
-    ]
-    return list(dict.fromkeys([*names, BEST]))
+    numbers = sorted((int(epoch) for epoch in epochs if epoch.isdecimal()), reverse=True)
+    return list(dict.fromkeys([*names, *map(EPOCH.format, numbers), BEST]))
 
 
-def _has_its_best(self, directory, found):
-    """Whether the best model so far, which the end of the run will want, is there and whole."""
+def _has_its_best(self: Any, directory: Path, found: dict[str, dict[str, Any]]) -> bool:
+    """Whether the best model so far, which the end of the run needs, is there and complete."""
     if self.cfg.TEST.FINAL_MODEL != "best_val":
         return True
     for name, checkpoint in found.items():
@@ -263,16 +302,15 @@ def _has_its_best(self, directory, found):
             try:
                 read_checkpoint(directory / name / BEST)
             except InputError as error:
-                print(f"{error}. Without the best model so far, training starts again")
+                print(f"{error}; the best model so far is lost, so training starts again")
                 return False
     return True
 
 
-def _best_result(checkpoint, folder):
-    """The best validation result so far; files of Dassl say it in the best model only."""
-    if "best_result" in checkpoint:
-        return checkpoint["best_result"]
-    result = None
-    with contextlib.suppress(InputError):
-        result = read_checkpoint(folder / BEST).get("val_result")
-    return result if isinstance(result, (int, float)) else -math.inf
+def _best_result(checkpoint: dict[str, Any], folder: Path) -> float:
+    """The best validation result so far; Dassl's files hold it in the best model only."""
+    result = checkpoint.get("best_result")
+    if "best_result" not in checkpoint:
+        with contextlib.suppress(InputError):
+            result = read_checkpoint(folder / BEST).get("val_result")
+    return result if isinstance(result, int | float) else -math.inf

@@ -213,8 +213,66 @@ def test_a_half_written_checkpoint_is_said_and_redone(tmp_path, whole, name, cap
 
     toy_trainer(tmp_path).train()
 
-    assert f'{name}" is no whole checkpoint' in capsys.readouterr().out
+    assert f'{name}" is not a complete checkpoint' in capsys.readouterr().out
     assert ends_like(tmp_path, whole)
+
+
+def spoil_nan(content):
+    content["state_dict"]["bias"][0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: content.pop("epoch"), 'has no "epoch"'),
+        (lambda content: content.pop("state_dict"), 'has no "state_dict"'),
+        (spoil_nan, "state_dict.bias has values that are NaN"),
+    ],
+    ids=["no epoch", "no state_dict", "NaN"],
+)
+def test_an_unusable_checkpoint_is_named_by_every_way_in(tmp_path, whole, spoil, reason, capsys):
+    """To load it is an error; to resume goes back to an earlier one, or to an error."""
+    shutil.copytree(whole, tmp_path / "copy")
+    for path in (tmp_path / "copy" / "run" / "head").glob("model*"):
+        content = read_checkpoint(path)
+        spoil(content)
+        torch.save(content, path)
+    trainer = toy_trainer(tmp_path / "copy", "RESUME", str(tmp_path / "copy" / "run"))
+
+    for epoch in (None, 4):
+        with pytest.raises(InputError, match=reason):
+            trainer.load_model(trainer.cfg.RESUME, epoch=epoch)
+    with pytest.raises(InputError, match="RESUME: no checkpoint"):
+        trainer.train()
+    assert reason in capsys.readouterr().out
+
+
+def test_a_binary_pointer_is_said_and_the_newest_epoch_used(tmp_path, whole, capsys):
+    run_until(tmp_path, 2)
+    for model in MODELS:
+        (tmp_path / "run" / model / "checkpoint").write_bytes(b"\xff\xfe")
+
+    toy_trainer(tmp_path).train()
+
+    assert 'checkpoint" is not text' in capsys.readouterr().out
+    assert ends_like(tmp_path, whole)
+
+
+@pytest.mark.parametrize("state", [{}, {"batches": "text"}, {"random_state": {"python": 3}}])
+def test_another_programs_state_is_one_line(tmp_path, whole, state):
+    class Picky(ToyTrainer):
+        def load_resume_state(self, state):
+            self.batches = state["batches"] + 1
+
+    TRAINER_REGISTRY.register(Picky, force=True)
+    shutil.copytree(whole, tmp_path / "copy")
+    for path in (tmp_path / "copy" / "run").glob("*/model.pth*"):
+        more = state if "random_state" in state else {"resume_state": state}
+        torch.save(read_checkpoint(path) | more, path)
+
+    with pytest.raises(InputError, match="does not fit this") as error:
+        build_trainer(toy_cfg(tmp_path / "copy", "TRAINER.NAME", "Picky")).train()
+    assert "\n" not in str(error.value)
 
 
 def test_resume_from_an_empty_folder_is_an_error(tmp_path):
