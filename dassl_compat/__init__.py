@@ -6,59 +6,67 @@
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
-_FOLDER = Path(__file__).resolve().parent / "standin"
+_STANDIN = Path(__file__).resolve().parent / "standin"
 
 
-def _is_installed():
+def _is_installed() -> bool:
     """Whether ``import dassl`` finds one outside this folder."""
     spec = importlib.util.find_spec("dassl")
-    return spec is not None and not Path(spec.origin or "").resolve().is_relative_to(_FOLDER)
+    return spec is not None and not Path(spec.origin or "").resolve().is_relative_to(_STANDIN)
 
 
-class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+class _DeclareOperatorsBeforeTorchvision(importlib.abc.MetaPathFinder):
     """Runs once, just before the first import of torchvision; finds nothing itself."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
         if name == "torchvision":
             sys.meta_path.remove(self)
             from dassl_compat.torchvision_operators import declare_missing_operators
 
             declare_missing_operators()
-        return None
 
 
-class _AfterDassl(importlib.abc.MetaPathFinder):
-    """Runs once: mends the installed Dassl as soon as its package has been imported."""
+class _FixDasslOnImport(importlib.abc.MetaPathFinder):
+    """Runs once: applies the fixes as soon as the installed Dassl's package has been imported."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "dassl":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec("dassl")
+        if spec is None or spec.loader is None:
+            return spec
         execute = spec.loader.exec_module
 
-        def execute_and_mend(module):
+        def execute_and_fix(module: ModuleType) -> None:
             execute(module)
-            from dassl_compat import mends
+            from dassl_compat import installed_dassl
 
-            mends.apply()
+            installed_dassl.apply_fixes()
 
-        spec.loader.exec_module = execute_and_mend
+        spec.loader.exec_module = execute_and_fix  # type: ignore[method-assign]
         return spec
 
 
 USING_INSTALLED_DASSL = _is_installed()
 
 if "torchvision" not in sys.modules:
-    sys.meta_path.insert(0, _BeforeTorchvision())
+    sys.meta_path.insert(0, _DeclareOperatorsBeforeTorchvision())
 if not USING_INSTALLED_DASSL:
-    if str(_FOLDER) not in sys.path:
-        sys.path.append(str(_FOLDER))  # last, so that nothing here hides another package
+    if str(_STANDIN) not in sys.path:
+        sys.path.append(str(_STANDIN))  # last, so that nothing here hides another package
 elif "dassl" in sys.modules:
-    from dassl_compat import mends
+    from dassl_compat import installed_dassl
 
-    mends.apply()
+    installed_dassl.apply_fixes()
 else:
-    sys.meta_path.insert(0, _AfterDassl())
+    sys.meta_path.insert(0, _FixDasslOnImport())

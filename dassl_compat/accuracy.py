@@ -1,7 +1,13 @@
-"""How often a score is right; for both foundations, as Dassl's own fails for k > 1 today."""
+"""Top-k accuracy, for the installed Dassl too: its own fails for k > 1 on today's PyTorch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
 
 
-def compute_accuracy(output, target, topk=(1,)):
+def compute_accuracy(
+    output: Tensor | Sequence[Tensor], target: Tensor, topk: Sequence[int] = (1,)
+) -> list[Tensor]:
     """Percentage of samples whose label is among the k highest scores.
 
     Args:
@@ -12,8 +18,7 @@ def compute_accuracy(output, target, topk=(1,)):
     Returns:
         One tensor of shape [1] for each k, between 0 and 100.
     """
-    if isinstance(output, (tuple, list)):
-        output = output[0]
-    ranked = output.topk(max(topk), dim=1).indices  # [batch, max k]
+    scores = output if isinstance(output, Tensor) else output[0]
+    ranked = scores.topk(max(topk), dim=1).indices  # [batch, max k]
     hits = ranked == target.reshape(-1, 1)
     return [hits[:, :k].any(dim=1).float().mean().reshape(1) * 100 for k in topk]

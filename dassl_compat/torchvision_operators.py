@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-# Held for as long as the process lives: the declarations vanish with it.
-_LIBRARIES = []
+# Kept for the life of the process: the declarations vanish with the library object.
+_LIBRARIES: list[torch.library.Library] = []
 
 _MISSING = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -14,7 +14,7 @@ _MISSING = (
 )
 
 
-def declare_missing_operators():
+def declare_missing_operators() -> None:
     """Declare the two operators that ``import torchvision`` looks up, where they cannot be loaded.
 
     PyPI's torchvision has its compiled operators in a library that links to CUDA. Beside a CPU-only
@@ -28,7 +28,7 @@ def declare_missing_operators():
     _LIBRARIES.append(library)
 
 
-def _loads_compiled_operators():
+def _loads_compiled_operators() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return True  # nothing to help: the import itself says that torchvision is missing

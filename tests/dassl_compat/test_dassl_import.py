@@ -55,35 +55,36 @@ def test_an_installed_dassl_is_preferred(tmp_path):
     assert told == ["True"]
 
 
-def test_the_installed_one_is_mended_once_and_when_imported(tmp_path):
+def test_the_installed_one_is_fixed_once_and_when_imported(tmp_path):
     fake_dassl(tmp_path)
     told = python(
-        "import dassl_compat.mends\n"
-        "dassl_compat.mends.apply = lambda: print('mended')\n"
+        "import dassl_compat.installed_dassl\n"
+        "dassl_compat.installed_dassl.apply_fixes = lambda: print('fixed')\n"
         "import dassl, dassl",
         [tmp_path, ROOT],
         tmp_path,
     )
-    assert told == ["installed", "mended"]
+    assert told == ["installed", "fixed"]
     late = python(
         "import sys, types\n"
         "import dassl\n"
-        "sys.modules['dassl_compat.mends'] = types.SimpleNamespace(apply=lambda: print('mended'))\n"
+        "fixes = types.SimpleNamespace(apply_fixes=lambda: print('fixed'))\n"
+        "sys.modules['dassl_compat.installed_dassl'] = fixes\n"
         "import dassl_compat",
         [tmp_path, ROOT],
         tmp_path,
     )
-    assert late == ["installed", "mended"]
+    assert late == ["installed", "fixed"]
 
 
 @pytest.mark.skipif(not dassl_compat.USING_INSTALLED_DASSL, reason="no Dassl is installed")
-def test_mending_twice_changes_nothing():
+def test_fixing_twice_changes_nothing():
     import dassl.engine.trainer as engine
 
-    from dassl_compat import checkpoints, mends
+    from dassl_compat import checkpoints, installed_dassl
 
     before = engine.SimpleTrainer.after_epoch
-    mends.apply()
+    installed_dassl.apply_fixes()
 
     assert engine.SimpleTrainer.after_epoch is before
     assert engine.save_checkpoint is checkpoints.save_checkpoint

@@ -16,7 +16,6 @@ from dassl.utils import (
     listdir_nohidden,
     load_pretrained_weights,
     mkdir_if_missing,
-    open_all_layers,
     open_specified_layers,
     read_image,
     read_json,
@@ -200,7 +199,7 @@ def test_files(tmp_path):
     assert (tolist_if_not(1), tolist_if_not([1])) == ([1], [1])
 
 
-def test_pictures_are_read_as_rgb(tmp_path):
+def test_images_are_read_as_rgb(tmp_path):
     path = tmp_path / "grey.png"
     Image.new("L", (4, 4), 7).save(path)
 
@@ -210,7 +209,7 @@ def test_pictures_are_read_as_rgb(tmp_path):
 
 
 @pytest.mark.skipif(dassl_compat.USING_INSTALLED_DASSL, reason="the installed Dassl tries for ever")
-def test_a_broken_picture_is_named(tmp_path):
+def test_a_broken_image_is_named(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 50)
 
@@ -235,7 +234,7 @@ def test_parameters_are_counted_and_frozen(net):
     with pytest.raises((ValueError, AssertionError)):
         open_specified_layers(net, ["tail"])
 
-    open_all_layers(net)
+    open_specified_layers(net, ["body", "norm"])
     assert all(p.requires_grad for p in net.parameters())
     assert net.norm.training
 

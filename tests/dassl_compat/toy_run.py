@@ -1,4 +1,4 @@
-"""A data set of drawn pictures, a tiny trainer, and a command that trains it.
+"""A dataset of drawn images, a tiny trainer, and a command that trains it.
 
     python toy_run.py FOLDER [EPOCH BATCH: where the process dies]
 

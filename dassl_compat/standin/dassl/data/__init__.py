@@ -1,3 +1,5 @@
+"""The data of a run: dataset, transforms and loaders."""
+
 from .data_manager import DataManager, DatasetWrapper
 
 __all__ = ["DataManager", "DatasetWrapper"]

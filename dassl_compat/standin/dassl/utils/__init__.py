@@ -1,21 +1,21 @@
+"""Registries, logs, meters, files, seeds, checkpoints and parameters."""
+
 from .files import (
     check_isfile,
-    download_url,
     listdir_nohidden,
     mkdir_if_missing,
     read_image,
     read_json,
     write_json,
 )
-from .logger import Logger, setup_logger
+from .logger import setup_logger
 from .meters import AverageMeter, MetricMeter
-from .registry import Registry, check_availability
+from .registry import Registry
 from .session import collect_env_info, set_random_seed, tolist_if_not
 from .torchtools import (
     count_num_param,
     load_checkpoint,
     load_pretrained_weights,
-    open_all_layers,
     open_specified_layers,
     resume_from_checkpoint,
     save_checkpoint,
@@ -23,19 +23,15 @@ from .torchtools import (
 
 __all__ = [
     "AverageMeter",
-    "Logger",
     "MetricMeter",
     "Registry",
-    "check_availability",
     "check_isfile",
     "collect_env_info",
     "count_num_param",
-    "download_url",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
-    "open_all_layers",
     "open_specified_layers",
     "read_image",
     "read_json",

@@ -3,62 +3,41 @@
 import os
 import sys
 import time
-
-from .files import mkdir_if_missing
+from typing import Any
 
 
 class Logger:
-    """Stands in for ``sys.stdout``: writes to it and to the file ``fpath``."""
+    """Takes the place of ``sys.stdout``: writes to it and to the file ``fpath``."""
 
-    def __init__(self, fpath=None):
+    def __init__(self, fpath: str) -> None:
         self.console = sys.stdout
-        self.file = None
-        if fpath is not None:
-            mkdir_if_missing(os.path.dirname(os.path.abspath(fpath)))
-            # Line by line, so that a killed run leaves all it has said.
-            self.file = open(fpath, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        os.makedirs(os.path.dirname(os.path.abspath(fpath)), exist_ok=True)
+        # Line by line, so that a killed run leaves all that it printed.
+        self.file = open(fpath, "w", encoding="utf-8", buffering=1)
 
-    def __del__(self):
-        self.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        self.close()
-
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         # isatty, encoding, fileno and the like are the console's.
         if name == "console":
             raise AttributeError(name)
         return getattr(self.console, name)
 
-    def write(self, msg):
+    def write(self, msg: str) -> None:
         self.console.write(msg)
-        if self.file is not None:
-            self.file.write(msg)
+        self.file.write(msg)
 
-    def flush(self):
+    def flush(self) -> None:
         self.console.flush()
-        if self.file is not None:
-            self.file.flush()
-
-    def close(self):
-        """Close the file; the console stays open."""
-        file = self.__dict__.get("file")
-        if file is not None:
-            self.file = None
-            file.close()
+        self.file.flush()
 
 
-def setup_logger(output=None):
+def setup_logger(output: str | None = None) -> None:
     """Copy standard output to ``output``: a .txt or .log file, or a folder, to its log.txt.
 
-    A log that is already there stays; the new one gets the date behind its name.
+    A log that is already there stays; the new one gets the date after its name.
     """
     if output is None:
         return
     fpath = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
     if os.path.exists(fpath):
         fpath += time.strftime("-%Y-%m-%d-%H-%M-%S")
-    sys.stdout = Logger(fpath)
+    sys.stdout = Logger(fpath)  # type: ignore[assignment]

@@ -1,13 +1,18 @@
 """Checkpoints and parameters."""
 
-from dassl_compat.checkpoint_reader import read_checkpoint as load_checkpoint
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from dassl_compat.checkpoint_reader import read_saved_dict as load_checkpoint
 from dassl_compat.checkpoints import resume_from_checkpoint, save_checkpoint
 
 __all__ = ["load_checkpoint", "resume_from_checkpoint", "save_checkpoint"]
 
 
-def load_pretrained_weights(model, weight_path):
-    """Copy into ``model`` every weight of a file that has its name and shape; say which had not.
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Copy into ``model`` every weight of a file that has its name and shape; print the others.
 
     The file holds a state dict, or a dictionary with one under ``state_dict``.
     """
@@ -17,21 +22,21 @@ def load_pretrained_weights(model, weight_path):
     matched, discarded = {}, []
     for name, weight in weights.items():
         name = name.removeprefix("module.")  # written by a model inside nn.DataParallel
-        if name in own and own[name].shape == weight.shape:
+        if name in own and own[name].shape == getattr(weight, "shape", None):
             matched[name] = weight
         else:
             discarded.append(name)
     model.load_state_dict(matched, strict=False)
     if not matched:
-        print(f"Cannot load {weight_path}: no name and shape in it is the model's")
+        print(f"Cannot load {weight_path}: no weight has a name and a shape of the model's")
         return
     print(f"Successfully loaded pretrained weights from {weight_path}")
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
-def count_num_param(model=None, params=None):
-    """How many numbers a model, or an iterable of parameters or parameter groups, has."""
+def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
+    """The number of parameters of a model, or of an iterable of parameters or groups of them."""
     if model is not None:
         params = model.parameters()
     if params is None:
@@ -43,14 +48,7 @@ def count_num_param(model=None, params=None):
     return total
 
 
-def open_all_layers(model):
-    """Train every parameter; the model is in training mode."""
-    model.train()
-    for param in model.parameters():
-        param.requires_grad = True
-
-
-def open_specified_layers(model, open_layers):
+def open_specified_layers(model: nn.Module, open_layers: str | Iterable[str]) -> None:
     """Train only the children named in ``open_layers`` (a name or several); freeze the others."""
     names = [open_layers] if isinstance(open_layers, str) else list(open_layers)
     children = dict(model.named_children())

@@ -1,4 +1,5 @@
-from .base_dataset import DatasetBase, Datum
-from .build import DATASET_REGISTRY, build_dataset
+"""Datasets and their registry."""
+
+from .base_dataset import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 
 __all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "build_dataset"]
