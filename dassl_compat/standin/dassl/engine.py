@@ -184,7 +184,8 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Read the dataset and make its loaders."""
-        self.dm = dm = DataManager(self.cfg)
+        dm = DataManager(self.cfg)
+        self.dm: Any = dm  # another manager, in a trainer that builds its own
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
