@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.errors import InputError
-from dassl_compat.checkpoint_reader import read_checkpoint
+from dassl_compat.checkpoint_reader import read_checkpoint, read_pointer
 from dassl_compat.checkpoints import BEST, EPOCH, POINTER
 from engine.method import Method, PromptedModel
 
@@ -25,7 +25,7 @@ def find_checkpoint(run: Path, method: Method, epoch: int | None = None) -> Path
     if (folder / BEST).exists():
         return folder / BEST
     if (folder / POINTER).exists():
-        return folder / (folder / POINTER).read_text(encoding="utf-8").strip()
+        return read_pointer(folder)
     raise InputError(f"{folder} holds no checkpoint; is {run} a trained {method.name}?")
 
 
@@ -93,6 +93,11 @@ def _rows(
     """Put a tensor's rows into the order of the model's classes."""
     if trained is None:  # another implementation's file: of these classes, or of others
         trained = classnames if len(rows) == len(classnames) else [None] * len(rows)
+    if len(trained) != len(rows):
+        raise InputError(
+            f"{path}: {key} has {len(rows)} rows for {len(trained)} classes; its class names are "
+            "another file's"
+        )
     known = dict(zip(trained, rows, strict=True))
     new = [name for name in classnames if name not in known]
     if new:
