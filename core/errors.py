@@ -15,6 +15,12 @@ def first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def shortened(text: object, width: int = 80) -> str:
+    """``text`` cut to at most ``width`` characters, for a message."""
+    text = str(text)
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 @contextlib.contextmanager
 def as_input_error(where):
     """Turn what a toolbox says of a setting it refuses into an InputError that names ``where``."""

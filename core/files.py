@@ -6,6 +6,9 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from core.errors import InputError, shortened
 
 
 @contextlib.contextmanager
@@ -44,6 +47,50 @@ def write_json(path, value):
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: naming the file, whatever is wrong with it: missing, unreadable, not text, not
+            JSON, nested too deeply, half of a surrogate pair in a text, a key twice in an object.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text file in UTF-8") from None
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: a text holds half of a surrogate pair (\\ud800 to \\udfff)"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
+    except ValueError as error:  # such as a number of 5,000 digits
+        raise InputError(f"{path}: not JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: its brackets are nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InputError(f"{path}: {shortened(repr(key))} appears twice; keep one")
+        found[key] = value
+    return found
 
 
 def fingerprint(value):
