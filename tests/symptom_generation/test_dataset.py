@@ -100,7 +100,7 @@ def test_clip_matches_offline(toy, toy_server, argv, monkeypatch):
     assert "matched by CLIP" in classes["red"]["provenance"]
     before = output.read_bytes()
     output.unlink()
-    monkeypatch.setattr("backbones.clip_model.load_clip", None)
+    monkeypatch.setattr("symptom_generator.generate.load_clip", None)
     main(["--replay", str(toy / "new.transcript.jsonl"), "--page", str(toy / "page")])
     assert output.read_bytes() == before
 
@@ -149,7 +149,7 @@ def test_check_shows_every_phrase_with_its_auc(toy, capsys):
     assert check([str(toy / "symptoms.json"), *args]) == 0
 
     printed = capsys.readouterr().out
-    assert "20 training pictures" in printed
+    assert "20 training images" in printed
     assert len(re.findall(r"^  [01]\.\d\d  ", printed, re.MULTILINE)) == 5
     assert re.search(r"[01]\.\d\d  warm color like blood", printed)
     assert "valid for" in printed
@@ -175,8 +175,8 @@ def test_check_without_clip(tmp_path, capsys):
     [
         ('{"red": ["a"]}', ["--dataset", "toy"], "class 'blue' is missing"),
         ('{"red": [], "blue": ["b"]}', [], "class 'red' has no phrases"),
-        ('{"red": ["' + "word " * 80 + '"], "blue": ["b"]}', [], "80 tokens long"),
-        ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone goes with --dataset"),
+        ('{"red": ["' + "word " * 80 + '"], "blue": ["b"]}', [], "has 80 tokens"),
+        ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone needs --dataset"),
         ('{"red": ["a"]}', ["--limit", "0"], "--limit is 0; give 1 or more"),
         ('{"red": ["a"]}', ["--limit", "-5"], "--limit is -5; give 1 or more"),
     ],

@@ -15,7 +15,7 @@ from PIL import Image
 from core.errors import InputError
 from core.files import fingerprint
 from symptom_generator.generate import main
-from symptom_generator.pipeline import PICTURES_PROMPT, TEXT_PROMPT
+from symptom_generator.pipeline import IMAGES_PROMPT, TEXT_PROMPT
 from symptoms import load_symptoms, read_symptom_file
 
 from . import server as fault
@@ -48,7 +48,7 @@ def lines_of(output):
 
 
 def test_keeps_what_words_and_pictures_agree_on(generate, server):
-    """Features that too few picture answers report, or that name the class, are dropped."""
+    """Features that too few image answers report, or that name the class, are dropped."""
     output = generate()
 
     symptoms = load_symptoms(output, CLASSES)
@@ -65,10 +65,10 @@ def test_keeps_what_words_and_pictures_agree_on(generate, server):
     }
     features = read_symptom_file(output)[0]["melanoma"]["generated"]["features"]
     assert [feature["dropped"] for feature in features] == [
-        "reported by 1 of 3 picture answers",
+        "reported by 1 of 3 image answers",
         None,
         None,
-        "reported by 0 of 3 picture answers",
+        "reported by 0 of 3 image answers",
         "names 'melanoma'",
     ]
     assert len(server.requests) == 2 * (1 + 3 + 1)
@@ -111,9 +111,7 @@ def test_provenance_says_where_each_class_comes_from(generate, images):
     generated = classes["melanoma"]["generated"]
     assert generated["by"] == ["tester-2024"]
     assert generated["date"] == lines_of(output)[-1]["time"][:10]
-    assert generated["prompts"]["pictures"] == [
-        PICTURES_PROMPT.format(category="melanoma", count=16)
-    ]
+    assert generated["prompts"]["pictures"] == [IMAGES_PROMPT.format(category="melanoma", count=16)]
     known = {fingerprint(path.read_bytes()) for path in (images / "melanoma").iterdir()}
     assert [len(set(sheet.split()) & known) for sheet in generated["pictures"]] == [16, 16, 16]
     assert {"model", "host", "modality", "support", "match", "avoid", "seed"} <= set(
@@ -121,7 +119,7 @@ def test_provenance_says_where_each_class_comes_from(generate, images):
     )
     text = output.read_text() + output.with_suffix(".transcript.jsonl").read_text()
     assert "jane" not in text.lower() and "base64" not in text
-    assert "3 sheets of 16 training pictures" in classes["melanoma"]["provenance"]
+    assert "3 sheets of 16 training images" in classes["melanoma"]["provenance"]
 
 
 def test_nothing_is_sent_without_leave(generate, server, tmp_path):
@@ -130,7 +128,7 @@ def test_nothing_is_sent_without_leave(generate, server, tmp_path):
         generate(upload=False)
 
     assert str(error.value) == (
-        f"stage 2 would send 6 sheets with 40 training pictures to {server.url[7:-3]}; give "
+        f"stage 2 would send 6 sheets with 40 training images to {server.url[7:-3]}; give "
         "--upload-images to allow it, or --no-images to stop after stage 1; nothing has been sent"
     )
     assert server.requests == []
@@ -152,7 +150,7 @@ def test_classes_without_pictures_are_described_in_words(generate, server, capsy
     """Without a dataset and --images, stage 2 is left out with a clear line."""
     generate(upload=False, images=None)
 
-    assert "stage 2 is left out: no pictures were given" in capsys.readouterr().err
+    assert "stage 2 is left out: no images were given" in capsys.readouterr().err
     assert len(server.requests) == 2
 
 
@@ -162,7 +160,7 @@ def test_dry_run_sends_nothing(generate, server, capsys, tmp_path):
 
     printed = capsys.readouterr().out
     assert TEXT_PROMPT.format(category="nevus", modality="dermoscopic images") in printed
-    assert PICTURES_PROMPT.format(category="nevus", count=16) in printed
+    assert IMAGES_PROMPT.format(category="nevus", count=16) in printed
     assert "10 requests to tester" in printed and "2 in text, 6 with one sheet each, 2" in printed
     assert server.requests == []
     assert not (tmp_path / "symptoms").exists()
@@ -194,7 +192,7 @@ def test_replay_of_half_a_transcript_says_what_is_missing(generate, server, tmp_
     cut = tmp_path / "cut.transcript.jsonl"
     cut.write_text("".join(transcript.read_text().splitlines(keepends=True)[:4]))
 
-    with pytest.raises(InputError, match="has no answer for melanoma, stage 2, pictures 3"):
+    with pytest.raises(InputError, match="has no answer for melanoma, stage 2, images 3"):
         main(["--replay", str(cut), "--page", str(tmp_path / "page")])
 
 
@@ -382,8 +380,8 @@ def test_a_model_named_like_the_key_is_hidden(generate, server):
         (["--modality", "x"], "give --dataset, or --classes"),
         (["--classes", "a"], "give --modality"),
         (["--classes", "a,a", "--modality", "x"], "name each class once"),
-        (["--classes", "a", "--modality", "x", "--support", "4"], "of 3 answers a class"),
-        (["--classes", "a", "--modality", "x", "--images", "none"], "holds no pictures"),
+        (["--classes", "a", "--modality", "x", "--support", "4"], "give 1 to --montages, 3"),
+        (["--classes", "a", "--modality", "x", "--images", "none"], "contains no images"),
         (["--replay", "none.jsonl"], "no such transcript"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from symptom_generator.match import statements
 from symptom_generator.montage import draw
-from symptom_generator.phrases import MAX_WORDS, bullets, names_any, phrase, read_features
+from symptom_generator.phrases import MAX_WORDS, NameFinder, bullets, phrase, read_features
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_bullets(answer, features):
 )
 def test_phrase(feature, expected):
     """A phrase is short and names neither the class nor a synonym."""
-    short, why = phrase(feature, ["melanoma", "mole"])
+    short, why = phrase(feature, NameFinder(["melanoma", "mole"]))
 
     assert short == expected
     assert (why is None) is (short is not None)
@@ -61,9 +61,9 @@ def test_phrase(feature, expected):
         ("abnormal lung", None),
     ],
 )
-def test_names_any(text, named):
+def test_names_are_found_as_whole_words(text, named):
     """Names are whole words, in any case, joined by spaces or hyphens, in the plural too."""
-    assert names_any(text, ["normal lung"]) == named
+    assert NameFinder(["normal lung"]).find(text) == named
 
 
 def test_repeated_and_endless_features_are_dropped():

@@ -62,7 +62,7 @@ def test_the_package_tries_again(ask, server, capsys, trouble):
         (fault.status(418, "a teapot"), "answers 418: a teapot"),
         (
             fault.status(307, headers=[("Location", "http://evil.example/v1")]),
-            "redirects to evil.example, which is not followed",
+            "redirects to evil.example; redirects are not followed",
         ),
     ],
     ids=["429", "500", "cut", "401", "404", "418", "307"],
@@ -99,9 +99,9 @@ USELESS = [
     (fault.says(None, refusal="I will not"), "the model refuses to answer"),
     (fault.says("- half", finish="content_filter"), "the model refuses to answer"),
     (fault.says("- a spot\n- a sp", finish="length"), "cut off at the endpoint's length limit"),
-    (fault.says("A spot is usually round."), "the answer is no list of features"),
+    (fault.says("A spot is usually round."), "the answer is not a list of features"),
     (fault.says("- A nevus is round\n- Nevus color"), "the first names 'nevus'"),
-    (fault.web_page, "the endpoint's answer is no chat completion"),
+    (fault.web_page, "the endpoint's answer is not a chat completion"),
     (fault.status(400, "no", code="content_filter"), "the endpoint's filter refuses the request"),
 ]
 BROKEN = [
@@ -138,7 +138,7 @@ def test_a_wrong_form_is_explained(ask, server):
 
     second, third = server.requests[1][1]["messages"], server.requests[2][1]["messages"]
     assert [message["role"] for message in second] == ["user", "assistant", "user"]
-    assert "no list of features" in second[2]["content"]
+    assert "not a list of features" in second[2]["content"]
     assert third == second
 
 
@@ -172,7 +172,7 @@ def test_an_endpoint_without_json_schemas(ask, server, capsys):
     output = ask()
 
     said = capsys.readouterr().err
-    assert said.count("takes no JSON schema") == 1
+    assert said.count("accepts no JSON schema") == 1
     assert [line for line in output.with_suffix(".transcript.jsonl").open()][-1].count(
         '"outcome": "accepted"'
     )
@@ -227,9 +227,9 @@ def test_an_endpoint_without_pictures(ask, server, capsys, code):
     server.faults.extend([refuse] * 10)
     output = ask()
 
-    assert capsys.readouterr().err.count("going on without pictures") == 1
+    assert capsys.readouterr().err.count("continuing without images") == 1
     provenance = read_symptom_file(output)[0]["nevus"]["provenance"]
-    assert "the endpoint takes no pictures" in provenance
+    assert "the endpoint accepts no images" in provenance
     asked, before = len(server.requests), output.read_bytes()
     ask()
     assert len(server.requests) == asked
@@ -265,8 +265,8 @@ def test_thinking_aloud_is_left_out(ask, server):
 @pytest.mark.parametrize(
     "variable, value, message",
     [
-        ("OPENAI_API_KEY", "sk-abc\ndef", "OPENAI_API_KEY holds a space or a character"),
-        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is no http"),
+        ("OPENAI_API_KEY", "sk-abc\ndef", "OPENAI_API_KEY contains a space or a character"),
+        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is not an http"),
     ],
 )
 def test_a_wrong_environment_is_named(ask, server, monkeypatch, variable, value, message):
