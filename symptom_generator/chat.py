@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from core.errors import InputError, shortened
+from core.errors import InputError
 from symptom_generator.address import Address
 
 REFUSAL = re.compile(
@@ -344,4 +344,5 @@ def _text(value: Any) -> str:
 
 
 def _one_line(text: str, length: int = 200) -> str:
-    return shortened(" ".join(text.split()), length)
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, default=1000, help="maximum number of training images, drawn at "
         "random (default: %(default)s)")  # fmt: skip
     add("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -79,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--yes", action="store_true", help="replace the symptom file without asking")
     add("--page", metavar="FOLDER", help="default: output/symptoms/<name of the symptom file>")
     parser.add_argument("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from dassl.data.datasets import build_dataset
 from yacs.config import CfgNode
 
-import trainers  # noqa: F401  (registers the methods)
 from core.errors import InputError
 from datasets.base import MedicalDataset
 from datasets.pictures import find_pictures

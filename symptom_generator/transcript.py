@@ -179,7 +179,7 @@ def _record(line: bytes) -> Record:
 
 def _why(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
-        return shortened(error, 120)
+        return shortened(str(error), 120)
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"][1:]))
     return shortened(f"{place}: {first['msg']}" if place else first["msg"], 120)

@@ -382,6 +382,8 @@ def test_a_model_named_like_the_key_is_hidden(generate, server):
         (["--classes", "a,a", "--modality", "x"], "name each class once"),
         (["--classes", "a", "--modality", "x", "--support", "4"], "give 1 to --montages, 3"),
         (["--classes", "a", "--modality", "x", "--images", "none"], "contains no images"),
+        (["--classes", "a", "--modality", "x", "--timeout", "nan"], "--timeout a number"),
+        (["--classes", "a", "--modality", "x", "--temperature", "inf"], "--temperature is inf"),
         (["--replay", "none.jsonl"], "no such transcript"),
     ],
 )
@@ -406,3 +408,43 @@ def test_the_page_shows_pictures_beside_answers(generate, server, tmp_path):
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http://" not in page.replace(server.url, "") and "https://" not in page
     assert len(list((tmp_path / "page").glob("*.jpg"))) == 6
+
+
+@pytest.mark.parametrize("extra", [[], ["--upload-images"], ["--dry-run"]], ids=" ".join)
+def test_more_sheets_than_images_are_refused(server, images, tmp_path, extra):
+    """A number far beyond the images is named before any sheet is drawn."""
+    argv = ["--classes", "nevus", "--modality", "x", "--images", str(images), *extra]
+    argv += ["--output", str(tmp_path / "x.json"), "--page", str(tmp_path / "page")]
+
+    with pytest.raises(InputError, match="class 'nevus' has 20 training images: give at most 20"):
+        main([*argv, "--montages", "1000000000"])
+    assert server.requests == [] and not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize("option", ["--output", "--page"])
+@pytest.mark.parametrize("replayed", [False, True], ids=["asked", "replayed"])
+def test_a_place_that_cannot_be_written_is_named_first(
+    generate, server, tmp_path, option, replayed
+):
+    """Before anything is asked, and nothing is left behind."""
+    transcript = generate().with_suffix(".transcript.jsonl")
+    (tmp_path / "file").write_text("kept")
+    argv = ["--classes", "nevus", "--modality", "x", "--no-images"]
+    argv = ["--replay", str(transcript)] if replayed else argv
+    asked, place = len(server.requests), tmp_path / "file" / "below" / "x.json"
+
+    with pytest.raises(InputError, match=f"{place}.*: cannot be written, since .*file is not a"):
+        main([*argv, option, str(place)])
+    if option == "--output":
+        with pytest.raises(InputError, match=f"{tmp_path}: is a folder; give the path of a file"):
+            main([*argv, option, str(tmp_path)])
+    assert len(server.requests) == asked and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_read_only_place_is_named_first(generate, server, tmp_path, monkeypatch):
+    """A mount without leave to write, as the operating system tells."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(InputError, match=r"skin.json: cannot be written; .* is read-only"):
+        generate()
+    assert server.requests == [] and not (tmp_path / "symptoms").exists()

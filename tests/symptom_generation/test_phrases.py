@@ -1,6 +1,7 @@
 """From free text to phrases, without an endpoint."""
 
 import random
+import re
 
 import pytest
 
@@ -64,6 +65,29 @@ def test_phrase(feature, expected):
 def test_names_are_found_as_whole_words(text, named):
     """Names are whole words, in any case, joined by spaces or hyphens, in the plural too."""
     assert NameFinder(["normal lung"]).find(text) == named
+
+
+def test_names_are_found_as_one_by_one():
+    """The finder looks for few names in each text, and finds what a search for each would."""
+    generator = random.Random(0)
+    words = ["cell", "cells", "Basal", "basal-cell", "x", "CD4+", "nevus", "nevuses", "of", "a's"]
+    names = [" ".join(generator.choices(words, k=generator.randint(1, 3))) for _ in range(60)]
+    finder = NameFinder(names)
+
+    def one_by_one(text):
+        for name in names:
+            parts = [re.escape(part) for part in re.split(r"[\s_-]+", name)]
+            pattern = r"[\s_-]+".join(parts) + r"(?:e?s|['\u2019]s)?(?!\w)"
+            if re.search(r"(?<!\w)" + pattern, text, re.IGNORECASE):
+                return name
+        return None
+
+    joined = [
+        "".join(generator.choices([*words, " ", "-", "_", "s", "es", ". "], k=9))
+        for _ in range(3000)
+    ]
+    assert [finder.find(text) for text in joined] == [one_by_one(text) for text in joined]
+    assert len({finder.find(text) for text in joined}) > 10
 
 
 def test_repeated_and_endless_features_are_dropped():
