@@ -47,11 +47,14 @@ class Address:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
             host.encode("idna")
-        except ValueError as error:
-            raise InputError(f"OPENAI_BASE_URL is not a valid address: {error}") from None
+        except ValueError:  # whose message may show a password
+            raise InputError(
+                "OPENAI_BASE_URL has a host or a port that cannot be; an example is "
+                "http://127.0.0.1:8000/v1"
+            ) from None
         if parts.scheme not in ("http", "https") or not host:
             raise InputError(
-                "OPENAI_BASE_URL is not an http(s) address, as in http://127.0.0.1:8000/v1"
+                "OPENAI_BASE_URL is not an http(s) address; an example is http://127.0.0.1:8000/v1"
             )
         # Shorter ones are placeholders, everyday words that an answer may well contain.
         secrets = tuple(s for s in (key, parts.password, parts.query) if s and len(s) >= 8)
