@@ -36,6 +36,7 @@ setup(
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "openai>=1.60",
+        "pydantic>=2.7",
     ],
     extras_require={
         "dev": [

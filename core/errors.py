@@ -15,6 +15,18 @@ def first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def short(value: object, limit: int = 80) -> str:
+    """``repr(value)`` for a message: what is longer than ``limit`` letters is cut."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def shortened(text: str, longest: int = 80) -> str:
+    """``text``, with its middle left out if it is longer than ``longest`` characters."""
+    half = (longest - 5) // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
 @contextlib.contextmanager
 def as_input_error(where):
     """Turn what a toolbox says of a setting it refuses into an InputError that names ``where``."""

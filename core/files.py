@@ -3,9 +3,14 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from core.errors import InputError, short
 
 
 @contextlib.contextmanager
@@ -44,6 +49,64 @@ def write_json(path, value):
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file, strictly.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8 or not JSON, has a key twice, a number that
+            is not finite, half of a surrogate pair, or is nested too deeply.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error.reason})") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+        if "\\ud" in text.lower():  # only such an escape can leave half of a pair
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read as JSON (line {error.lineno}, column {error.colno}: "
+            f"{error.msg})"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{path}: cannot be read as JSON (nested too deeply)") from None
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: holds half of a surrogate pair (\\ud800 to \\udfff), which is not a letter"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(key for key, count in Counter(k for k, _ in pairs).items() if count > 1)
+        raise InputError(f"the key {short(repeated)} is there twice; keep one")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise InputError(f"the number {short(text)} is not finite")
+    return number
 
 
 def fingerprint(value):

@@ -12,7 +12,7 @@ from core.files import fingerprint
 from datasets.base import DEFAULTS as DATASET_DEFAULTS
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
 from engine.method import METHODS, Method
-from symptoms import read_symptom_file
+from symptoms import SymptomFile
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -154,10 +154,7 @@ def symptom_path(cfg: CN) -> Path:
 def symptoms_fingerprint(cfg):
     """The fingerprint of the phrases that a run reads; "" for a method without symptoms."""
     path = symptom_file(cfg)
-    if not path:
-        return ""
-    classes, _ = read_symptom_file(path)
-    return fingerprint({name: entry["phrases"] for name, entry in classes.items()})
+    return SymptomFile.read(path).fingerprint if path else ""
 
 
 def flatten(node, prefix=""):

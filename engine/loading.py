@@ -27,7 +27,7 @@ from engine.config import default_cfg, flatten, method_node, method_of, symptom_
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
 from engine.run import CONFIG, read_results
-from symptoms import Symptoms, load_symptoms, read_symptom_file
+from symptoms import SymptomFile, Symptoms
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
 ImageSource = str | Path | Image.Image | Tensor
@@ -78,7 +78,8 @@ def _symptoms_of(
     if path is None:
         return None
     # A run on half of the classes reads a symptom file that may hold the other half too.
-    symptoms = load_symptoms(path, classnames, others=list(read_symptom_file(path)[0]))
+    file = SymptomFile.read(path)
+    symptoms = file.select(classnames, file.classes, cfg.DATASET.SYMPTOM_CLASSES)
     if known not in (None, symptoms.fingerprint):
         raise InputError(
             f"{path} holds other symptoms than {folder} was made with (fingerprint "

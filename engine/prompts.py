@@ -27,6 +27,13 @@ def strip_stop(text):
     return text.strip().rstrip(". \t\n")
 
 
+def check_phrases(symptoms, backbone, n_ctx):
+    """Raise InputError, naming file and class, for a phrase that ``backbone`` cannot read whole."""
+    room = backbone.context_length - n_ctx - 3  # start, full stop and end
+    if room > 0:
+        symptoms.check_lengths(lambda phrase: len(token_ids([phrase])[0]), room)
+
+
 def at_least_one(**options):
     """Raise InputError for an option below 1, naming it."""
     for name, value in options.items():

@@ -2,25 +2,30 @@
 
 import base64
 import contextlib
-import ipaddress
 import logging
-import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import InputError
+import openai
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
+from core.errors import InputError
+from symptom_generator.address import Address
+
 REFUSAL = re.compile(
     r"^\W*(?:i['\u2019]?m (?:very |really )?sorry|sorry|i am (?:sorry|unable|not able)"
     r"|i (?:can['\u2019]?t|cannot|can not)|i['\u2019]?m (?:unable|not able)"
     r"|unfortunately,? i (?:can|am)|as an ai)",
     re.IGNORECASE,
 )
-# A request refused with one of these may go through when it asks for less.
+# A request refused with one of these may be accepted when it asks for less.
 ASKS_TOO_MUCH = (400, 404, 415, 422, 501)
+NOT_A_COMPLETION = "the endpoint's answer is not a chat completion"
+
+Message = dict[str, Any]  # in the protocol's form
 
 
 class Unusable(Exception):
@@ -29,31 +34,46 @@ class Unusable(Exception):
     ``reply`` is what came, where the endpoint itself could not answer properly.
     """
 
-    def __init__(self, why, reply=None):
+    def __init__(self, why: str, reply: "Reply | None" = None) -> None:
         super().__init__(why)
         self.reply = reply
 
 
-class NoPictures(Exception):
-    """The endpoint does not take pictures; the message is its own."""
+class NoImages(Exception):
+    """The endpoint does not accept images; the message is its own."""
 
 
 @dataclass
 class Reply:
     """One answer: its text, the model that says it wrote it, why it stopped, what it cost."""
 
-    text: str
+    text: str = ""
     model: str = ""
     finish: str = ""
-    usage: dict = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, answer: Any, part: str) -> None:
+        """Take in a whole completion (``part`` "message") or a streamed piece of one ("delta").
+
+        Raises:
+            AttributeError, TypeError: it is neither.
+        """
+        self.model = _text(getattr(answer, "model", "")) or self.model
+        if usage := getattr(answer, "usage", None):
+            counts = {"prompt": "prompt_tokens", "completion": "completion_tokens"}
+            self.usage = {name: getattr(usage, key, None) for name, key in counts.items()}
+        for choice in getattr(answer, "choices", None) or []:
+            said = getattr(choice, part)
+            self.text += _text(getattr(said, "content", None))
+            if getattr(said, "refusal", None):
+                self.text, self.finish = "", "refusal"
+            self.finish = self.finish or _text(choice.finish_reason)
 
 
 class Endpoint:
-    """A chat endpoint, with what it turned out not to understand.
+    """A chat endpoint, and which parts of the protocol it turned out not to understand.
 
-    The address and the key come from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key goes to
-    the endpoint and nowhere else: ``redact`` takes it out of every text that is shown or kept.
-    Redirects are not followed, so pictures reach the host that was named or none.
+    Redirects are not followed, so images reach the host that was named or none.
 
     Args:
         model: the model's name, as the endpoint knows it.
@@ -63,114 +83,91 @@ class Endpoint:
         stream: False for an endpoint that cannot send an answer piece by piece.
     """
 
-    def __init__(self, model, temperature=None, retries=5, timeout=120.0, stream=True):
+    def __init__(
+        self,
+        model: str,
+        temperature: float | None = None,
+        retries: int = 5,
+        timeout: float = 120.0,
+        stream: bool = True,
+    ) -> None:
         self.model, self.temperature = model, temperature
         self.retries, self.timeout, self.stream = retries, timeout, stream
         self.schemas = True
-        self.base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_BASE_URL
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(
-                "OPENAI_BASE_URL is no http(s) address, as in http://127.0.0.1:8000/v1"
-            )
-        self.host = parts.hostname + (f":{parts.port}" if parts.port else "")
-        self._open = parts.scheme == "http" and not _is_loopback(parts.hostname)
-        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
-        # Shorter ones are placeholders, everyday words that an answer may well hold.
-        self._secrets = [s for s in (self._key, parts.password, parts.query) if len(s or "") >= 8]
-        self._client = None
+        self.address = Address.from_environment()
+        self.host, self.redact = self.address.host, self.address.redact
+        self._client: openai.OpenAI | None = None
 
-    def redact(self, text):
-        """``text`` without the key or a password of the address."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return text
-
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Tell the user about progress, on stderr."""
         print(self.redact(text), file=sys.stderr, flush=True)
 
-    def ask(self, messages, schema=None):
+    def ask(self, messages: list[Message], schema: dict | None = None) -> Reply:
         """Send ``messages`` and return the ``Reply``.
 
         Args:
-            messages: in the protocol's form.
-            schema: a JSON schema the answer is to follow. An endpoint that refuses the request
-                with it is asked without, once and for all; the prompt has to name the form too.
+            schema: a JSON schema that the answer should follow. If the endpoint refuses the
+                request with it, no later request has one; so the prompt has to describe the form.
 
         Raises:
             Unusable: the answer is empty, refused, cut off or broken.
-            NoPictures: the endpoint takes no pictures.
+            NoImages: the endpoint does not accept images.
             InputError: it cannot be reached, or refuses the request for good.
         """
-        client = self._connect()
-        import openai
-
+        self.address.check_key()
         try:
             with _retries_shown(self):
-                return self._ask(client, messages, schema)
+                return self._ask(messages, schema)
         except openai.APIStatusError as error:
             raise self._refused(error, messages) from None
         except openai.APITimeoutError:
             raise InputError(
                 f"{self.host} did not answer within {self.timeout:g} s, {self.retries} retries; "
-                "raise --timeout, or run the same command later: it goes on from here"
+                "raise --timeout, or run the same command later: it continues from here"
             ) from None
         except openai.APIConnectionError as error:
             cause = _one_line(self.redact(str(error.__cause__ or error)))
             raise InputError(
                 f"cannot reach {self.host} ({cause}); check OPENAI_BASE_URL, or run the same "
-                "command later: it goes on from here"
+                "command later: it continues from here"
             ) from None
 
-    def _ask(self, client, messages, schema):
+    def _ask(self, messages: list[Message], schema: dict | None) -> Reply:
         """Ask with the schema, or without it where the endpoint does not know schemas."""
-        import openai
-
         if schema is None or not self.schemas:
-            return self._complete(client, messages, None)
+            return self._complete(messages, None)
         try:
-            return self._complete(client, messages, schema)
+            return self._complete(messages, schema)
         except openai.APIStatusError as error:
             if error.status_code not in ASKS_TOO_MUCH:
                 raise
             # Raises if the refusal is about something other than the schema.
-            reply = self._complete(client, messages, None)
+            reply = self._complete(messages, None)
             self.schemas = False
             reason = self._reason(error)
-            self.say(f"{self.host} takes no JSON schema ({reason}); asking for JSON in the text")
+            self.say(
+                f"{self.host} accepts no JSON schema ({reason}); asking for JSON in the prompt"
+            )
             return reply
 
-    def _connect(self):
+    def _create(self, request: dict[str, Any]) -> Any:
         if self._client is None:
-            try:
-                import openai
-            except ModuleNotFoundError:
-                raise InputError("the openai package is missing; pip install openai") from None
-            if not self._key and self.base_url == DEFAULT_BASE_URL:
-                raise InputError(
-                    "OPENAI_API_KEY is not set; set it, or OPENAI_BASE_URL for a server of your own"
-                )
-            # Said without the key itself: http libraries put a bad header into their error.
-            if not re.fullmatch(r"[\x21-\x7e]*", self._key):
-                raise InputError("OPENAI_API_KEY holds a space or a character that no key has")
-            if self._open:
+            if self.address.unencrypted:
                 self.say(
-                    f"{self.host} is asked over plain http: who listens reads key and pictures"
+                    f"{self.host} is asked over plain http: others on the network can read the key "
+                    "and the images"
                 )
             self._client = openai.OpenAI(
-                api_key=self._key or "none",  # servers without keys ignore it
-                base_url=self.base_url,
+                api_key=self.address.key or "none",  # servers without keys ignore it
+                base_url=self.address.url,
                 max_retries=self.retries,
                 timeout=self.timeout,
                 http_client=openai.DefaultHttpxClient(follow_redirects=False, timeout=self.timeout),
             )
-        return self._client
+        return self._client.chat.completions.create(**request)
 
-    def _complete(self, client, messages, schema):
-        import openai
-
-        request = {"model": self.model, "messages": messages}
+    def _complete(self, messages: list[Message], schema: dict | None) -> Reply:
+        request: dict[str, Any] = {"model": self.model, "messages": messages}
         if self.temperature is not None:
             request["temperature"] = self.temperature
         if schema is not None:
@@ -178,26 +175,22 @@ class Endpoint:
                 "type": "json_schema",
                 "json_schema": {"name": "matches", "strict": True, "schema": schema},
             }
-        if not self.stream:
-            return self._whole(client, request)
+        return self._streamed(request) if self.stream else self._whole(request)
+
+    def _streamed(self, request: dict[str, Any]) -> Reply:
         try:
-            chunks = client.chat.completions.create(**request, stream=True)
+            chunks = self._create({**request, "stream": True})
         except openai.APIStatusError as error:
             if error.status_code in ASKS_TOO_MUCH and "stream" in self._reason(error).lower():
-                return self._without_stream(client, request)
+                return self._without_stream(request)
             raise
-        reply, started = Reply(""), False
+        reply, started = Reply(), False
         try:
             for chunk in chunks:
-                started = True
-                reply.model = chunk.model or reply.model
-                if chunk.usage:
-                    reply.usage = _usage(chunk.usage)
-                for choice in chunk.choices or []:
-                    reply.text += getattr(choice.delta, "content", None) or ""
-                    if getattr(choice.delta, "refusal", None):
-                        reply.finish = "refusal"
-                    reply.finish = reply.finish or choice.finish_reason or ""
+                started = started or chunk is not None
+                reply.add(chunk, "delta")
+        except (AttributeError, TypeError):
+            raise Unusable(NOT_A_COMPLETION, self._redacted(reply)) from None
         except Exception as error:
             # The package's retries end where an answer begins, so this one is asked again by us.
             # Its older versions let the errors of the HTTP library through.
@@ -206,50 +199,44 @@ class Endpoint:
                 raise
             what = "the answer broke off" if started else "no answer came"
             raise Unusable(f"{what} ({self._reason(error)})", self._redacted(reply)) from None
-        if not started:
-            return self._without_stream(client, request)
-        return self._checked(reply)
+        return self._checked(reply) if started else self._without_stream(request)
 
-    def _without_stream(self, client, request):
-        reply = self._whole(client, request)
+    def _without_stream(self, request: dict[str, Any]) -> Reply:
+        reply = self._whole(request)
         self.stream = False
         self.say(f"{self.host} does not stream; asking for whole answers")
         return reply
 
-    def _whole(self, client, request):
-        import openai
-
+    def _whole(self, request: dict[str, Any]) -> Reply:
+        reply = Reply()
         try:
-            answer = client.chat.completions.create(**request)
-            message, finish = answer.choices[0].message, answer.choices[0].finish_reason
+            answer = self._create(request)
+            answer.choices[0]  # an answer without one is none
+            reply.add(answer, "message")
         except (
             openai.APIResponseValidationError,
             ValueError,
             AttributeError,
             TypeError,
-            IndexError,
+            LookupError,
         ):
-            raise Unusable("the endpoint's answer is no chat completion") from None
-        refused = getattr(message, "refusal", None)
-        usage = _usage(answer.usage) if answer.usage else {}
-        reply = Reply(message.content or "", answer.model or "", finish or "", usage)
-        return self._checked(Reply("", reply.model, "refusal", usage) if refused else reply)
+            raise Unusable(NOT_A_COMPLETION) from None
+        return self._checked(reply)
 
-    def _checked(self, reply):
-        # Reasoning models of local servers think aloud in front of their answer.
+    def _checked(self, reply: Reply) -> Reply:
+        # Reasoning models of local servers write their reasoning in front of their answer.
         reply.text = re.sub(r"(?s)^.*</think>", "", reply.text).strip()
         reply = self._redacted(reply)
-        why = self._fault(reply)
-        if why:
+        if why := self._fault(reply):
             raise Unusable(why, reply)
         return reply
 
-    def _redacted(self, reply):
+    def _redacted(self, reply: Reply) -> Reply:
         """``reply`` fit to be kept: all of it comes from the endpoint."""
         text, model, finish = map(self.redact, (reply.text, reply.model, reply.finish))
         return Reply(text, model, finish, reply.usage)
 
-    def _fault(self, reply):
+    def _fault(self, reply: Reply) -> str | None:
         if reply.finish in ("refusal", "content_filter"):
             return "the model refuses to answer"
         if not reply.text:
@@ -262,17 +249,16 @@ class Endpoint:
             return "the answer broke off (the connection ended early)"
         return None
 
-    def _refused(self, error, messages):
+    def _refused(self, error: openai.APIStatusError, messages: list[Message]) -> Exception:
         """The exception for an HTTP status that is final."""
         code, reason = error.status_code, self._reason(error)
         answer = f"{self.host} answers {code}: {reason}"
         if "content_filter" in str(error.body) or "content_policy" in str(error.body):
             return Unusable(f"the endpoint's filter refuses the request ({reason})")
-        if _has_pictures(messages) and code in (*ASKS_TOO_MUCH, 500):
-            if re.search(
-                r"image|vision|multi-?modal|mmproj|content.*string", reason, re.IGNORECASE
-            ):
-                return NoPictures(answer)
+        about_images = r"image|vision|multi-?modal|mmproj|content.*string"
+        if _has_images(messages) and code in (*ASKS_TOO_MUCH, 500):
+            if re.search(about_images, reason, re.IGNORECASE):
+                return NoImages(answer)
         if code in (401, 403):
             return InputError(f"{answer}; check OPENAI_API_KEY")
         if code == 404:
@@ -280,17 +266,18 @@ class Endpoint:
         if code == 429 or code >= 500:
             return InputError(
                 f"{answer} (after {self.retries} retries); run the same command later: "
-                "it goes on from here"
+                "it continues from here"
             )
         if 300 <= code < 400:
-            target = urlsplit(error.response.headers.get("location", "")).hostname or "elsewhere"
-            return InputError(
-                f"{self.host} redirects to {target}, which is not followed; set OPENAI_BASE_URL "
-                "to the address you mean"
-            )
+            with contextlib.suppress(ValueError):  # an address that is none
+                target = urlsplit(error.response.headers.get("location", "")).hostname
+                return InputError(
+                    f"{self.host} redirects to {target or 'elsewhere'}; redirects are not "
+                    "followed: set OPENAI_BASE_URL to the address you mean"
+                )
         return InputError(answer)
 
-    def _reason(self, error):
+    def _reason(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         if isinstance(body, dict):
             body = body.get("error", body)
@@ -302,11 +289,11 @@ class Endpoint:
 class _RetriesShown(logging.Handler):
     """Show the package's own note that it waits and tries again; drop the rest."""
 
-    def __init__(self, endpoint):
+    def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(logging.INFO)
         self.endpoint = endpoint
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if text.startswith("Retrying request"):
             seconds = re.search(r"in ([\d.]+) seconds", text)
@@ -319,7 +306,7 @@ class _RetriesShown(logging.Handler):
 
 
 @contextlib.contextmanager
-def _retries_shown(endpoint):
+def _retries_shown(endpoint: Endpoint) -> Iterator[None]:
     logger, handler = logging.getLogger("openai"), _RetriesShown(endpoint)
     level = logger.level
     if logger.getEffectiveLevel() > logging.INFO:
@@ -332,31 +319,30 @@ def _retries_shown(endpoint):
         logger.setLevel(level)
 
 
-def user_message(text, pictures=()):
-    """One message of the user: text, then JPEG pictures (bytes)."""
-    if not pictures:
+def user_message(text: str, images: Sequence[bytes] = ()) -> Message:
+    """One message of the user: text, then JPEG images."""
+    if not images:
         return {"role": "user", "content": text}
-    parts = [{"type": "text", "text": text}]
-    for picture in pictures:
-        url = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    for image in images:
+        url = "data:image/jpeg;base64," + base64.b64encode(image).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": parts}
 
 
-def _is_loopback(host):
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _has_pictures(messages):
+def _has_images(messages: list[Message]) -> bool:
     return any(not isinstance(message["content"], str) for message in messages)
 
 
-def _usage(usage):
-    return {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+def _text(value: Any) -> str:
+    """A text of the protocol: None, a text, or a list of parts that have one."""
+    if isinstance(value, list):
+        return "".join(_text(part["text"]) for part in value if "text" in part)
+    if not isinstance(value, str | None):
+        raise TypeError(f"{type(value).__name__} in place of a text")
+    return value or ""
 
 
-def _one_line(text, length=200):
+def _one_line(text: str, length: int = 200) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "\u2026"
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -5,75 +5,81 @@ python -m symptoms.check symptoms/derm7pt.json [--dataset derm7pt --backbone vit
 
 import argparse
 import random
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
-from core.errors import InputError, command_line
-from symptom_generator.phrases import MAX_TOKENS, names_any, same, tokens
-from symptoms import load_symptoms, read_symptom_file
+import torch
+from dassl.data.datasets import build_dataset
+from dassl.data.transforms import build_transform
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from yacs.config import CfgNode
+
+from backbones.clip_model import FrozenCLIP, cosine_logits, load_clip
+from core.errors import InputError, command_line, shortened
+from datasets.base import MedicalDataset
+from datasets.pictures import read_picture
+from engine.prompts import encode_texts
+from symptom_generator.phrases import MAX_TOKENS, NameFinder, tokens
+from symptom_generator.sources import backbone_cfg
+from symptoms import SymptomFile, Symptoms
+from symptoms.phrases import same
 
 CHANCE = 0.55  # an AUC below it says little about the class
+SHOWN = 3  # other owners of a phrase that a note names
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m symptoms.check",
         description="Check a symptom file. With a dataset and a backbone, each phrase also gets "
-        "its zero-shot AUC on the training split: its cosine with pictures, its class against "
-        "the others.",
+        "its zero-shot AUC on the training split: by its cosine with the images, those of its "
+        "class against the others.",
     )
-    parser.add_argument("file")
-    parser.add_argument("--dataset", help="stem of a file in configs/datasets, or a YAML file")
-    parser.add_argument("--backbone", help="stem of a file in configs/backbones")
-    parser.add_argument("--root", default="data", help="folder of the datasets (default: data)")
-    parser.add_argument("--device", default="cpu", help="where CLIP runs (default: cpu)")
-    parser.add_argument(
-        "--limit", type=int, default=1000, help="training pictures at most, drawn (default: 1000)"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_args(argv)
+    add = parser.add_argument
+    add("file", help="symptom file")
+    add("--dataset", help="name of a file in configs/datasets, or a YAML file")
+    add("--backbone", help="name of a file in configs/backbones, or a YAML file")
+    add("--root", default="data", help="folder of the datasets (default: %(default)s)")
+    add("--device", default="cpu", help="where CLIP runs (default: %(default)s)")
+    add("--limit", type=int, default=1000, help="maximum number of training images, drawn at "
+        "random (default: %(default)s)")  # fmt: skip
+    add("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
+    return parser.parse_intermixed_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.backbone and not args.dataset:
-        raise InputError("--backbone goes with --dataset, whose pictures it looks at")
+        raise InputError("--backbone needs --dataset, whose images it encodes")
     if args.limit < 1:
         raise InputError(f"--limit is {args.limit}; give 1 or more")
-    path = Path(args.file)
-    classes, _ = read_symptom_file(path)
-    dataset = None
+    file = SymptomFile.read(args.file)
     if args.dataset:
-        from dassl.data.datasets import build_dataset
-
         cfg = backbone_cfg(args.dataset, args.backbone or "vit_b16", args.root, args.opts)
         dataset = build_dataset(cfg)
-        load_symptoms(path, dataset.classnames)
-    _refuse_long(path, classes)
-    scores = {}
+        others, same_as = dataset.all_classnames, cfg.DATASET.SYMPTOM_CLASSES
+        symptoms = file.select(dataset.classnames, others, same_as)
+    else:
+        symptoms = file.select(list(file.classes))
+    symptoms.check_lengths(tokens, MAX_TOKENS)
+    scores = None
     if args.backbone:
-        scores, count = _scores(cfg, dataset, classes, args.limit, args.device)
-        print(f"AUC: cosine with {count} training pictures, its class against the others")
-    weak = _print_classes(classes, scores)
-    phrases = sum(len(entry["phrases"]) for entry in classes.values())
+        scores, count = _scores(cfg, dataset, symptoms.phrases, args.limit, args.device)
+        print(f"AUC: cosine with {count} training images, its class against the others")
+    weak = _print_classes(symptoms, NameFinder([*symptoms.phrases, *file.classes]), scores)
+    count = sum(map(len, symptoms.phrases.values()))
     checked = f" for {args.dataset}" if args.dataset else ""
-    print(f"\n{path}: valid{checked}, {phrases} phrases in {len(classes)} classes")
+    print(f"\n{file.path}: valid{checked}, {count} phrases in {len(symptoms.phrases)} classes")
     if weak:
-        print(f"{weak} phrases to look at; edit the file by hand, it is recorded as such")
+        print(f"{weak} phrases to look at; if you edit the file, its provenance says so")
     return 0
 
 
-def backbone_cfg(dataset, backbone, root, opts=()):
-    """The configuration of a dataset and a backbone, for no run in particular."""
-    import trainers  # noqa: F401  (registers the methods)
-    from engine.config import load_cfg
-
-    # Of a method that reads no symptoms: the symptom file is only being made or checked.
-    opts = [*opts, "TRAINER.COOP.PREC", "fp32"]
-    return load_cfg("CoOp", dataset, backbone, (), opts, root=root)[0]
-
-
-def phrase_aucs(clip_model, image_features, labels, phrases):
-    """How well each phrase's cosine tells the pictures of its class from the others.
+def phrase_aucs(
+    clip_model: FrozenCLIP, image_features: Tensor, labels: Tensor, phrases: Mapping[str, list[str]]
+) -> dict[str, list[float]]:
+    """How well each phrase's cosine tells the images of its class from the others.
 
     Args:
         image_features: [n, d]. labels: [n], places in ``phrases``.
@@ -83,11 +89,6 @@ def phrase_aucs(clip_model, image_features, labels, phrases):
         class name -> list of areas under the ROC curve; 0.5 is chance, below it the phrase speaks
         for another class.
     """
-    from sklearn.metrics import roc_auc_score
-
-    from backbones.clip_model import cosine_logits
-    from engine.prompts import encode_texts
-
     aucs = {}
     for label, (classname, listed) in enumerate(phrases.items()):
         text_features = encode_texts(clip_model, listed).cpu()
@@ -97,65 +98,68 @@ def phrase_aucs(clip_model, image_features, labels, phrases):
     return aucs
 
 
-def _scores(cfg, dataset, classes, limit, device):
-    import torch
-    from dassl.data.transforms import build_transform
-
-    from backbones.clip_model import load_clip
-    from datasets.pictures import read_picture
-
-    clip_model = load_clip(cfg, device)
+def _scores(
+    cfg: CfgNode, dataset: MedicalDataset, phrases: dict[str, list[str]], limit: int, device: str
+) -> tuple[dict[str, list[float]], int]:
+    """The AUC of every phrase, and on how many training images."""
+    clip_model = load_clip(cfg, _checked_device(device))
     transform = build_transform(cfg, is_train=False)
-    pictures = list(dataset.train_x)
-    if len(pictures) > limit:
-        pictures = random.Random(0).sample(pictures, limit)
-    if len({picture.label for picture in pictures}) < len(dataset.classnames):
-        raise InputError(f"--limit {limit} leaves a class without pictures; raise it")
+    images = list(dataset.train_x)
+    if len(images) > limit:
+        images = random.Random(0).sample(images, limit)
+    if len({image.label for image in images}) < len(dataset.classnames):
+        raise InputError(f"--limit {limit} leaves a class without images; raise it")
     features = []
-    for start in range(0, len(pictures), 64):
-        batch = [transform(read_picture(p.impath)) for p in pictures[start : start + 64]]
+    for start in range(0, len(images), 64):
+        batch = [transform(read_picture(image.impath)) for image in images[start : start + 64]]
         features.append(clip_model.encode_image(torch.stack(batch)).cpu())
-    labels = torch.tensor([picture.label for picture in pictures])
-    phrases = {name: classes[name]["phrases"] for name in dataset.classnames}
-    aucs = phrase_aucs(clip_model, torch.cat(features), labels, phrases)
-    return aucs, len(pictures)
+    labels = torch.tensor([image.label for image in images])
+    return phrase_aucs(clip_model, torch.cat(features), labels, phrases), len(images)
 
 
-def _refuse_long(path, classes):
-    for name, entry in classes.items():
-        for phrase in entry["phrases"]:
-            if tokens(phrase) > MAX_TOKENS:
-                raise InputError(
-                    f"{path}: class {name!r}: {phrase!r} is {tokens(phrase)} tokens long; with a "
-                    f"context CLIP reads {MAX_TOKENS}: shorten it"
-                )
+def _checked_device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = shortened(str(error).splitlines()[0], 120)
+        raise InputError(f"--device {name}: {reason}; give cpu, or cuda with a GPU") from None
+    return name
 
 
-def _print_classes(classes, scores):
+def _print_classes(
+    symptoms: Symptoms, names: NameFinder, scores: Mapping[str, list[float]] | None
+) -> int:
     """Print every phrase with what speaks against it; returns how many have something."""
-    owners = {}
-    for name, entry in classes.items():
-        for phrase in entry["phrases"]:
-            owners.setdefault(same(phrase), []).append(name)
+    owners: dict[str, dict[str, None]] = {}
+    for name, listed in symptoms.phrases.items():
+        for phrase in listed:
+            owners.setdefault(same(phrase), {})[name] = None
     weak = 0
-    for name, entry in classes.items():
-        print(f"\n{name} ({entry['provenance'] or 'no provenance'})")
-        for number, phrase in enumerate(entry["phrases"]):
-            notes = []
-            named = names_any(phrase, classes)
-            if named:
-                notes.append(f"names {named!r}")
-            if len(owners[same(phrase)]) > 1:
-                notes.append(f"also of {', '.join(c for c in owners[same(phrase)] if c != name)}")
+    for name, listed in symptoms.phrases.items():
+        print(f"\n{name} ({symptoms.provenance.get(name) or 'no provenance'})")
+        for number, phrase in enumerate(listed):
             auc = scores[name][number] if scores else None
-            if auc is not None and auc < 1 - CHANCE:
-                notes.append("speaks for another class")
-            elif auc is not None and auc < CHANCE:
-                notes.append("weak")
+            notes = _notes(phrase, name, names, owners[same(phrase)], auc)
             weak += bool(notes)
             figure = "" if auc is None else f"{auc:.2f}  "
             print(f"  {figure}{phrase}" + (f"  <- {'; '.join(notes)}" if notes else ""))
     return weak
+
+
+def _notes(
+    phrase: str, classname: str, names: NameFinder, owners: Collection[str], auc: float | None
+) -> list[str]:
+    """What speaks against a phrase of ``classname``."""
+    notes = []
+    if named := names.find(phrase):
+        notes.append(f"names {named!r}")
+    if len(owners) > 1:
+        others = list(islice((name for name in owners if name != classname), SHOWN))
+        more = len(owners) - 1 - len(others)
+        notes.append(f"also of {', '.join(others)}" + (f" and {more} more" if more > 0 else ""))
+    if auc is not None and auc < CHANCE:
+        notes.append("weak" if auc >= 1 - CHANCE else "speaks for another class")
+    return notes
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
-"""Which features of the text answer do the picture answers report?"""
+"""Which features of the text answer do the image answers report?"""
 
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from backbones.clip_model import FrozenCLIP
+from engine.prompts import encode_texts
 from symptom_generator.chat import Unusable
-from symptom_generator.phrases import bullets, plain, same
+from symptom_generator.phrases import bullets, tokens
+from symptoms.phrases import plain, same
+
+Support = dict[str, Any]  # {"answer": its number, "words", "found": whether it counts}
 
 PROMPT = """\
 Below are numbered visual features of {category}, and {count} numbered descriptions of pictures \
@@ -48,8 +55,8 @@ SCHEMA = {
 }
 
 
-def question(template, classname, features, answers):
-    """The text that asks a model to match ``features`` with the picture ``answers``."""
+def question(template: str, classname: str, features: Sequence[str], answers: Sequence[str]) -> str:
+    """The text that asks a model to match ``features`` with the image ``answers``."""
     return template.format(
         category=classname,
         count=len(answers),
@@ -60,12 +67,14 @@ def question(template, classname, features, answers):
     )
 
 
-def read_matches(answer, features, answers):
+def read_matches(
+    answer: str, features: Sequence[str], answers: Sequence[str]
+) -> list[list[Support]]:
     """What a model's matching says.
 
     Returns:
         a list parallel to ``features`` of lists of {"answer", "words", "found"}. ``found`` is
-        False where the answer does not hold the quoted words: such support does not count.
+        False where the answer does not contain the quoted words: such support does not count.
 
     Raises:
         Unusable: not the JSON that was asked for.
@@ -73,7 +82,7 @@ def read_matches(answer, features, answers):
     entries = _json(answer).get("features")
     if not isinstance(entries, list):
         raise Unusable('the answer has no list "features"')
-    supports = {}
+    supports: dict[int, list[Support]] = {}
     for entry in entries:
         number = entry.get("number") if isinstance(entry, dict) else None
         if not isinstance(number, int) or not 1 <= number <= len(features) or number in supports:
@@ -88,8 +97,8 @@ def read_matches(answer, features, answers):
     return [supports[number] for number in range(1, len(features) + 1)]
 
 
-def _supports(listed, answers):
-    kept = {}
+def _supports(listed: list[Any], answers: Sequence[str]) -> list[Support]:
+    kept: dict[int, Support] = {}
     for support in listed:
         number = support.get("description") if isinstance(support, dict) else None
         words = support.get("words") if isinstance(support, dict) else None
@@ -97,32 +106,34 @@ def _supports(listed, answers):
             raise Unusable(f"a description is not one of 1 to {len(answers)}")
         if not isinstance(words, str):
             raise Unusable("a description is named without its words")
-        found = _stands_in(words, answers[number - 1])
+        found = _quotes(words, answers[number - 1])
         if number not in kept or found:
             kept[number] = {"answer": number, "words": words, "found": found}
     return [kept[number] for number in sorted(kept)]
 
 
-def _stands_in(words, answer):
-    """True if each part of the quotation, cut at its omissions, stands in the answer."""
+def _quotes(words: str, answer: str) -> bool:
+    """True if the answer contains each part of the quotation, cut at its omissions."""
     parts = [same(part) for part in re.split(r"\.\.\.|\u2026", words)]
     parts = [part for part in parts if part]
     return bool(parts) and all(f" {part} " in f" {same(answer)} " for part in parts)
 
 
-def _json(text):
+def _json(text: str) -> dict[str, Any]:
     """The JSON object in ``text``, which may have a fence or words around it."""
     for candidate in (text, *re.findall(r"(?s)```(?:json)?\s*(.*?)```", text)):
         start, end = candidate.find("{"), candidate.rfind("}")
         try:
-            return json.loads(candidate[start : end + 1])
-        except ValueError:
+            value = json.loads(candidate[start : end + 1])
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be kept
+            return value
+        except (ValueError, RecursionError):
             continue
     raise Unusable("the answer is not the JSON that was asked for")
 
 
-def statements(answer):
-    """What a picture answer says, piece by piece: its list entries, or else its sentences."""
+def statements(answer: str) -> list[str]:
+    """What an image answer says, piece by piece: its list entries, or else its sentences."""
     found = bullets(answer)
     if not found:
         text = plain(" ".join(answer.split()))
@@ -130,28 +141,31 @@ def statements(answer):
     return found
 
 
-def clip_similarities(clip_model, phrases, answers):
+def clip_similarities(
+    clip_model: FrozenCLIP, phrases: dict[str, list[str]], answers: dict[str, list[str]]
+) -> tuple[dict[str, list[list[tuple[float, str]]]], float]:
     """Cosines of CLIP's text features.
 
     Args:
         clip_model: ``FrozenCLIP``.
         phrases: class name -> its n_c features' phrases.
-        answers: class name -> its N picture answers.
+        answers: class name -> its N image answers.
 
     Returns:
         similarities: class name -> [n_c][N] (cosine to the answer's nearest statement, that
             statement).
         threshold: the 90th percentile of the cosines of two different features of one class.
-            CLIP finds all texts of a subject alike, each backbone in its own measure; features
-            that a model lists apart are different things, so what counts as the same is what is
-            nearer than they are to one another.
+            CLIP finds all texts on one subject similar, each backbone to its own degree. Features
+            that a model lists separately are different things, so a statement counts as the same
+            only if it is nearer than they are to one another.
     """
-    apart, similarities = [], {}
+    apart: list[float] = []
+    similarities = {}
     for classname, texts in phrases.items():
         features = _encode(clip_model, texts)
         cosines = features @ features.T
         apart += cosines[np.triu_indices(len(texts), k=1)].tolist()
-        rows = [[] for _ in texts]
+        rows: list[list[tuple[float, str]]] = [[] for _ in texts]
         for answer in answers[classname]:
             said = statements(answer)
             cosines = features @ _encode(clip_model, said).T  # [n_c, statements]
@@ -163,18 +177,16 @@ def clip_similarities(clip_model, phrases, answers):
     return similarities, round(threshold, 4)
 
 
-def _encode(clip_model, texts):
-    from engine.prompts import encode_texts, token_ids
-
+def _encode(clip_model: FrozenCLIP, texts: Sequence[str]) -> np.ndarray:
     room = clip_model.context_length - 3
     # A statement can be a long sentence: its beginning says what it is about.
-    texts = [_shortened(text, room, token_ids) for text in texts]
-    features = encode_texts(clip_model, texts).double().cpu().numpy()
+    features = encode_texts(clip_model, [_beginning(text, room) for text in texts])
+    features = features.double().cpu().numpy()
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
-def _shortened(text, room, token_ids):
+def _beginning(text: str, room: int) -> str:
     words = text.split()
-    while len(words) > 1 and len(token_ids([" ".join(words)])[0]) > room:
+    while len(words) > 1 and tokens(" ".join(words)) > room:
         words.pop()
     return " ".join(words)

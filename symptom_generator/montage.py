@@ -1,43 +1,69 @@
-"""Sixteen training pictures of a class on one sheet: what a vision model is shown."""
+"""Sixteen training images of a class on one sheet: what a vision model is shown."""
 
 import io
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
 from core.errors import InputError
 from core.files import fingerprint
+from datasets.pictures import read_picture
 
+TILES = 16
 CELL = 224  # pixels; a sheet of 4 x 4 is 916 wide
 GAP = 4
 MAX_BYTES = 1 << 20
+FEW = 3  # sheets that a class of fewer images may have too, with some images on several
 
 
-def draw(pictures, montages, tiles, seed, classname):
-    """Choose the pictures of each sheet, by seed.
+class SourceImage(Protocol):
+    """An image file: where it is, and the name that orders it among its class's."""
 
-    No picture comes twice on a sheet, nor on two sheets before all have been used.
+    @property
+    def impath(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+
+def draw(
+    images: Sequence[SourceImage], montages: int, tiles: int, seed: int, classname: str
+) -> list[list[SourceImage]]:
+    """Choose the images of each sheet, by seed.
+
+    No image comes twice on a sheet, nor on two sheets before all have been used.
 
     Args:
-        pictures: all training pictures of the class, in any order; sorted here by their name.
-        montages: how many sheets. tiles: pictures on one; fewer where the class has fewer.
+        images: all training images of the class, in any order; sorted here by their name.
+        montages: how many sheets. tiles: images on one; fewer where the class has fewer.
 
     Returns:
-        ``montages`` lists of pictures.
+        ``montages`` lists of images.
+
+    Raises:
+        InputError: the class has no images, or fewer than sheets were asked for.
     """
-    pool = sorted(pictures, key=lambda picture: picture.id)
+    pool = sorted(images, key=lambda image: image.id)
     if not pool:
-        raise InputError(f"class {classname!r} has no training pictures to show")
-    # A class keeps its pictures when others are added or renamed.
+        raise InputError(f"class {classname!r} has no training images to show")
+    if montages > max(len(pool), FEW):
+        raise InputError(
+            f"--montages is {montages}; class {classname!r} has {len(pool)} training images: give "
+            f"at most {max(len(pool), FEW)}"
+        )
+    # A class keeps its images when others are added or renamed.
     generator = random.Random(f"{seed}/{classname}")
     tiles = min(tiles, len(pool))
-    order, sheets = [], []
+    order: list[SourceImage] = []
+    sheets = []
     for _ in range(montages):
         if len(order) < tiles:
-            left = {picture.id for picture in order}
-            refill = [picture for picture in pool if picture.id not in left]
+            left = {image.id for image in order}
+            refill = [image for image in pool if image.id not in left]
             generator.shuffle(refill)
             order += refill
         sheets.append(order[:tiles])
@@ -45,21 +71,15 @@ def draw(pictures, montages, tiles, seed, classname):
     return sheets
 
 
-def sheet(pictures):
-    """One sheet as JPEG bytes: whole pictures, white between them, no metadata, at most 1 MiB.
-
-    Args:
-        pictures: objects with ``impath``.
-    """
-    from datasets.pictures import read_picture  # imports torch through the dataset package
-
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
+def sheet(images: Sequence[SourceImage]) -> bytes:
+    """One sheet as JPEG bytes: whole images, white between them, no metadata, at most 1 MiB."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
     size = (columns * (CELL + GAP) + GAP, rows * (CELL + GAP) + GAP)
-    # Pixels are pasted onto a new picture, so EXIF and other notes of the files stay behind.
+    # Pixels are pasted onto a new image, so EXIF and other metadata of the files stay behind.
     whole = Image.new("RGB", size, "white")
-    for number, picture in enumerate(pictures):
-        image = read_picture(picture.impath)
+    for number, source in enumerate(images):
+        image = read_picture(source.impath)
         scale = CELL / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -75,9 +95,9 @@ def sheet(pictures):
     return buffer.getvalue()
 
 
-def picture_fingerprint(picture):
-    """Fingerprint of the picture's file."""
+def image_fingerprint(image: SourceImage) -> str:
+    """Fingerprint of the image's file."""
     try:
-        return fingerprint(Path(picture.impath).read_bytes())
+        return fingerprint(Path(image.impath).read_bytes())
     except OSError as error:
-        raise InputError(f"{picture.impath}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{image.impath}: cannot be read ({error.strerror})") from None

@@ -1,59 +1,143 @@
-"""Every exchange with the model, one JSON line each: to go on from, to rebuild from, to read.
+"""Every exchange with the model, one JSON line each: to continue from, to rebuild from, to read.
 
-Kinds of lines, by their "record":
-
-- "settings": what was asked for; the last such line counts.
-- "exchange": one question and its answer. "outcome" is "accepted" or says what was wrong with it.
-- "no pictures": the endpoint does not take pictures; the symptoms come from the text alone.
-- "similarity": CLIP's matching of features and picture answers.
-
-Pictures appear as fingerprints, never as bytes or names.
+Images appear as fingerprints, never as bytes or names.
 """
 
 import json
 import os
+import string
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from core.errors import InputError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from core.errors import InputError, shortened
+
+
+def _template(text: str) -> str:
+    names = {"category", "modality", "count", "features", "descriptions"}
+    for _, name, form, conversion in string.Formatter().parse(text):
+        if name is not None and (name not in names or form or conversion):
+            raise ValueError(f"a prompt has the field {{{name}}}")
+    return text
+
+
+Template = Annotated[str, AfterValidator(_template)]
+Names = Annotated[list[str], Field(min_length=1)]
+
+
+class Prompts(TypedDict):
+    """The prompts, with fields in braces."""
+
+    text: Template
+    pictures: Template
+    match: Template
+
+
+class Settings(TypedDict):
+    """What was asked for; the last such line of a transcript counts."""
+
+    record: Literal["settings"]
+    format: Literal[1]
+    dataset: str | None
+    classes: Names
+    modality: str
+    model: str
+    host: str
+    temperature: float | None
+    prompts: Prompts
+    no_pictures: str | None  # why no images are shown
+    seed: int
+    support: Annotated[int, Field(ge=1)]  # image answers needed to keep a feature
+    match: Literal["llm", "clip"]
+    backbone: str | None
+    similarity: float | None
+    avoid: list[str]
+    max: Annotated[int, Field(ge=1)]  # phrases a class
+    pictures: dict[str, Annotated[list[Names], Field(min_length=1)]]  # class -> its sheets
+
+
+class Exchange(TypedDict):
+    """One question and its answer; ``outcome`` is "accepted" or says what was wrong with it."""
+
+    record: Literal["exchange"]
+    key: str
+    # "class", which Python reserves, is checked by ``Transcript``.
+    stage: Literal["text", "pictures", "match"]
+    number: int
+    time: str
+    model: str
+    host: str
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    outcome: str
+    answer: NotRequired[str]
+    answered_by: NotRequired[str]
+
+
+class NoImagesNote(TypedDict):
+    """The endpoint accepts no images; the symptoms come from the text alone."""
+
+    record: Literal["no pictures"]
+    key: str
+    why: str
+
+
+class Similarity(TypedDict):
+    """CLIP's matching of features and image answers."""
+
+    record: Literal["similarity"]
+    key: str
+    time: str
+    threshold: float
+    similarities: dict[str, list[list[tuple[float, str]]]]  # class -> [feature][answer]
+
+
+Record = dict[str, Any]
+_LINE: TypeAdapter = TypeAdapter(
+    Annotated[Settings | Exchange | NoImagesNote | Similarity, Field(discriminator="record")]
+)
+_BEGIN = b'{"record"'
 
 
 class Transcript:
     """The lines of one transcript; new ones are on the disk before the next question is asked."""
 
-    def __init__(self, path, keep=True, fresh=False):
+    def __init__(self, path: str | Path, keep: bool = True, fresh: bool = False) -> None:
         """Read ``path`` if it exists, unless ``fresh``. ``keep=False`` never writes to it."""
         self.path, self.keep = Path(path), keep
-        self.lines = []
-        self._half_at = None  # where a line begins that a cut run left unfinished
+        self.lines: list[Record] = []
+        self._half_at: int | None = None  # where a line begins that a cut run left unfinished
         self._unended = False  # whether the last line lacks its end
         if self.path.exists() and not fresh:
             self._read()
 
-    def _read(self):
-        data, read = self.path.read_bytes(), 0
+    def _read(self) -> None:
+        try:
+            data, read = self.path.read_bytes(), 0
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or "record" not in record:
-                    raise ValueError
-            except ValueError:
-                if not line.endswith(b"\n"):
+                self.lines.append(_record(line))
+            except ValueError as error:
+                cut = line.startswith(_BEGIN) or _BEGIN.startswith(line)
+                if cut and not line.endswith(b"\n"):
                     self._half_at = read  # what it would have said is asked again
                     break
                 raise InputError(
-                    f"{self.path}: line {number} is no line of a transcript; "
+                    f"{self.path}: line {number} is not a line of a transcript ({_why(error)}); "
                     "move the file away, or give --fresh to start over"
                 ) from None
-            self.lines.append(record)
             read += len(line)
             self._unended = not line.endswith(b"\n")
 
     @property
-    def settings(self):
+    def settings(self) -> Record | None:
         """The settings of the last run, or None."""
         return next((r for r in reversed(self.lines) if r["record"] == "settings"), None)
 
-    def find(self, kind, key):
+    def find(self, kind: str, key: str) -> Record | None:
         """The last line of ``kind`` for ``key`` that was accepted, or None."""
         for record in reversed(self.lines):
             if record["record"] == kind and record.get("key") == key:
@@ -61,7 +145,7 @@ class Transcript:
                     return record
         return None
 
-    def append(self, record):
+    def append(self, record: Record) -> None:
         """Keep ``record``, on the disk too."""
         self.lines.append(record)
         if not self.keep:
@@ -76,3 +160,26 @@ class Transcript:
             file.flush()
             os.fsync(file.fileno())
         self._unended = False
+
+
+def _record(line: bytes) -> Record:
+    """The record in ``line``; raises ValueError where it is none."""
+    _LINE.validate_json(line, strict=True)
+    record = json.loads(line)
+    if record["record"] == "settings" and not record["no_pictures"]:
+        if missing := [name for name in record["classes"] if name not in record["pictures"]]:
+            raise ValueError(f"'pictures' lacks the class {missing[0]!r}")
+    if record["record"] == "exchange":
+        accepted = record["outcome"] == "accepted"
+        wanted = ("class", "answer", "answered_by") if accepted else ("class",)
+        if missing := [name for name in wanted if not isinstance(record.get(name), str)]:
+            raise ValueError(f"{missing[0]!r} is not a text")
+    return record
+
+
+def _why(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return shortened(str(error), 120)
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"][1:]))
+    return shortened(f"{place}: {first['msg']}" if place else first["msg"], 120)

@@ -1,104 +1,235 @@
-"""Symptoms as data: for each class, the short visual phrases that speak of it.
+"""Symptoms as data: for each class, the short visual phrases that describe it.
 
 A symptom file is JSON, in one of two forms::
 
     {"classes": {"nevus": {"phrases": ["The spot is symmetric"], "provenance": "..."}}, ...}
     {"nevus": ["The spot is symmetric"]}
 
-Classes are matched by name, so their order in the file means nothing.
+Classes are matched by name, so their order in the file has no meaning.
 """
 
 import difflib
-import json
-import re
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
-from core.errors import InputError
-from core.files import fingerprint, write_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-EDITED = "; edited by hand since"  # what the provenance of a generated class then ends in
+from core.errors import InputError, shortened
+from core.files import fingerprint, read_json, write_json
+from symptoms.phrases import MAX_LETTERS, clean, without_marks
+
+EDITED = "; edited by hand since"  # the end of a generated class's provenance after an edit
+logger = logging.getLogger(__name__)
+
+
+class SymptomClass(BaseModel):
+    """What a symptom file says about one class; further entries are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    phrases: Annotated[
+        list[
+            Annotated[
+                str, Field(max_length=MAX_LETTERS), AfterValidator(clean), Field(min_length=1)
+            ]
+        ],
+        Field(min_length=1),
+    ]
+    provenance: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, entry: Any) -> Any:
+        return {"phrases": entry} if isinstance(entry, list) else entry
+
+
+# What each kind of pydantic's errors means here.
+_FAULTS = {
+    "too_short": "class {name} has no phrases; write at least one",
+    "phrase_too_short": "class {name} has an empty phrase; remove it",
+    "string_too_long": "class {name} has a phrase of more than "
+    f"{MAX_LETTERS:,} letters, {{got}}; shorten it",
+    "string_type": "class {name}: {got} is not a phrase; put it in quotes",
+    "string_pattern_mismatch": "a class has an empty name; name it as the dataset does",
+    "provenance": "class {name}: its provenance is not a text; put it in quotes",
+    "other": 'class {name} is not a list of phrases; write ["phrase", ...]',
+}
+_CLASSES = TypeAdapter(dict[Annotated[str, Field(pattern=r"\S")], SymptomClass])
 
 
 @dataclass(frozen=True)
 class Symptoms:
-    """The phrases of each class, in the order of the class names they were asked for.
+    """The phrases of each class, in the order of the class names that were asked for.
 
-    ``fingerprint`` follows from the phrases alone: neither the order of the classes nor what the
-    file says besides changes it.
+    ``fingerprint`` follows from the phrases alone: neither the order of the classes nor the other
+    entries of the file change it. ``source`` names the file in messages.
     """
 
     phrases: dict[str, list[str]]
     provenance: dict[str, str] = field(default_factory=dict)
+    source: str = field(default="the symptoms", compare=False)
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         return fingerprint(self.phrases)
 
-
-def load_symptoms(path, classnames, others=()):
-    """Read the phrases of ``classnames`` from the symptom file ``path``.
-
-    Args:
-        path: a JSON file in either form.
-        classnames: the classes wanted; the result has exactly these, in this order.
-        others: further classes that the file may also hold, for a run on part of the classes.
-
-    Raises:
-        InputError: the file is missing or malformed, lacks a class, or has one that is unknown.
-    """
-    classes, _ = read_symptom_file(path)
-    for name in classes:
-        if name not in classnames and name not in others:
-            raise InputError(
-                f"{path}: unknown class {name!r}; the dataset's classes are "
-                f"{', '.join([*classnames, *others])}: rename it or take it out"
-            )
-    for name in classnames:
-        if name not in classes:
-            close = [found for found in classes if found.casefold() == name.casefold()]
-            close = close or difflib.get_close_matches(name, classes, n=1)
-            hint = f" (it has {close[0]!r})" if close else ""
-            raise InputError(f"{path}: class {name!r} is missing{hint}; add it with its phrases")
-    return Symptoms(
-        phrases={name: classes[name]["phrases"] for name in classnames},
-        provenance={name: classes[name]["provenance"] for name in classnames},
-    )
+    def check_lengths(self, count_tokens: Callable[[str], int], limit: int) -> None:
+        """Raise InputError for the first phrase of more than ``limit`` tokens."""
+        for name, phrases in self.phrases.items():
+            for phrase in phrases:
+                if (count := count_tokens(phrase)) > limit:
+                    raise InputError(
+                        f"{self.source}: class {shortened(repr(name))}: the phrase "
+                        f"{shortened(repr(phrase))} has {count} tokens; the text encoder reads at "
+                        f"most {limit} beside the context: shorten it"
+                    )
 
 
-def read_symptom_file(path):
-    """Read a whole symptom file without asking which classes it should have.
+@dataclass(frozen=True)
+class SymptomFile:
+    """A symptom file, read once: all its classes, and all that a run takes from it.
 
-    Returns:
-        classes: name -> {"phrases": [...], "provenance": "...", and what else the file says of it}.
+    Attributes:
+        classes: class name -> ``SymptomClass``, in the order of the file.
         meta: the file's other entries.
+        notes: what a person should look at, one line each.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such symptom file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a symptom file ({error})") from None
-    try:
-        data = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(pairs, path))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
-    if not isinstance(data, dict) or not data:
-        raise InputError(f'{path}: should be an object of classes, {{"class": ["phrase", ...]}}')
-    meta = {}
-    classes = data
-    if isinstance(data.get("classes"), dict):
-        classes = data["classes"]
-        meta = {key: value for key, value in data.items() if key != "classes"}
-        if not classes:
-            raise InputError(f"{path}: has no class under 'classes'; add each with its phrases")
-    return {name: _check_class(path, name, entry) for name, entry in classes.items()}, meta
+
+    path: Path
+    classes: dict[str, SymptomClass]
+    meta: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SymptomFile":
+        """Read and check ``path``.
+
+        Raises:
+            InputError: the file is missing or malformed.
+        """
+        path = Path(path)
+        data = read_json(path)
+        if not isinstance(data, dict) or not data:
+            raise InputError(
+                f'{path}: is not an object of classes; write {{"class": ["phrase", ...]}}'
+            )
+        meta = {}
+        if isinstance(data.get("classes"), dict):
+            meta = {key: value for key, value in data.items() if key != "classes"}
+            data = data["classes"]
+            if not data:
+                raise InputError(
+                    f"{path}: there is no class under 'classes'; add each with phrases"
+                )
+        classes, notes = _checked(path, data)
+        return cls(path, classes, meta, notes)
+
+    @property
+    def phrases(self) -> dict[str, list[str]]:
+        """Class name -> phrases, of every class in the file."""
+        return {name: entry.phrases for name, entry in self.classes.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the phrases of every class in the file."""
+        return fingerprint(self.phrases)
+
+    def say_notes(self) -> None:
+        """Log the notes as warnings."""
+        for note in self.notes:
+            logger.warning("%s", note)
+
+    def select(
+        self,
+        classnames: Sequence[str],
+        others: Collection[str] = (),
+        same_as: Iterable[str] = (),
+    ) -> Symptoms:
+        """The symptoms of ``classnames``, in this order; logs the notes.
+
+        Args:
+            classnames: the classes wanted.
+            others: further classes that the file may also hold, for a run on part of the classes.
+            same_as: ``"class of the dataset=class of the file"`` for each that differs, as in
+                the setting DATASET.SYMPTOM_CLASSES.
+
+        Raises:
+            InputError: the file lacks a class, or has one that is unknown.
+        """
+        renamed = _class_map(same_as, (*classnames, *others), self.classes)
+        wanted = {name: renamed.get(name, name) for name in classnames}
+        known = {*wanted.values(), *(renamed.get(name, name) for name in others)}
+        missing = [name for name, in_file in wanted.items() if in_file not in self.classes]
+        unknown = [name for name in self.classes if name not in known]
+        if missing or unknown:
+            raise InputError(f"{self.path}: {self._mismatch(missing, unknown, classnames, others)}")
+        self.say_notes()
+        return Symptoms(
+            {name: self.classes[in_file].phrases for name, in_file in wanted.items()},
+            {name: self.classes[in_file].provenance for name, in_file in wanted.items()},
+            str(self.path),
+        )
+
+    def _mismatch(
+        self,
+        missing: list[str],
+        unknown: list[str],
+        classnames: Sequence[str],
+        others: Collection[str],
+    ) -> str:
+        if missing and unknown:
+            first, close = missing[0], _closest(missing[0], unknown)
+            pair = f"{first}={close or unknown[0]}"
+            return (
+                f"the class names differ: the dataset has {_some(missing)}, the file has "
+                f"{_some(unknown)} instead; rename them in one of the two or, if they mean the "
+                f"same, add the setting DATASET.SYMPTOM_CLASSES \"['{pair}']\""
+            )
+        if unknown:
+            names = shortened(", ".join([*classnames, *others]), 200)
+            return (
+                f"unknown class {_some(unknown)}; the dataset's classes are {names}: "
+                "rename it or remove it"
+            )
+        close = _closest(missing[0], self.classes)
+        hint = f" (the file has {close!r})" if close else ""
+        return f"class {_some(missing)} is missing{hint}; add it with its phrases"
 
 
-def save_symptoms(path, phrases, provenance=None, meta=None, details=None):
+def load_symptoms(
+    path: str | Path,
+    classnames: Sequence[str],
+    others: Collection[str] = (),
+    same_as: Iterable[str] = (),
+) -> Symptoms:
+    """``SymptomFile.read`` and ``SymptomFile.select`` in one."""
+    return SymptomFile.read(path).select(classnames, others, same_as)
+
+
+def read_symptom_file(path: str | Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The classes of a symptom file as dictionaries, and the file's other entries."""
+    file = SymptomFile.read(path)
+    return {name: entry.model_dump() for name, entry in file.classes.items()}, file.meta
+
+
+def save_symptoms(
+    path: str | Path,
+    phrases: Mapping[str, list[str]],
+    provenance: Mapping[str, str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write a symptom file in the fuller form; the file is replaced whole or not at all.
 
     Args:
@@ -108,49 +239,98 @@ def save_symptoms(path, phrases, provenance=None, meta=None, details=None):
         details: class name -> further entries kept beside its phrases.
     """
     provenance, details = provenance or {}, details or {}
-    classes = {}
-    for name in phrases:
-        entry = {"phrases": phrases[name], "provenance": provenance.get(name, "")}
-        # The phrases first: they are what a person reads and edits.
-        classes[name] = _check_class(path, name, {**entry, **details.get(name, {}), **entry})
-    write_json(path, {"classes": classes, **(meta or {})})
+    entries = {
+        name: {**details.get(name, {}), "phrases": listed, "provenance": provenance.get(name, "")}
+        for name, listed in phrases.items()
+    }
+    classes, _ = _checked(Path(path), entries)
+    # The phrases first: they are what a person reads and edits.
+    written = {name: entry.model_dump() for name, entry in classes.items()}
+    write_json(path, {"classes": written, **(meta or {})})
 
 
-def _without_repeats(pairs, path):
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise InputError(f"{path}: {key!r} stands there twice; keep one")
-    return dict(pairs)
+def _checked(path: Path, entries: Mapping[str, Any]) -> tuple[dict[str, SymptomClass], tuple]:
+    """The classes in ``entries`` without exact repeats, and the notes on them."""
+    try:
+        classes = _CLASSES.validate_python(entries)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_complaint(error)}") from None
+    dropped: list[str] = []
+    differing: list[str] = []
+    marked: list[str] = []
+    for name, entry in classes.items():
+        kept: dict[str, str] = {}
+        for phrase in entry.phrases:
+            before = kept.setdefault(phrase.casefold(), phrase)
+            place = f"class {shortened(repr(name))} has {shortened(repr(phrase))}"
+            if before is not phrase:
+                (dropped if before == phrase else differing).append(place)
+            elif (text := without_marks(phrase)) != phrase:
+                marked.append(f"{place}, better {shortened(repr(text))}")
+        entry.phrases = list(kept.values())
+        generated = (entry.model_extra or {}).get("generated")
+        if isinstance(generated, dict) and generated.get("fingerprint") != fingerprint(
+            entry.phrases
+        ):
+            entry.provenance = entry.provenance.removesuffix(EDITED) + EDITED
+    if differing:
+        raise InputError(f"{path}: {differing[0]} twice{_more(differing)}; keep one of each")
+    notes = []
+    if dropped:
+        notes.append(f"{path}: repeated phrases are read once: {dropped[0]} twice{_more(dropped)}")
+    if marked:
+        notes.append(
+            f"{path}: list marks and Markdown are read as words: {marked[0]}{_more(marked)}"
+        )
+    return classes, tuple(notes)
 
 
-def _check_class(path, name, entry):
-    if isinstance(entry, list):
-        entry = {"phrases": entry}
-    if not name.strip():
-        raise InputError(f"{path}: a class has an empty name; name it as the dataset does")
-    if not isinstance(entry, dict) or not isinstance(entry.get("phrases"), list):
-        raise InputError(f"{path}: class {name!r} should be a list of phrases")
-    provenance = entry.get("provenance", "")
-    if not isinstance(provenance, str):
-        raise InputError(f"{path}: class {name!r}: its provenance should be a text")
-    phrases = []
-    for phrase in entry["phrases"]:
-        if not isinstance(phrase, str):
-            raise InputError(
-                f"{path}: class {name!r}: {json.dumps(phrase)} is no phrase; put it in quotes"
-            )
-        # Prompts bring their own full stop.
-        clean = re.sub(r"\s+", " ", phrase).strip().rstrip(". ")
-        if not clean:
-            raise InputError(f"{path}: class {name!r} has an empty phrase; take it out")
-        if clean.casefold() in (kept.casefold() for kept in phrases):
-            raise InputError(f"{path}: class {name!r} has {clean!r} twice; keep one")
-        phrases.append(clean)
-    if not phrases:
-        raise InputError(f"{path}: class {name!r} has no phrases; write at least one")
-    generated = entry.get("generated")
-    if isinstance(generated, dict) and generated.get("fingerprint") != fingerprint(phrases):
-        if not provenance.endswith(EDITED):
-            provenance += EDITED
-    return {**entry, "phrases": phrases, "provenance": provenance}
+def _complaint(error: ValidationError) -> str:
+    """The first fault that pydantic found, in one line, and the number of the others."""
+    faults = error.errors(include_url=False, include_context=False)
+    name, *place = faults[0]["loc"]
+    kind = faults[0]["type"]
+    if "provenance" in place:
+        kind = "provenance"
+    elif kind == "too_short" and len(place) > 1:
+        kind = "phrase_too_short"
+    names = {"name": shortened(repr(name)), "got": shortened(repr(faults[0]["input"]))}
+    what, _, advice = _FAULTS.get(kind, _FAULTS["other"]).format(**names).partition(";")
+    return f"{what}{_more(faults)};{advice}"
+
+
+def _class_map(
+    pairs: Iterable[str], classnames: Collection[str], in_file: Collection[str]
+) -> dict[str, str]:
+    """The file's name of each class that the dataset names otherwise."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, other = (part.strip() for part in str(pair).partition("="))
+        where = f"DATASET.SYMPTOM_CLASSES {shortened(repr(pair))}"
+        if not name or not other:
+            raise InputError(f"{where}: write 'class of the dataset=class of the symptom file'")
+        if name not in classnames:
+            raise InputError(f"{where}: the dataset has no class {name!r}: {_some(classnames)}")
+        if other not in in_file:
+            raise InputError(f"{where}: the symptom file has no class {other!r}: {_some(in_file)}")
+        if name in found or other in found.values():
+            raise InputError(f"{where}: a class is mapped twice; map each once")
+        found[name] = other
+    return found
+
+
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that most likely means ``name``, if any."""
+    folded = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    inside = (k for k in folded if k in name.casefold() or name.casefold() in k)
+    return folded.get(next(iter(close), next(inside, "")))
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *rest = names
+    return shortened(repr(first)) + (f" and {len(rest)} more" if rest else "")
+
+
+def _more(found: list) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

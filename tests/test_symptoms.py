@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 import dassl_compat  # noqa: F401  (lets clip be imported beside any torchvision)
+import train
 from core.errors import InputError
-from symptoms import load_symptoms, read_symptom_file, save_symptoms
+from core.files import fingerprint
+from engine.loading import load_run
+from symptoms import SymptomFile, load_symptoms, read_symptom_file, save_symptoms
 
 FOLDER = Path(__file__).resolve().parents[1] / "symptoms"
 SHIPPED = sorted(FOLDER.glob("*.json"))
@@ -66,20 +69,23 @@ def test_a_run_on_some_classes_leaves_the_others_alone(tmp_path):
     ("content", "message"),
     [
         ({"a": ["flat"]}, "class 'b' is missing; add it with its phrases"),
-        ({"a": ["flat"], "B": ["red"]}, "unknown class 'B'.*classes are a, b"),
+        (
+            {"a": ["flat"], "B": ["red"]},
+            "the class names differ: the dataset has 'b', the file has 'B'.*b=B",
+        ),
         ({"a": ["flat"], "b": []}, "class 'b' has no phrases"),
         ({"a": ["flat"], "b": ["red", "Red."]}, "class 'b' has 'Red' twice"),
         ({"a": ["flat"], "b": ["red", " . "]}, "class 'b' has an empty phrase"),
-        ({"a": ["flat"], "b": ["red", 7]}, "class 'b': 7 is no phrase"),
-        ({"a": ["flat"], "b": "red"}, "class 'b' should be a list of phrases"),
-        ({"a": ["flat"], "b": {"words": ["red"]}}, "class 'b' should be a list of phrases"),
+        ({"a": ["flat"], "b": ["red", 7]}, "class 'b': 7 is not a phrase"),
+        ({"a": ["flat"], "b": "red"}, "class 'b' is not a list of phrases"),
+        ({"a": ["flat"], "b": {"words": ["red"]}}, "class 'b' is not a list of phrases"),
         ({"a": ["flat"], "b": {"phrases": ["red"], "provenance": 1}}, "'b': its provenance"),
         ({"a": ["flat"], " ": ["red"]}, "a class has an empty name"),
-        ({"classes": {}}, "has no class under 'classes'"),
-        ([], "should be an object of classes"),
-        ("", "not JSON at line 1"),
-        ('{"a": ["flat"],\n "b": ["red"\n', "not JSON at line 3"),
-        ('{"a": ["flat"], "a": ["red"]}', "'a' stands there twice"),
+        ({"classes": {}}, "there is no class under 'classes'"),
+        ([], "is not an object of classes"),
+        ("", "cannot be read as JSON .line 1"),
+        ('{"a": ["flat"],\n "b": ["red"\n', "cannot be read as JSON .line 3"),
+        ('{"a": ["flat"], "a": ["red"]}', "the key 'a' is there twice"),
     ],
 )
 def test_a_wrong_file_is_one_line_naming_it(tmp_path, content, message):
@@ -92,19 +98,191 @@ def test_a_wrong_file_is_one_line_naming_it(tmp_path, content, message):
 
 
 def test_a_missing_or_unreadable_file_is_one_line(tmp_path):
-    """So is a file that is no text."""
-    with pytest.raises(InputError, match="no such symptom file"):
+    """So is a file that is not text."""
+    with pytest.raises(InputError, match="there is no such file"):
         load_symptoms(tmp_path / "none.json", ["a"])
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\xff")
-    with pytest.raises(InputError, match="cannot be read as a symptom file"):
+    with pytest.raises(InputError, match="cannot be read as UTF-8 text"):
         load_symptoms(tmp_path / "binary.json", ["a"])
+
+
+HOSTILE = [
+    ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    ('{"a": ["\\ud800"]}', "half of a surrogate pair"),
+    ('{"\\udc00": ["flat"]}', "half of a surrogate pair"),
+    ('{"a": ["' + "x" * 1_000_000 + '"]}', "class 'a' has a phrase of more than 2,000 letters"),
+    ('{"' + "x" * 1_000_000 + '": []}', "has no phrases"),
+    ('{"a": NaN}', "the number 'NaN' is not finite"),
+    ('{"a": [1e999]}', "the number '1e999' is not finite"),
+    ('{"a": [' + "1" * 5000 + "]}", "cannot be read as JSON"),
+    (b"\x89PNG\r\n\x1a\n\x00\xff", "cannot be read as UTF-8 text"),
+    ('{"a": ["flat"]}'.encode("utf-16"), "cannot be read as UTF-8 text"),
+    ('{"classes": {"a": ["flat"], "a": ["flat"]}}', "the key 'a' is there twice"),
+    ('{"a": {"phrases": ["flat"], "phrases": ["red"]}}', "the key 'phrases' is there twice"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_file_is_one_short_line(tmp_path, content, message):
+    """Whatever the file holds, the error is one line of a length that a person reads."""
+    path = tmp_path / "x.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    with pytest.raises(InputError, match=message) as error:
+        load_symptoms(path, ["a"])
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 300
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    """Windows' editors write one."""
+    path = tmp_path / "x.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": ["flat"]}')
+
+    assert load_symptoms(path, ["a"]).phrases == {"a": ["flat"]}
+
+
+def test_exact_repeats_are_read_once_and_noted(tmp_path, caplog):
+    """The note names the first and counts the rest; the fingerprint is that of one of each."""
+    phrases = [f"sign {number}" for number in range(323)]
+    path = write(tmp_path / "x.json", {"a": [*phrases, *phrases[1:]], "b": ["red"]})
+
+    symptoms = load_symptoms(path, ["a", "b"])
+
+    assert symptoms.phrases["a"] == phrases
+    once = write(tmp_path / "y.json", {"a": phrases, "b": ["red"]})
+    assert symptoms.fingerprint == load_symptoms(once, ["a", "b"]).fingerprint
+    assert caplog.messages == [
+        f"{path}: repeated phrases are read once: class 'a' has 'sign 1' twice (and 321 more)"
+    ]
+
+
+def test_repeats_in_another_case_are_named_at_once(tmp_path):
+    """Which of the two is meant is a person's choice; the line counts all of them."""
+    phrases = [f"sign {number}" for number in range(322)]
+    path = write(tmp_path / "x.json", {"a": phrases + [text.upper() for text in phrases]})
+
+    with pytest.raises(InputError, match=r"has 'SIGN 0' twice \(and 321 more\); keep one of each"):
+        load_symptoms(path, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("phrase", "better"),
+    [
+        ("1. **Round** shape", "Round shape"),
+        ("- flat", "flat"),
+        ("2) `red` spot", "red spot"),
+        ("a [halo](https://example.org) around it", "a halo around it"),
+        ("smooth [1]", "smooth"),
+        ("a so-called 'veil'", None),
+        ("10 mm wide", None),
+        ("blue-white veil", None),
+    ],
+)
+def test_list_marks_and_markdown_are_noted(tmp_path, caplog, phrase, better):
+    """The phrase is kept, since its fingerprint names runs; the note says where and what."""
+    path = write(tmp_path / "x.json", {"a": ["even", phrase]})
+
+    assert load_symptoms(path, ["a"]).phrases["a"] == ["even", phrase]
+
+    noted = f"class 'a' has {phrase!r}, better {better!r}"
+    assert [noted in note for note in caplog.messages] == [True] * (better is not None)
+
+
+def test_one_read_gives_all_that_a_run_needs(tmp_path):
+    """The classes in the file, its fingerprint, and the symptoms of any choice of classes."""
+    path = write(tmp_path / "x.json", {"a": ["flat"], "b": ["red"], "c": ["round"]})
+
+    file = SymptomFile.read(path)
+    path.unlink()
+
+    assert list(file.classes) == ["a", "b", "c"]
+    assert file.fingerprint == fingerprint({"a": ["flat"], "b": ["red"], "c": ["round"]})
+    assert file.select(["c", "a"], others=["b"]).phrases == {"c": ["round"], "a": ["flat"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("derm7pt", "4c509120a6c8"),
+        ("derm7pt_incorrect", "ea5bdad4bbe5"),
+        ("derm7pt_out_of_domain", "e569455c5b9a"),
+        ("derm7pt_random_words", "7585584f3da8"),
+        ("derm7pt_swapped", "4e982b059bb1"),
+        ("derm7pt_useless", "30e26a47036f"),
+        ("pneumonia", "db05ccf5d5f0"),
+    ],
+)
+def test_fingerprints_of_shipped_files_stay(name, expected):
+    """The folders of finished runs are named after them."""
+    assert SymptomFile.read(FOLDER / f"{name}.json").fingerprint == expected
+
+
+def test_classes_named_otherwise_are_mapped(tmp_path):
+    """The message names the mismatch and offers the setting; the setting solves it."""
+    path = write(tmp_path / "x.json", {"melanoma": ["dark"], "nevus": ["even"]})
+    names = ["melanoma", "benign nevus"]
+
+    with pytest.raises(InputError) as error:
+        load_symptoms(path, names)
+    assert (
+        "the class names differ: the dataset has 'benign nevus', the file has 'nevus' instead"
+        in str(error.value)
+    )
+    assert "DATASET.SYMPTOM_CLASSES \"['benign nevus=nevus']\"" in str(error.value)
+
+    mapped = load_symptoms(path, names, same_as=["benign nevus=nevus"])
+    assert mapped.phrases == {"melanoma": ["dark"], "benign nevus": ["even"]}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["nevus"], "write 'class of the dataset=class of the symptom file'"),
+        (["=nevus"], "write 'class of the dataset="),
+        (["mole=nevus"], "the dataset has no class 'mole'"),
+        (["benign nevus=mole"], "the symptom file has no class 'mole'"),
+        (["benign nevus=nevus", "melanoma=nevus"], "mapped twice"),
+    ],
+)
+def test_a_wrong_mapping_is_one_line(tmp_path, pairs, message):
+    """The line names the setting and what is wrong with it."""
+    path = write(tmp_path / "x.json", {"melanoma": ["dark"], "nevus": ["even"]})
+
+    with pytest.raises(InputError, match=rf"DATASET.SYMPTOM_CLASSES .*{message}"):
+        load_symptoms(path, ["melanoma", "benign nevus"], same_as=pairs)
+
+
+def test_a_run_reads_a_dataset_with_other_class_names(toy, toy_args, short):
+    """The setting maps a class of the dataset to the file's; the run's folder can be loaded."""
+    words = json.loads((toy / "symptoms.json").read_text())
+    write(toy / "symptoms.json", {"crimson": words["red"], "blue": words["blue"]})
+    run = ["--trainer", "ViP", *toy_args, *short]
+
+    with pytest.raises(InputError, match="the dataset has 'red', the file has 'crimson' instead"):
+        train.main(run)
+    train.main([*run, "DATASET.SYMPTOM_CLASSES", "['red=crimson']"])
+
+    assert load_run(toy / "run").symptoms.phrases == words
+
+
+def test_a_phrase_too_long_for_the_backbone_is_named(toy, toy_args, short):
+    """File, class and the shortened phrase, before anything is trained."""
+    path = write(toy / "symptoms.json", {"red": ["warm"], "blue": ["cold " * 200]})
+
+    with pytest.raises(InputError) as error:
+        train.main(["--trainer", "ViP", *toy_args, *short])
+
+    message = str(error.value)
+    assert message.startswith(f"{path}: class 'blue': the phrase 'cold cold")
+    assert "has 200 tokens" in message and len(message) < len(str(path)) + 250
 
 
 def test_a_class_spelled_otherwise_is_named(tmp_path):
     """The likely mistake is a name in another case."""
     path = write(tmp_path / "s.json", {"Nevus": ["flat"]})
 
-    with pytest.raises(InputError, match=r"class 'nevus' is missing \(it has 'Nevus'\)"):
+    with pytest.raises(InputError, match=r"class 'nevus' is missing \(the file has 'Nevus'\)"):
         load_symptoms(path, ["nevus"], others=["Nevus"])
 
 

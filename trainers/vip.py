@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from backbones.clip_model import FrozenCLIP, cosine_logits, take
 from core.errors import InputError
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, at_least_one, one_of_positions
+from engine.prompts import ContextPrompts, at_least_one, check_phrases, one_of_positions
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
@@ -57,10 +57,12 @@ class ViP(Method):
         if symptoms is None:
             raise InputError("ViP needs the symptoms of every class; give them to build()")
         options = self.options
+        n_ctx = options.N_CTX if options.CONTEXT else 0
+        check_phrases(symptoms, backbone, n_ctx)
         return SymptomCLIP(
             backbone,
             symptoms.phrases,
-            n_ctx=options.N_CTX if options.CONTEXT else 0,
+            n_ctx=n_ctx,
             merge=options.MERGE,
             position=options.CLASS_TOKEN_POSITION,
             start_words=options.CTX_INIT,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from backbones.clip_model import FrozenCLIP
 from core.errors import InputError
 from engine.method import Method, PromptedModel, register
-from engine.prompts import START_WORDS
+from engine.prompts import START_WORDS, check_phrases
 from symptoms import Symptoms
 
 from .vip import SymptomCLIP
@@ -41,6 +41,7 @@ class ZeroshotCLIP(Method):
         self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         if symptoms:
+            check_phrases(symptoms, backbone, n_ctx=0)
             phrases = symptoms.phrases
         else:
             phrases = {name: [f"{START_WORDS} {name}"] for name in classnames}

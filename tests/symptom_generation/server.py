@@ -177,6 +177,39 @@ def says(text, finish="stop", refusal=None):
     return lambda handler, body: handler.complete(body, text, finish, refusal)
 
 
+def content(value):
+    """Answer with a ``content`` of any kind, in one piece."""
+
+    def fault(handler, body):
+        if not body.get("stream"):
+            return handler.complete(body, value)
+        common = {"id": "1", "created": 0, "model": "m"}
+        handler.start_stream()
+        handler.piece(common, {"content": value})
+        handler.piece(common, {}, "stop")
+        handler.wfile.write(b"data: [DONE]\n\n")
+        return True
+
+    return fault
+
+
+def events(*lines):
+    """Stream these events, then the usual answer's pieces where one of the lines is None."""
+
+    def fault(handler, body):
+        handler.start_stream()
+        for line in lines:
+            if line is None:
+                text = handler.server.answer(question_of(body))
+                handler.piece({"id": "1", "created": 0, "model": "m"}, {"content": text}, "stop")
+            else:
+                handler.wfile.write(f"data: {line}\n\n".encode())
+        handler.wfile.write(b"data: [DONE]\n\n")
+        return True
+
+    return fault
+
+
 def cut(handler, body):
     """Close the connection without a word."""
     handler.close_connection = True

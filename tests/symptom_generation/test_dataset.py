@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from symptom_generator.generate import main
 from symptom_generator.match import clip_similarities
 from symptoms import load_symptoms, read_symptom_file
 
+ROOT = Path(__file__).resolve().parents[2]
 RED = "- **Tint**: A crimson tint like blood\n- **Surface**: Rough and grainy all over"
 BLUE = "- A cold tint like the sea\n- Rough and grainy all over"
 
@@ -100,7 +104,7 @@ def test_clip_matches_offline(toy, toy_server, argv, monkeypatch):
     assert "matched by CLIP" in classes["red"]["provenance"]
     before = output.read_bytes()
     output.unlink()
-    monkeypatch.setattr("backbones.clip_model.load_clip", None)
+    monkeypatch.setattr("symptom_generator.generate.load_clip", None)
     main(["--replay", str(toy / "new.transcript.jsonl"), "--page", str(toy / "page")])
     assert output.read_bytes() == before
 
@@ -149,7 +153,7 @@ def test_check_shows_every_phrase_with_its_auc(toy, capsys):
     assert check([str(toy / "symptoms.json"), *args]) == 0
 
     printed = capsys.readouterr().out
-    assert "20 training pictures" in printed
+    assert "20 training images" in printed
     assert len(re.findall(r"^  [01]\.\d\d  ", printed, re.MULTILINE)) == 5
     assert re.search(r"[01]\.\d\d  warm color like blood", printed)
     assert "valid for" in printed
@@ -175,8 +179,22 @@ def test_check_without_clip(tmp_path, capsys):
     [
         ('{"red": ["a"]}', ["--dataset", "toy"], "class 'blue' is missing"),
         ('{"red": [], "blue": ["b"]}', [], "class 'red' has no phrases"),
-        ('{"red": ["' + "word " * 80 + '"], "blue": ["b"]}', [], "80 tokens long"),
-        ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone goes with --dataset"),
+        (
+            '{"red": ["' + "word " * 80 + '"], "blue": ["b"]}',
+            [],
+            "bad.json: class 'red': the phrase 'word word .* has 80 tokens",
+        ),
+        (
+            '{"red": ["a"], "blue": ["b"]}',
+            ["--dataset", "toy", "--device", "nope"],
+            "--device nope: .*; give cpu, or cuda",
+        ),
+        (
+            '{"crimson": ["a"], "blue": ["b"]}',
+            ["--dataset", "toy"],
+            "SYMPTOM_CLASSES .*red=crimson",
+        ),
+        ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone needs --dataset"),
         ('{"red": ["a"]}', ["--limit", "0"], "--limit is 0; give 1 or more"),
         ('{"red": ["a"]}', ["--limit", "-5"], "--limit is -5; give 1 or more"),
     ],
@@ -185,7 +203,51 @@ def test_check_names_what_is_wrong(toy, content, options, message):
     """A file that training would refuse is refused here, in one line."""
     (toy / "bad.json").write_text(content)
     if "--dataset" in options:
-        options = ["--dataset", str(toy / "toy.yaml"), "--root", str(toy / "data")]
+        options = [*options, "--root", str(toy / "data"), "--backbone", str(toy / "random.yaml")]
+        options[1] = str(toy / "toy.yaml")
 
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         check([str(toy / "bad.json"), *options])
+    assert len(str(error.value)) < len(str(toy)) + 300
+
+
+def test_check_maps_classes(toy, capsys):
+    """The setting that a run takes is taken here too."""
+    path = toy / "named.json"
+    path.write_text('{"crimson": ["a"], "blue": ["b"]}')
+    args = [str(path), "--dataset", str(toy / "toy.yaml"), "--root", str(toy / "data")]
+
+    assert check([*args, "DATASET.SYMPTOM_CLASSES", "['red=crimson']"]) == 0
+    assert "2 phrases in 2 classes" in capsys.readouterr().out
+
+
+def test_check_notes_repeats_and_marks_on_stderr(tmp_path):
+    """What the file says twice and what CLIP would read as words; the figures stay on stdout."""
+    path = tmp_path / "x.json"
+    path.write_text('{"a": ["flat", "flat", "1. **Round** shape"]}')
+    command = [sys.executable, "-m", "symptoms.check", str(path)]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0 and "valid, 2 phrases in 1 classes" in done.stdout
+    noted = [line for line in done.stderr.splitlines() if line.startswith(str(path))]
+    assert "class 'a' has 'flat' twice" in noted[0]
+    assert "class 'a' has '1. **Round** shape', better 'Round shape'" in noted[1]
+
+
+def test_check_takes_seconds_for_a_thousand_classes(tmp_path, capsys):
+    """The time grows with the phrases, not with phrases times classes."""
+    path = tmp_path / "x.json"
+    classes = {
+        f"kind {number} lesion": [f"sign {number} {sign} spot" for sign in range(5)] + ["shared"]
+        for number in range(1000)
+    }
+    path.write_text(json.dumps(classes))
+
+    started = time.process_time()
+    assert check([str(path)]) == 0
+
+    assert time.process_time() - started < 30  # about one; a search for each class takes minutes
+    printed = capsys.readouterr().out
+    assert "shared  <- also of kind 0 lesion, kind 1 lesion, kind 2 lesion and 996 more" in printed
+    assert len(printed) < 400_000

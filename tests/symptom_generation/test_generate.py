@@ -15,7 +15,7 @@ from PIL import Image
 from core.errors import InputError
 from core.files import fingerprint
 from symptom_generator.generate import main
-from symptom_generator.pipeline import PICTURES_PROMPT, TEXT_PROMPT
+from symptom_generator.pipeline import IMAGES_PROMPT, TEXT_PROMPT
 from symptoms import load_symptoms, read_symptom_file
 
 from . import server as fault
@@ -48,7 +48,7 @@ def lines_of(output):
 
 
 def test_keeps_what_words_and_pictures_agree_on(generate, server):
-    """Features that too few picture answers report, or that name the class, are dropped."""
+    """Features that too few image answers report, or that name the class, are dropped."""
     output = generate()
 
     symptoms = load_symptoms(output, CLASSES)
@@ -65,10 +65,10 @@ def test_keeps_what_words_and_pictures_agree_on(generate, server):
     }
     features = read_symptom_file(output)[0]["melanoma"]["generated"]["features"]
     assert [feature["dropped"] for feature in features] == [
-        "reported by 1 of 3 picture answers",
+        "reported by 1 of 3 image answers",
         None,
         None,
-        "reported by 0 of 3 picture answers",
+        "reported by 0 of 3 image answers",
         "names 'melanoma'",
     ]
     assert len(server.requests) == 2 * (1 + 3 + 1)
@@ -111,9 +111,7 @@ def test_provenance_says_where_each_class_comes_from(generate, images):
     generated = classes["melanoma"]["generated"]
     assert generated["by"] == ["tester-2024"]
     assert generated["date"] == lines_of(output)[-1]["time"][:10]
-    assert generated["prompts"]["pictures"] == [
-        PICTURES_PROMPT.format(category="melanoma", count=16)
-    ]
+    assert generated["prompts"]["pictures"] == [IMAGES_PROMPT.format(category="melanoma", count=16)]
     known = {fingerprint(path.read_bytes()) for path in (images / "melanoma").iterdir()}
     assert [len(set(sheet.split()) & known) for sheet in generated["pictures"]] == [16, 16, 16]
     assert {"model", "host", "modality", "support", "match", "avoid", "seed"} <= set(
@@ -121,7 +119,7 @@ def test_provenance_says_where_each_class_comes_from(generate, images):
     )
     text = output.read_text() + output.with_suffix(".transcript.jsonl").read_text()
     assert "jane" not in text.lower() and "base64" not in text
-    assert "3 sheets of 16 training pictures" in classes["melanoma"]["provenance"]
+    assert "3 sheets of 16 training images" in classes["melanoma"]["provenance"]
 
 
 def test_nothing_is_sent_without_leave(generate, server, tmp_path):
@@ -130,7 +128,7 @@ def test_nothing_is_sent_without_leave(generate, server, tmp_path):
         generate(upload=False)
 
     assert str(error.value) == (
-        f"stage 2 would send 6 sheets with 40 training pictures to {server.url[7:-3]}; give "
+        f"stage 2 would send 6 sheets with 40 training images to {server.url[7:-3]}; give "
         "--upload-images to allow it, or --no-images to stop after stage 1; nothing has been sent"
     )
     assert server.requests == []
@@ -152,7 +150,7 @@ def test_classes_without_pictures_are_described_in_words(generate, server, capsy
     """Without a dataset and --images, stage 2 is left out with a clear line."""
     generate(upload=False, images=None)
 
-    assert "stage 2 is left out: no pictures were given" in capsys.readouterr().err
+    assert "stage 2 is left out: no images were given" in capsys.readouterr().err
     assert len(server.requests) == 2
 
 
@@ -162,7 +160,7 @@ def test_dry_run_sends_nothing(generate, server, capsys, tmp_path):
 
     printed = capsys.readouterr().out
     assert TEXT_PROMPT.format(category="nevus", modality="dermoscopic images") in printed
-    assert PICTURES_PROMPT.format(category="nevus", count=16) in printed
+    assert IMAGES_PROMPT.format(category="nevus", count=16) in printed
     assert "10 requests to tester" in printed and "2 in text, 6 with one sheet each, 2" in printed
     assert server.requests == []
     assert not (tmp_path / "symptoms").exists()
@@ -194,7 +192,7 @@ def test_replay_of_half_a_transcript_says_what_is_missing(generate, server, tmp_
     cut = tmp_path / "cut.transcript.jsonl"
     cut.write_text("".join(transcript.read_text().splitlines(keepends=True)[:4]))
 
-    with pytest.raises(InputError, match="has no answer for melanoma, stage 2, pictures 3"):
+    with pytest.raises(InputError, match="has no answer for melanoma, stage 2, images 3"):
         main(["--replay", str(cut), "--page", str(tmp_path / "page")])
 
 
@@ -382,8 +380,10 @@ def test_a_model_named_like_the_key_is_hidden(generate, server):
         (["--modality", "x"], "give --dataset, or --classes"),
         (["--classes", "a"], "give --modality"),
         (["--classes", "a,a", "--modality", "x"], "name each class once"),
-        (["--classes", "a", "--modality", "x", "--support", "4"], "of 3 answers a class"),
-        (["--classes", "a", "--modality", "x", "--images", "none"], "holds no pictures"),
+        (["--classes", "a", "--modality", "x", "--support", "4"], "give 1 to --montages, 3"),
+        (["--classes", "a", "--modality", "x", "--images", "none"], "contains no images"),
+        (["--classes", "a", "--modality", "x", "--timeout", "nan"], "--timeout a number"),
+        (["--classes", "a", "--modality", "x", "--temperature", "inf"], "--temperature is inf"),
         (["--replay", "none.jsonl"], "no such transcript"),
     ],
 )
@@ -408,3 +408,43 @@ def test_the_page_shows_pictures_beside_answers(generate, server, tmp_path):
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http://" not in page.replace(server.url, "") and "https://" not in page
     assert len(list((tmp_path / "page").glob("*.jpg"))) == 6
+
+
+@pytest.mark.parametrize("extra", [[], ["--upload-images"], ["--dry-run"]], ids=" ".join)
+def test_more_sheets_than_images_are_refused(server, images, tmp_path, extra):
+    """A number far beyond the images is named before any sheet is drawn."""
+    argv = ["--classes", "nevus", "--modality", "x", "--images", str(images), *extra]
+    argv += ["--output", str(tmp_path / "x.json"), "--page", str(tmp_path / "page")]
+
+    with pytest.raises(InputError, match="class 'nevus' has 20 training images: give at most 20"):
+        main([*argv, "--montages", "1000000000"])
+    assert server.requests == [] and not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize("option", ["--output", "--page"])
+@pytest.mark.parametrize("replayed", [False, True], ids=["asked", "replayed"])
+def test_a_place_that_cannot_be_written_is_named_first(
+    generate, server, tmp_path, option, replayed
+):
+    """Before anything is asked, and nothing is left behind."""
+    transcript = generate().with_suffix(".transcript.jsonl")
+    (tmp_path / "file").write_text("kept")
+    argv = ["--classes", "nevus", "--modality", "x", "--no-images"]
+    argv = ["--replay", str(transcript)] if replayed else argv
+    asked, place = len(server.requests), tmp_path / "file" / "below" / "x.json"
+
+    with pytest.raises(InputError, match=f"{place}.*: cannot be written, since .*file is not a"):
+        main([*argv, option, str(place)])
+    if option == "--output":
+        with pytest.raises(InputError, match=f"{tmp_path}: is a folder; give the path of a file"):
+            main([*argv, option, str(tmp_path)])
+    assert len(server.requests) == asked and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_read_only_place_is_named_first(generate, server, tmp_path, monkeypatch):
+    """A mount without leave to write, as the operating system tells."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(InputError, match=r"skin.json: cannot be written; .* is read-only"):
+        generate()
+    assert server.requests == [] and not (tmp_path / "symptoms").exists()

@@ -1,12 +1,13 @@
 """From free text to phrases, without an endpoint."""
 
 import random
+import re
 
 import pytest
 
 from symptom_generator.match import statements
 from symptom_generator.montage import draw
-from symptom_generator.phrases import MAX_WORDS, bullets, names_any, phrase, read_features
+from symptom_generator.phrases import MAX_WORDS, NameFinder, bullets, phrase, read_features
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_bullets(answer, features):
 )
 def test_phrase(feature, expected):
     """A phrase is short and names neither the class nor a synonym."""
-    short, why = phrase(feature, ["melanoma", "mole"])
+    short, why = phrase(feature, NameFinder(["melanoma", "mole"]))
 
     assert short == expected
     assert (why is None) is (short is not None)
@@ -61,9 +62,32 @@ def test_phrase(feature, expected):
         ("abnormal lung", None),
     ],
 )
-def test_names_any(text, named):
+def test_names_are_found_as_whole_words(text, named):
     """Names are whole words, in any case, joined by spaces or hyphens, in the plural too."""
-    assert names_any(text, ["normal lung"]) == named
+    assert NameFinder(["normal lung"]).find(text) == named
+
+
+def test_names_are_found_as_one_by_one():
+    """The finder looks for few names in each text, and finds what a search for each would."""
+    generator = random.Random(0)
+    words = ["cell", "cells", "Basal", "basal-cell", "x", "CD4+", "nevus", "nevuses", "of", "a's"]
+    names = [" ".join(generator.choices(words, k=generator.randint(1, 3))) for _ in range(60)]
+    finder = NameFinder(names)
+
+    def one_by_one(text):
+        for name in names:
+            parts = [re.escape(part) for part in re.split(r"[\s_-]+", name)]
+            pattern = r"[\s_-]+".join(parts) + r"(?:e?s|['\u2019]s)?(?!\w)"
+            if re.search(r"(?<!\w)" + pattern, text, re.IGNORECASE):
+                return name
+        return None
+
+    joined = [
+        "".join(generator.choices([*words, " ", "-", "_", "s", "es", ". "], k=9))
+        for _ in range(3000)
+    ]
+    assert [finder.find(text) for text in joined] == [one_by_one(text) for text in joined]
+    assert len({finder.find(text) for text in joined}) > 10
 
 
 def test_repeated_and_endless_features_are_dropped():

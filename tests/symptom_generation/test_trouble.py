@@ -62,7 +62,7 @@ def test_the_package_tries_again(ask, server, capsys, trouble):
         (fault.status(418, "a teapot"), "answers 418: a teapot"),
         (
             fault.status(307, headers=[("Location", "http://evil.example/v1")]),
-            "redirects to evil.example, which is not followed",
+            "redirects to evil.example; redirects are not followed",
         ),
     ],
     ids=["429", "500", "cut", "401", "404", "418", "307"],
@@ -99,16 +99,25 @@ USELESS = [
     (fault.says(None, refusal="I will not"), "the model refuses to answer"),
     (fault.says("- half", finish="content_filter"), "the model refuses to answer"),
     (fault.says("- a spot\n- a sp", finish="length"), "cut off at the endpoint's length limit"),
-    (fault.says("A spot is usually round."), "the answer is no list of features"),
+    (fault.says("A spot is usually round."), "the answer is not a list of features"),
     (fault.says("- A nevus is round\n- Nevus color"), "the first names 'nevus'"),
-    (fault.web_page, "the endpoint's answer is no chat completion"),
+    (fault.web_page, "the endpoint's answer is not a chat completion"),
     (fault.status(400, "no", code="content_filter"), "the endpoint's filter refuses the request"),
+    (fault.content(7), "the endpoint's answer is not a chat completion"),
+    (fault.content([7]), "the endpoint's answer is not a chat completion"),
+    (fault.content([{"type": "text", "text": {}}]), "the endpoint's answer is not a chat"),
+    (fault.content({"text": "- a spot"}), "the endpoint's answer is not a chat completion"),
+    (fault.content([]), "the answer is empty"),
 ]
 BROKEN = [
     (fault.cut_in_the_middle, "the answer broke off"),
     (fault.cut_short, "the answer broke off"),
     (fault.error_in_the_middle, r"the answer broke off \(overloaded\)"),
     (fault.garbage_in_the_middle, "the answer broke off"),
+    (fault.events('{"choices": [7]}'), "the endpoint's answer is not a chat completion"),
+    (fault.events('{"choices": 7}'), "the endpoint's answer is not a chat completion"),
+    (fault.events("[1]"), "the answer is empty"),
+    (fault.events('{"model": {}, "choices": []}'), "the endpoint's answer is not a chat"),
 ]
 CASES = [(["--no-stream"], *case) for case in USELESS]
 CASES += [([], *case) for case in USELESS + BROKEN]
@@ -138,7 +147,7 @@ def test_a_wrong_form_is_explained(ask, server):
 
     second, third = server.requests[1][1]["messages"], server.requests[2][1]["messages"]
     assert [message["role"] for message in second] == ["user", "assistant", "user"]
-    assert "no list of features" in second[2]["content"]
+    assert "not a list of features" in second[2]["content"]
     assert third == second
 
 
@@ -147,6 +156,8 @@ def test_a_wrong_form_is_explained(ask, server):
     [
         ("It is all in there.", "not the JSON that was asked for"),
         ('{"features": 3}', 'no list "features"'),
+        ('{"features": ' + "[" * 5_000 + "]" * 5_000 + "}", "not the JSON that was asked for"),
+        ('{"features": "\\ud800"}', "not the JSON that was asked for"),
         ('{"features": []}', "leaves out feature 1"),
         ('{"features": [{"number": 9, "supported_by": []}]}', "numbers are not 1 to 3"),
         (
@@ -172,7 +183,7 @@ def test_an_endpoint_without_json_schemas(ask, server, capsys):
     output = ask()
 
     said = capsys.readouterr().err
-    assert said.count("takes no JSON schema") == 1
+    assert said.count("accepts no JSON schema") == 1
     assert [line for line in output.with_suffix(".transcript.jsonl").open()][-1].count(
         '"outcome": "accepted"'
     )
@@ -227,9 +238,9 @@ def test_an_endpoint_without_pictures(ask, server, capsys, code):
     server.faults.extend([refuse] * 10)
     output = ask()
 
-    assert capsys.readouterr().err.count("going on without pictures") == 1
+    assert capsys.readouterr().err.count("continuing without images") == 1
     provenance = read_symptom_file(output)[0]["nevus"]["provenance"]
-    assert "the endpoint takes no pictures" in provenance
+    assert "the endpoint accepts no images" in provenance
     asked, before = len(server.requests), output.read_bytes()
     ask()
     assert len(server.requests) == asked
@@ -251,6 +262,37 @@ def test_an_endpoint_that_cannot_stream(ask, server, capsys, refuses):
     assert not server.requests[-1][1].get("stream")
 
 
+@pytest.mark.parametrize("options", [[], ["--no-stream"]], ids=["streamed", "whole"])
+def test_an_answer_in_parts_is_read(ask, server, options):
+    """Some servers give a list of parts in the place of a text."""
+    parts = [{"type": "text", "text": "- The spot is symmetric"}, {"type": "text", "text": "\n- x"}]
+    server.faults.append(fault.content(parts))
+
+    output = ask(*options)
+
+    assert load_symptoms(output, ["nevus"]).phrases["nevus"][0] == "The spot is symmetric"
+
+
+@pytest.mark.parametrize(
+    ("events", "asked"), [(("null", None), 5), ((None, "null"), 5), (("null", "null"), 6)]
+)
+def test_empty_events_of_a_stream_say_nothing(ask, server, events, asked):
+    """``data: null`` is passed over; a stream of nothing else is asked for as a whole answer."""
+    server.faults.append(fault.events(*events))
+
+    assert load_symptoms(ask(), ["nevus"]).phrases["nevus"]
+    assert len(server.requests) == asked
+
+
+def test_half_a_surrogate_pair_in_an_answer_can_be_kept(ask, server):
+    """It cannot be written as UTF-8, so it becomes a question mark in every file."""
+    server.faults.append(fault.says("- The spot is \ud800 symmetric\n- clear edges"))
+
+    output = ask()
+
+    assert load_symptoms(output, ["nevus"]).phrases["nevus"][0] == "The spot is ? symmetric"
+
+
 def test_thinking_aloud_is_left_out(ask, server):
     """Local reasoning models put their thoughts in front of the answer."""
     server.faults.append(
@@ -265,8 +307,20 @@ def test_thinking_aloud_is_left_out(ask, server):
 @pytest.mark.parametrize(
     "variable, value, message",
     [
-        ("OPENAI_API_KEY", "sk-abc\ndef", "OPENAI_API_KEY holds a space or a character"),
-        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is no http"),
+        ("OPENAI_API_KEY", "sk-abc\ndef", "OPENAI_API_KEY contains a space or a character"),
+        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is not an http"),
+        ("OPENAI_BASE_URL", "ftp://abc", "OPENAI_BASE_URL is not an http"),
+        ("OPENAI_BASE_URL", "http://", "OPENAI_BASE_URL is not an http"),
+        ("OPENAI_BASE_URL", "http://[::1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:99999999/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:http/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:-1/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://a..b/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://u:abc@127.0.0.1\n:80/v1", "contains a space, a line break"),
+        ("OPENAI_BASE_URL", "http://u:abc/d@127.0.0.1/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://u:abc@\u2100.org/v1", "a host or a port that cannot be"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1/v 1", "contains a space"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1/\x1b[2J", "or a control character"),
     ],
 )
 def test_a_wrong_environment_is_named(ask, server, monkeypatch, variable, value, message):
