@@ -10,47 +10,55 @@ python parse_results.py --plot                     bar charts; --plot shots: the
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import InputError, command_line
-from results import compare, experiments, paper, tables
-from results.runs import find_runs
+from results.choices import Choices
+from results.compare import compare_tables
+from results.intervals import Intervals
+from results.metrics import METRICS
+from results.rendering import FORMATS, Table, render
+from results.rows import wanted_seeds
+from results.runs import Run, find_runs
+from results.tables import KINDS, Kind, tables_of
 
-METRICS = {
-    "acc": "accuracy",
-    "f1": "macro_f1",
-    "auroc": "auroc",
-    "bacc": "balanced_accuracy",
-}
 PLOTS = ("bars", "shots")
 
 
-def arguments(argv=None):
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", nargs="?", help="where the runs are (default: output)")
-    parser.add_argument("--by", choices=("seed", "backbone"), help="do not average over these")
-    parser.add_argument("--format", choices=tables.FORMATS, default="github")
-    parser.add_argument("--paper", action="store_true", help="the paper's figures beside ours")
-    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=["acc", "f1"])
-    parser.add_argument("--ci", action="store_true", help="95 %% intervals (bootstrap)")
-    parser.add_argument("--dataset", help="only this dataset")
-    parser.add_argument("--backbone", help="only this backbone")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=paper.SEEDS, help="seeds no row should lack"
+    add = parser.add_argument
+    add("folder", nargs="?", help="where the runs are (default: output)")
+    add("--by", choices=_values_of("--by"), help="do not average over these")
+    add("--format", choices=FORMATS, default="github")
+    add("--paper", action="store_true", help="show the paper's figures beside ours")
+    names = {metric.option: name for name, metric in METRICS.items()}
+    shown = [metric.option for metric in METRICS.values() if metric.by_default]
+    titles = ", ".join(f"{metric.option}: {metric.title}" for metric in METRICS.values())
+    add("--metrics", nargs="+", choices=names, default=shown, help=titles)
+    add("--ci", action="store_true", help="95 %% intervals (bootstrap)")
+    add("--dataset", help="only this dataset")
+    add("--backbone", help="only this backbone")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=wanted_seeds(),
+        help="seeds that no row should lack (default: SEEDS of the environment, else 1 2 3)",
     )
-    parser.add_argument("--cost", action="store_true", help="time, memory and parameters")
-    parser.add_argument("--ablation", action="store_true", help="the paper's Table 2")
-    parser.add_argument("--knowledge", action="store_true", help="the paper's Fig. 5")
-    parser.add_argument("--zeroshot", action="store_true", help="the paper's Fig. 3 I")
-    parser.add_argument(
+    for kind in KINDS:
+        if kind.option and " " not in kind.option:
+            add(kind.option, action="store_true", help=kind.help)
+    add(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="test two methods on the same pictures; a variant is TRAINER:KEY=VALUE,...",
+        help="test two methods on the same images; a variant is TRAINER:KEY=VALUE,...",
     )
-    parser.add_argument(
+    add(
         "--plot",
         nargs="?",
         const="bars",
@@ -64,15 +72,21 @@ def arguments(argv=None):
             parser.error(f"--plot {args.plot}: choose from {', '.join(PLOTS)}")
         args.folder, args.plot = args.plot, "bars"
     args.folder = Path(args.folder or "output")
-    args.metrics = [METRICS[name] for name in dict.fromkeys(args.metrics)]
+    args.metrics = [names[name] for name in dict.fromkeys(args.metrics)]
     return args
 
 
-def chosen_runs(args):
+def _values_of(option: str) -> list[str]:
+    """The values of an option that chooses a kind of table, as ``seed`` of ``--by seed``."""
+    split = [kind.option.split() for kind in KINDS]
+    return [words[1] for words in split if len(words) == 2 and words[0] == option]
+
+
+def chosen_runs(args: argparse.Namespace) -> list[Run]:
     """The runs of the folder that --dataset and --backbone leave.
 
     Raises:
-        InputError: if nothing is left.
+        InputError: nothing is left.
     """
     runs = find_runs(args.folder)
     if not runs:
@@ -85,45 +99,34 @@ def chosen_runs(args):
     return runs
 
 
-def chosen_tables(args, runs):
+def chosen_kinds(args: argparse.Namespace) -> list[Kind]:
+    """The kinds of table that the options name; without any, those that need no option."""
+    given = {f"--{name}" for name, value in vars(args).items() if value is True}
+    if named := [kind for kind in KINDS if kind.option in given]:
+        return named
+    return [kind for kind in KINDS if kind.option == (f"--by {args.by}" if args.by else "")]
+
+
+def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
     """What the options ask for; each part says so where it has nothing to show."""
     if args.compare:
-        return compare.compare_tables(runs, *args.compare)
-    intervals = tables.Intervals(args.metrics) if args.ci else None
-    shared = {"metrics": args.metrics, "intervals": intervals, "seeds": args.seeds}
+        return compare_tables(runs, *args.compare)
+    intervals = Intervals(args.metrics) if args.ci else None
+    choices = Choices(args.metrics, intervals, args.seeds, beside_paper=args.paper)
     found = []
-    if args.cost:
-        found += _or_say(tables.cost_tables(runs), "--cost: no run says what it cost")
-    for wanted, make, what in (
-        (args.ablation, experiments.ablation_tables, "--ablation: no runs of Table 2"),
-        (args.knowledge, experiments.knowledge_tables, "--knowledge: no runs with other symptoms"),
-        (args.zeroshot, experiments.zeroshot_tables, "--zeroshot: no zero-shot runs"),
-    ):
-        if wanted:
-            found += _or_say(make(runs, beside_paper=args.paper, **shared), what)
-    if args.cost or args.ablation or args.knowledge or args.zeroshot:
-        return found
-    if args.by == "seed":
-        return tables.seed_tables(runs, args.metrics, intervals)
-    if args.by == "backbone":
-        return tables.backbone_tables(runs, **shared)
-    found = tables.paper_tables(runs, beside_paper=args.paper, **shared)
-    found += tables.base_to_new_tables(runs, **shared)
-    external = tables.external_table(runs, **shared)
-    return found + ([external] if external else [])
-
-
-def _or_say(found, otherwise):
-    if not found:
-        print(otherwise, file=sys.stderr)
+    for kind in chosen_kinds(args):
+        tables = tables_of([kind], runs, choices)
+        if not tables and kind.without:
+            print(f"{kind.option}: {kind.without}", file=sys.stderr)
+        found += tables
     return found
 
 
-def draw(args, runs):
+def draw(args: argparse.Namespace, runs: list[Run]) -> None:
     """Draw what --plot asks for and name the files.
 
     Raises:
-        InputError: if there is nothing to draw.
+        InputError: there is nothing to draw.
     """
     from results import plots  # only a plot pays for matplotlib
 
@@ -140,14 +143,14 @@ def draw(args, runs):
         print(path)
 
 
-def main():
+def main() -> None:
     args = arguments()
     runs = chosen_runs(args)
     if args.plot:
         draw(args, runs)
         return
     for i, table in enumerate(chosen_tables(args, runs)):
-        print("\n" * (i > 0) + tables.render(table, args.format))
+        print("\n" * (i > 0) + render(table, args.format))
         if args.format == "csv":
             print(*(f"{table.title}: {note}" for note in table.notes), sep="\n", file=sys.stderr)
 

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
+from results.predictions import Predictions
+
 from .measures import BINS, reliability
 
 # Stand-ins that nothing else has; the SVG gets the page's colours in their place.
 TEXT, LINE = "#010203", "#040506"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # letters stay letters: sharp, selectable, in the page's font
     "svg.hashsalt": "report",  # the same runs give the same file
     "font.size": 9,
@@ -40,9 +44,10 @@ STYLE = {
 COLOURS = ("#d55e00", "#0a84c6", "#009e73", "#cc79a7", "#d39200", "#56b4e9", "#8a8f98", "#9467bd")
 LINES = ("-", "--", "-.", ":")
 GRID = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
+MOST_PANELS = 12  # classes with a ROC panel each
 
 
-def svg(figure, description):
+def svg(figure: Figure, description: str) -> Markup:
     """A figure as Markup to stand in a page."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -57,23 +62,25 @@ def svg(figure, description):
     return Markup(text.replace("<svg", f"<svg{label}", 1))
 
 
-def styled(draw):
+def styled(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Markup]:
     """Run a chart function with the style, and turn its (figure, description) into SVG."""
 
-    def chart(*args, **options):
+    def chart(*args: Any, **options: Any) -> Markup:
         with matplotlib.rc_context(STYLE):
             return svg(*draw(*args, **options))
 
     return chart
 
 
-def _line(i):
+def _line(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
 
 
 @styled
-def training_curve(key, title, histories):
-    """One figure by epoch, a line a method.
+def training_curve(
+    key: str, title: str, histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+) -> tuple[Figure, str]:
+    """One measure by epoch, a line a method.
 
     Args:
         key: column of the histories. title: what it is.
@@ -101,18 +108,17 @@ def training_curve(key, title, histories):
     return figure, f"{title} by epoch of {', '.join(histories)}"
 
 
-def _legend_below(figure, axis):
+def _legend_below(figure: Figure, axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
     columns = 2 if max(map(len, labels), default=0) < 34 else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def mean_roc(runs):
-    """True positive rates at ``GRID``, mean over runs and, with three classes or more, classes."""
+def mean_roc(runs: Sequence[Predictions], labels: Sequence[int]) -> np.ndarray | None:
+    """True positive rates at ``GRID``: the mean over runs and over the classes ``labels``."""
     curves = []
     for run in runs:
-        n_cls = len(run.classnames)
-        for c in [1] if n_cls == 2 else range(n_cls):
+        for c in labels:
             positive = run.labels == c
             if positive.any() and not positive.all():
                 false, true, _ = roc_curve(positive, run.probabilities[:, c])
@@ -120,26 +126,45 @@ def mean_roc(runs):
     return np.mean(curves, axis=0) if curves else None
 
 
-@styled
-def roc(methods, positive):
-    """ROC curves. ``methods``: name -> list of runs' Predictions."""
-    figure = Figure(figsize=(5.2, 4.9), layout="constrained")
-    axis = figure.subplots()
-    axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
-    for i, (name, runs) in enumerate(methods.items()):
-        rates = mean_roc(runs)
-        if rates is not None:
-            axis.plot(np.r_[0, GRID], np.r_[0, rates], label=name, linewidth=1.6, **_line(i))
-    axis.set_xlabel("1 - specificity")
-    axis.set_ylabel("sensitivity")
-    axis.set_title(f"ROC, {positive}")
-    _legend_below(figure, axis)
-    return figure, f"ROC curves of {', '.join(methods)}"
+def roc_panels(run: Predictions) -> dict[str, list[int]]:
+    """Title -> labels of the classes that are the positive ones in a panel of ``roc``.
+
+    One panel for the positive class where the dataset names one, else one for each class; of more
+    than ``MOST_PANELS`` classes, one for their mean.
+    """
+    if run.positive:
+        return {f"ROC, positive class: {run.positive}": [run.classnames.index(run.positive)]}
+    if len(run.classnames) > MOST_PANELS:
+        return {f"ROC, mean over {len(run.classnames)} classes": [*range(len(run.classnames))]}
+    return {f"ROC, {name} against the rest": [c] for c, name in enumerate(run.classnames)}
 
 
 @styled
-def calibration(name, runs):
-    """Accuracy by confidence for one method; the line is where it should be."""
+def roc(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Figure, str]:
+    """ROC curves, a line a method. ``methods``: name -> its runs."""
+    panels = roc_panels(next(iter(methods.values()))[0])
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1 + 4.2 * columns, 1 + 3.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (title, labels) in zip(axes, panels.items(), strict=False):
+        axis.plot([0, 1], [0, 1], color=LINE, linewidth=1)
+        for i, (name, runs) in enumerate(methods.items()):
+            rates = mean_roc(runs, labels)
+            if rates is not None:
+                axis.plot(np.r_[0, GRID], np.r_[0, rates], label=name, linewidth=1.6, **_line(i))
+        axis.set_xlabel("1 - specificity")
+        axis.set_ylabel("sensitivity")
+        axis.set_title(title)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    _legend_below(figure, axes[0])
+    return figure, f"{'; '.join(panels)}: curves of {', '.join(methods)}"
+
+
+@styled
+def calibration(name: str, runs: Sequence[Predictions]) -> tuple[Figure, str]:
+    """Accuracy by confidence for one method; a perfectly calibrated one is on the line."""
     figure = Figure(figsize=(2.7, 2.5), layout="constrained")
     axis = figure.subplots()
     bins = reliability(runs)

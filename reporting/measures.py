@@ -1,41 +1,48 @@
-"""Figures of a report that no table of results has: calibration, and rates with intervals."""
+"""Measures of a report that no table of results has: calibration, and rates with intervals."""
 
 import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
 from results import statistics
-from results.tables import Figure, PValue, Table, aligned_groups
+from results.metrics import default_metrics, heading
+from results.pairs import pairs_of, sides
+from results.predictions import Predictions
+from results.rendering import Estimate, PValue, Table
+from results.rows import Method
 
 BINS = 10  # of equal width, for reliability and its error
+ByMethod = Mapping[str, Sequence[Predictions]]  # name -> its runs, on the same images
 
 
-def _confidence(runs):
+def _confidence(runs: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
     confidence = np.concatenate([run.probabilities.max(axis=1) for run in runs])
-    return confidence, np.concatenate([run.right for run in runs]).astype(float)
+    return confidence, np.concatenate([run.correct for run in runs]).astype(float)
 
 
-def reliability(runs):
-    """Pictures, mean confidence and accuracy in each of ``BINS`` bins of confidence; NaN if empty.
+def reliability(runs: Sequence[Predictions]) -> dict[str, np.ndarray]:
+    """Images, mean confidence and accuracy in each of ``BINS`` bins of confidence; NaN if empty.
 
     Args:
-        runs: Predictions, pooled.
+        runs: pooled.
     """
-    confidence, right = _confidence(runs)
+    confidence, correct = _confidence(runs)
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
         return {
             "count": count,
             "confidence": np.bincount(place, confidence, BINS) / count,
-            "accuracy": np.bincount(place, right, BINS) / count,
+            "accuracy": np.bincount(place, correct, BINS) / count,
         }
 
 
-def calibration_error(run):
-    """Expected calibration error of one run: mean |accuracy - confidence| over its pictures' bins.
+def calibration_error(run: Predictions) -> float:
+    """Expected calibration error of one run: mean |accuracy - confidence| over its images' bins.
 
     Source: Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, equation 3.
     """
@@ -45,26 +52,26 @@ def calibration_error(run):
     return float(np.average(gap, weights=bins["count"][filled]))
 
 
-def confusion(runs):
-    """[n_cls, n_cls] pictures by true (rows) and predicted class, mean over runs."""
+def confusion(runs: Sequence[Predictions]) -> np.ndarray:
+    """``[n_cls, n_cls]`` images by true (rows) and predicted class, mean over runs."""
     labels = range(len(runs[0].classnames))
     return np.mean([confusion_matrix(r.labels, r.predicted, labels=labels) for r in runs], axis=0)
 
 
-def rate_table(title, methods):
-    """Sensitivity and specificity of each class with Wilson's 95 % interval.
+def rate_table(title: str, methods: ByMethod) -> Table:
+    """Sensitivity and specificity with Wilson's 95 % interval.
 
-    Args:
-        methods: name -> list of runs' Predictions on the same pictures.
+    They are those of the positive class where the dataset names one, else those of each class.
     """
-    classnames = next(iter(methods.values()))[0].classnames
+    first = next(iter(methods.values()))[0]
+    shown = [first.positive] if first.positive else list(first.classnames)
     headers = ["method"]
-    for name in classnames:
+    for name in shown:
         headers += [f"{name} sensitivity", f"{name} specificity"]
     table = Table(title, headers, [])
     for name, runs in methods.items():
         matrix, cells = confusion(runs), []
-        for c in range(len(classnames)):
+        for c in map(first.classnames.index, shown):
             positives = matrix[c].sum()
             negatives = matrix.sum() - positives
             false_alarms = matrix[:, c].sum() - matrix[c, c]
@@ -73,33 +80,35 @@ def rate_table(title, methods):
                 _rate(negatives - false_alarms, negatives),
             ]
         table.rows.append([name, *cells])
+    if first.positive:
+        table.notes.append(f"positive class: {first.positive}")
     table.notes.append(
-        "[low, high]: Wilson's 95 % interval for the mean rate over runs, on as many pictures as "
-        "one run is tested on; several runs on the same pictures do not narrow it"
+        "[low, high]: Wilson's 95 % interval for the mean rate over runs, on as many images as one "
+        "run is tested on; several runs on the same images do not narrow it"
     )
     return table
 
 
-def _rate(part, whole):
+def _rate(part: float, whole: float) -> Estimate | None:
     if not whole:
         return None
     low, high = proportion_confint(part, whole, method="wilson")
-    return Figure(float(part / whole), None, float(low), float(high))
+    return Estimate(float(part / whole), None, float(low), float(high))
 
 
-def calibration_table(title, methods):
+def calibration_table(title: str, methods: ByMethod) -> Table:
     """Expected calibration error and mean confidence beside accuracy."""
     table = Table(title, ["method", "ECE", "mean confidence", "ACC"], [])
     for name, runs in methods.items():
         errors = [calibration_error(run) for run in runs]
         deviation = float(np.std(errors)) if len(errors) > 1 else None
-        confidence, right = _confidence(runs)
+        confidence, correct = _confidence(runs)
         table.rows.append(
             [
                 name,
-                Figure(float(np.mean(errors)), deviation),
-                Figure(float(confidence.mean())),
-                Figure(float(right.mean())),
+                Estimate(float(np.mean(errors)), deviation),
+                Estimate(float(confidence.mean())),
+                Estimate(float(correct.mean())),
             ]
         )
     table.notes.append(
@@ -109,33 +118,35 @@ def calibration_table(title, methods):
     return table
 
 
-def significance_table(title, first, others, times=statistics.RESAMPLES):
+def significance_table(
+    title: str, first: Method, others: Sequence[Method], times: int = statistics.RESAMPLES
+) -> Table | None:
     """One method against each other: paired bootstrap of the difference, and McNemar's tests.
 
-    Args:
-        first, others: ``Method`` rows of one task.
+    Runs are paired by backbone and seed; what has no partner is said in a note.
 
     Returns:
         ``Table``, or None if there is nothing to compare.
     """
-    headers = ["against", "ACC, points", "F1, points", "McNemar: pairs that differ", "least p"]
+    metrics = default_metrics()
+    headers = [f"{heading(metric)}, points" for metric in metrics]
+    headers = ["against", *headers, "McNemar: pairs that differ", "smallest p"]
     table = Table(title, headers, [])
     tests = []
     for other in others:
+        said: list[str] = []
+        pairs = pairs_of(first, other, said)
+        table.notes += [f"against {other.label}: {line}" for line in said]
+        if not pairs:
+            table.notes.append(f"{other.label}: left out (no runs with one backbone and seed)")
+            continue
         try:
-            pair = _aligned(first, other)
+            differences = statistics.bootstrap_difference(*sides(pairs), metrics, times)
         except ValueError as error:
             table.notes.append(f"{other.label}: left out ({error})")
             continue
-        names = ("accuracy", "macro_f1")
-        differences = statistics.bootstrap_difference(*pair, names, times)
-        cells = [Figure(d, None, low, high, signed=True) for d, low, high in differences.values()]
-        own = [
-            statistics.mcnemar(a.right, b.right)[2]
-            for group_a, group_b in zip(*pair, strict=True)
-            for a, b in zip(group_a, _repeated(group_b, len(group_a)), strict=False)
-        ]
-        tests.append(own)
+        cells = [Estimate(d, None, low, high, signed=True) for d, low, high in differences.values()]
+        tests.append([statistics.mcnemar(pair.a.correct, pair.b.correct)[2] for pair in pairs])
         table.rows.append([other.label, *cells])
     if not table.rows:
         return None
@@ -145,38 +156,22 @@ def significance_table(title, first, others, times=statistics.RESAMPLES):
         row += [f"{sum(p < 0.05 for p in mine)} of {len(mine)}", PValue(min(mine))]
     table.notes += [
         f"{first.label} minus the other, in points; [low, high]: 95 % paired bootstrap over the "
-        "test pictures; an interval that holds 0 is within their noise",
-        "McNemar's exact test for each pair of runs with one backbone; p values by Holm's "
+        "test images; an interval that contains 0 is within their noise",
+        "McNemar's exact test for each pair of runs with one backbone and seed; p values by Holm's "
         f"correction over all {sum(map(len, tests))} tests of this table",
     ]
     return table
 
 
-def _aligned(first, other):
-    """Two methods' runs by backbone, for the backbones of both, in one order of pictures."""
-    sides = [method.prediction_groups() for method in (first, other)]
-    shared = [backbone for backbone in sides[0] if backbone in sides[1]]
-    if not shared:
-        raise ValueError("no backbone in common")
-    groups = aligned_groups(
-        {(side, backbone): sides[side][backbone] for side in (0, 1) for backbone in shared}
-    )
-    return [[groups[side, backbone] for backbone in shared] for side in (0, 1)]
-
-
-def _repeated(runs, times):
-    """A method without seeds has one run to set against all of another's."""
-    return runs * times if len(runs) == 1 else runs
-
-
-def read_history(path):
+def read_history(path: Path | str) -> dict[str, np.ndarray] | None:
     """A run's history.csv as {column: array}; NaN where a cell is empty. None if there is none."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {
+        found = {
             name: np.array([float(row[name] or "nan") for row in rows])
             for name in ("epoch", "loss", "val_accuracy")
-        } if rows else None  # fmt: skip
-    except (OSError, KeyError, ValueError):
+        }
+        return found if rows else None
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return None

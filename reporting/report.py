@@ -12,14 +12,17 @@ import yaml
 from tqdm import tqdm
 
 from core.errors import InputError
-from results import experiments, tables
+from results.choices import Choices
+from results.intervals import Intervals
+from results.metrics import METRICS, default_metrics
+from results.rows import methods_of, tasks_of
 from results.runs import find_runs
+from results.tables import KINDS, tables_of
 
 from . import charts, measures
 from .pages import write_page
 from .paths import value_without_paths, without_paths
 
-METRICS = ("accuracy", "macro_f1", "auroc")
 CURVES = (("loss", "training loss"), ("val_accuracy", "validation accuracy"))
 MOST_LINES = 12  # in one chart
 EXPLAINED = 3  # pictures at either end
@@ -46,51 +49,14 @@ def make_report(folder, output, images=True, root=None, times=2000):
     runs = find_runs(folder, say=skipped.append)
     if not runs:
         raise InputError(f"{folder}: no finished runs; train some, or name another folder")
-    intervals = tables.Intervals(METRICS[:2], times)
-    shared = {"metrics": METRICS[:2], "beside_paper": True, "intervals": intervals}
-    bar = tqdm(total=5, desc="report", leave=False, disable=None, file=sys.stderr)
-
-    def step(name, value):
-        bar.set_postfix_str(name)
-        bar.update()
-        return value
 
     def bare(text):
         return without_paths(str(text), folder)
 
-    by_task = tables.tasks_of(runs)
+    by_task = tasks_of(runs)
     main = {task: main_methods(task_runs) for task, task_runs in by_task.items()}
-    external = tables.external_table(runs, METRICS)
-    all_tables = tables.Intervals(METRICS, times)
-    groups = [
-        (
-            "Results",
-            step(
-                "results",
-                [
-                    *tables.paper_tables(runs, METRICS, beside_paper=True, intervals=all_tables),
-                    *tables.base_to_new_tables(runs, METRICS, all_tables),
-                    *([external] if external else []),
-                ],
-            ),
-        ),
-        ("Significance", step("significance", significance(main, times))),
-        (
-            "Ablation, knowledge, zero-shot",
-            step(
-                "experiments",
-                [
-                    *experiments.ablation_tables(runs, **shared),
-                    *experiments.knowledge_tables(runs, **shared),
-                    *experiments.zeroshot_tables(runs, **shared),
-                ],
-            ),
-        ),
-        ("Cost", step("cost", tables.cost_tables(runs))),
-    ]
+    groups = table_groups(runs, main, times)
     tasks = [describe_task(task, methods, images, root, bare) for task, methods in main.items()]
-    step("pictures", None)
-    bar.close()
     return write_page(
         output,
         "report.html.jinja",
@@ -98,7 +64,7 @@ def make_report(folder, output, images=True, root=None, times=2000):
         folder=Path(folder).resolve().name,
         written=time.strftime("%d %B %Y, %H:%M"),
         count=len(runs),
-        groups=[(title, found) for title, found in groups if found],
+        groups=groups,
         tasks=tasks,
         images=images,
         configurations=configurations(runs, folder),
@@ -108,9 +74,23 @@ def make_report(folder, output, images=True, root=None, times=2000):
     )
 
 
+def table_groups(runs, main, times):
+    """(heading, tables) of the page's first part, without empty groups."""
+    sections = dict.fromkeys(kind.section for kind in KINDS if kind.section)
+    groups = {}
+    for section in tqdm(sections, desc="tables", leave=False, disable=None, file=sys.stderr):
+        metrics = tuple(METRICS) if not groups else default_metrics()
+        choices = Choices(metrics, Intervals(metrics, times), beside_paper=True)
+        kinds = [kind for kind in KINDS if kind.section == section]
+        groups[section] = tables_of(kinds, runs, choices)
+        if len(groups) == 1:  # after the results themselves
+            groups["Significance"] = significance(main, times)
+    return [(title, found) for title, found in groups.items() if found]
+
+
 def main_methods(runs):
     """The methods that charts show: all but variants of ViP where ViP itself is there."""
-    methods = [m for m in tables.methods_of(runs) if m.by_backbone]
+    methods = [m for m in methods_of(runs) if m.by_backbone]
     ours = [m for m in methods if m.trainer == "ViP"]
     plain = [m for m in ours if not any(key.startswith("TRAINER.VIP.") for key in m.options)]
     shown = [m for m in methods if m.trainer != "ViP" or not plain or m in plain]
@@ -125,7 +105,7 @@ def significance(main, times):
         if not methods:  # none of the task's methods applies to its backbones
             continue
         ours = next((m for m in methods if m.trainer == "ViP"), None)
-        ours = ours or max(methods, key=lambda m: m.figure("accuracy").value)
+        ours = ours or max(methods, key=lambda m: m.mean("accuracy"))
         others = [m for m in methods if m is not ours]
         try:
             table = measures.significance_table(
@@ -162,8 +142,7 @@ def describe_task(task, methods, images, root, bare):
     if not predictions:
         return described
     classnames = next(iter(predictions.values()))[0].classnames
-    positive = f"positive: {classnames[1]}" if len(classnames) == 2 else "mean over classes"
-    described["roc"] = charts.roc(predictions, positive)
+    described["roc"] = charts.roc(predictions)
     described["confusion"] = [
         {"name": name, "classnames": classnames, "rows": _shares(measures.confusion(runs))}
         for name, runs in predictions.items()
@@ -207,11 +186,11 @@ def explained_pictures(methods, root):
     from explanations.standardise import standard
     from trainers import load_run
 
-    runs = [r for m in methods for r in m.runs if r.metrics and r.symptom_fingerprint]
+    runs = [r for m in methods for r in m.runs if r.metrics and r.record.symptom_fingerprint]
     if not runs:
         return None
     trained = [run for run in runs if run.trainer == "ViP"] or runs
-    chosen = max(trained, key=lambda run: run.record.get("validation", {}).get("accuracy") or 0)
+    chosen = max(trained, key=lambda run: run.record.validation.accuracy or 0)
     try:
         run = load_run(chosen.folder, root=root)
         pictures = pictures_of_split(run, "test")
@@ -292,8 +271,8 @@ def _card(explanation, pictures, i):
 def configurations(runs, folder):
     """(title, YAML) of one run of each method and dataset, without the machine's paths."""
     found = {}
-    for task, task_runs in tables.tasks_of(runs).items():
-        for method in tables.methods_of(task_runs):
+    for task, task_runs in tasks_of(runs).items():
+        for method in methods_of(task_runs):
             first = method.runs[0]
             if first.config:
                 kept = {
@@ -322,13 +301,13 @@ def versions(runs):
     counts = defaultdict(lambda: defaultdict(int))
     for run in runs:
         record = run.record
-        for name, version in (record.get("versions") or {}).items():
+        for name, version in record.versions.items():
             counts[name][version] += 1
         for key in ("device", "precision"):
-            if record.get(key):
-                counts[key][record[key]] += 1
+            if value := getattr(record, key):
+                counts[key][value] += 1
         for key in ("split_fingerprint", "symptom_fingerprint"):
-            if record.get(key):
+            if value := getattr(record, key):
                 name = f"{key.split('_')[0]} of {run.dataset}"
-                counts[name][record[key]] += 1
+                counts[name][value] += 1
     return [(name, sorted(values.items())) for name, values in counts.items()]

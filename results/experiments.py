@@ -1,26 +1,30 @@
 """The paper's other experiments as tables: Table 2, Fig. 5 and Fig. 3 I, and the few-shot curve."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from results import paper, statistics
-from results.tables import (
-    BOTH,
-    METRIC_NAMES,
-    Figure,
+from results.choices import Choices, over_what
+from results.metrics import heading
+from results.pairs import matched_runs, pairs_of, sides
+from results.rendering import Estimate, Table, short
+from results.rows import (
     Gaps,
-    Table,
+    Method,
+    Task,
     expected_backbones,
     expected_seeds,
-    explain_figures,
     is_symptom_key,
     methods_of,
-    same_pictures,
-    short,
     tasks_of,
 )
+from results.runs import TRAINING_OPTIONS, Run
+
+Row = Any  # what tells the rows of an experiment apart: a text, or a tuple of texts
 
 ABLATED = (("none", "prompt"), ("context", "max"), ("context", "mean"))
 ABLATION_ROWS = (
@@ -42,7 +46,7 @@ KNOWLEDGE_KINDS = {
 }
 
 
-def ablation_row(run):
+def ablation_row(run: Run) -> tuple[str, str, str] | None:
     """(context, merge, what it reads) of a run as Table 2 names them, or None."""
     if run.trainer == "ZeroshotCLIP":
         return ("none", "none", run.option("PROMPTS", "names"))
@@ -56,12 +60,12 @@ def ablation_row(run):
     return (context, merge, "symptoms")
 
 
-def zeroshot_row(run):
+def zeroshot_row(run: Run) -> str | None:
     """What a zero-shot run reads, names or symptoms; None for another method."""
     return run.option("PROMPTS", "names") if run.trainer == "ZeroshotCLIP" else None
 
 
-def knowledge_row(run):
+def knowledge_row(run: Run) -> str | None:
     """Which symptoms a ViP run read, as Fig. 5 names them; None for another method."""
     if run.trainer != "ViP":
         return None
@@ -69,7 +73,7 @@ def knowledge_row(run):
     stem = Path(next(iter(chosen.values()), "")).stem
     # A dataset may read another's symptoms: synthderm reads derm7pt.json.
     own = (run.config or {}).get("DATASET.SYMPTOMS") if "DATASET.SYMPTOMS" not in chosen else None
-    if stem in ("", run.dataset, Path(own or "").stem):
+    if stem in ("", run.dataset, Path(str(own or "")).stem):
         return RIGHT_SYMPTOMS
     for kind, name in KNOWLEDGE_KINDS.items():
         if kind and stem.replace("-", "_").endswith(f"_{kind}"):
@@ -77,181 +81,214 @@ def knowledge_row(run):
     return stem
 
 
-def _is_experiment_key(key):
+def _is_experiment_key(key: str) -> bool:
     return key in EXPERIMENT_KEYS
 
 
-def experiment_groups(runs, row_of, is_own_key):
+def experiment_groups(
+    runs: Sequence[Run], row_of: Callable[[Run], Any], is_own_key: Callable[[str], bool]
+) -> Iterator[tuple[Task, str, dict[Row, Method], list[str]]]:
     """Split runs into experiments: yields (task, title, {row: Method}, notes).
 
-    One experiment is a task and a set of further options that all its runs share.
+    One experiment is a task and a set of further options that all its runs share. A run that learns
+    nothing belongs to those of every number of shots and every option of training.
 
     Args:
         row_of: Run -> which row it is, or None.
         is_own_key: option key -> whether the experiment itself varies it.
     """
-    groups = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple, dict[Row, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    placed = []
     for task, task_runs in tasks_of(runs).items():
         for run in [] if task.trained_on else task_runs:
             row = row_of(run)
-            if row is not None and run.origin == "results.json" and run.metrics is not None:
-                rest = sorted(f"{k}={v}" for k, v in run.options.items() if not is_own_key(k))
-                groups[task, tuple(rest)][row].append(run)
-    for (task, rest), rows in groups.items():
+            if row is not None and not run.is_log and run.metrics is not None:
+                rest = {k: v for k, v in run.options.items() if not is_own_key(k)}
+                placed.append((task, rest, row, run))
+    for task, rest, row, run in sorted(placed, key=lambda place: not place[3].learns):
+        if run.learns:
+            groups[task, _texts(rest)][row].append(run)
+            continue
+        belongs = [
+            key
+            for key in groups
+            if key[0]._replace(shots=-1) == task
+            and [text for text in key[1] if not text.startswith(TRAINING_OPTIONS)]
+            == list(_texts(rest))
+        ]
+        for key in belongs or [(task, _texts(rest))]:
+            groups[key][row].append(run)
+    for (task, texts), rows in sorted(groups.items()):
         methods, notes = {}, []
         for row, chosen in rows.items():
             # ZeroshotCLIP sorts before ViP: the plain way to a row comes first.
             methods[row], *others = methods_of(chosen)
             notes += [f"{other.label} would give the same row; left aside" for other in others]
-        yield task, task.title + (f" ({', '.join(rest)})" if rest else ""), methods, notes
+        yield task, task.title + (f" ({', '.join(texts)})" if texts else ""), methods, notes
+
+
+def _texts(options: dict[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(f"{key}={value}" for key, value in options.items()))
 
 
 class _Rows:
-    """Fills one experiment's table row by row, its gaps into the notes."""
+    """Fills the table of one experiment row by row, its gaps into the notes."""
 
-    def __init__(self, methods, metrics, intervals, seeds):
+    def __init__(self, methods: dict[Row, Method], choices: Choices) -> None:
         chosen = [run for method in methods.values() for run in method.runs]
-        self.gaps = Gaps(expected_backbones(chosen), expected_seeds(chosen, seeds))
-        self.methods, self.metrics, self.intervals = methods, metrics, intervals
-        self.problems = []
+        self.gaps = Gaps(expected_backbones(chosen), expected_seeds(chosen, choices.seeds))
+        self.methods, self.choices = methods, choices
+        self.problems: list[str] = []
 
-    def figures(self, row, name):
+    def cells(self, row: Row, name: str) -> list[Estimate | None]:
         method = self.methods.get(row)
         if method is None:
             self.gaps.rows["no runs"].append(name)
-            return [None] * len(self.metrics)
+            return [None] * len(self.choices.metrics)
         self.gaps.count(method, name)
-        bounds = self.intervals.bounds(method, self.problems) if self.intervals else {}
-        return [method.figure(m, bounds.get(m), self.gaps.single) for m in self.metrics]
+        bounds = self.choices.bounds(method, self.problems)
+        return [method.estimate(m, bounds.get(m), self.gaps.single) for m in self.choices.metrics]
 
-    def notes(self):
-        return [explain_figures(self.gaps.backbones), *self.gaps.notes(), *self.problems]
+    def notes(self) -> list[str]:
+        what, *explained = self.choices.explain(over_what(self.gaps.backbones))
+        return [what, *self.gaps.notes(), *self.problems, *explained]
 
 
-def ablation_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seeds=paper.SEEDS):
+def ablation_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Table 2: context on or off, merge by prompt, mean or max.
 
     The paper does not say whether its none/none row reads names or symptoms: both are shown, and
     its figure stands beside names, marked uncertain.
     """
     tables = []
-    groups = experiment_groups(runs, ablation_row, _is_experiment_key)
-    for task, title, methods, notes in groups:
+    for task, title, methods, notes in experiment_groups(runs, ablation_row, _is_experiment_key):
         if not any(row[:2] in ABLATED for row in methods):
             continue
         # The title says what else was changed; the paper changed nothing else.
         is_papers = title == task.dataset and task.dataset in paper.TABLE_1
-        columns = [m for m in metrics if m in BOTH] if beside_paper and is_papers else []
-        rows = _Rows(methods, metrics, intervals, seeds)
-        headers = ["context", "merge", "reads", *(METRIC_NAMES[m] for m in metrics)]
-        headers += [f"paper {METRIC_NAMES[m]}" for m in columns]
+        columns = choices.printed_metrics if choices.beside_paper and is_papers else []
+        rows = _Rows(methods, choices)
+        headers = ["context", "merge", "reads", *choices.headings]
+        headers += [f"paper {heading(m)}" for m in columns]
         table = Table(f"{title}, ablation (Table 2)", headers, [], text_columns=3)
         for row in [*ABLATION_ROWS, *sorted(set(methods) - set(ABLATION_ROWS))]:
-            figures = rows.figures(row, "/".join(row[:2]) + f" ({row[2]})")
+            cells = rows.cells(row, "/".join(row[:2]) + f" ({row[2]})")
             printed = paper.TABLE_2.get(row[:2], {}).get(task.dataset, {})
-            cells = [_paper_cell(printed.get(metric), row) for metric in columns]
-            table.rows.append([*row, *figures, *cells])
+            beside = [_paper_cell(printed.get(metric), row) for metric in columns]
+            table.rows.append([*row, *cells, *beside])
         table.notes = rows.notes() + notes
         if columns:
             table.notes.append(
                 "(?): the paper does not say whether its none/none row reads names or symptoms"
             )
-        tables.append(_explained(table, intervals))
+        tables.append(table)
     return tables
 
 
-def _paper_cell(value, row):
+def _paper_cell(value: float | None, row: tuple) -> str | Estimate | None:
     if value is None or row == ABLATION_ROWS[1]:
         return None
-    return f"{short(value, 4)} (?)" if row == ABLATION_ROWS[0] else Figure(value)
+    return f"{short(value, 4)} (?)" if row == ABLATION_ROWS[0] else Estimate(value)
 
 
-def _explained(table, intervals):
-    if intervals:
-        table.notes.append(intervals.explain())
-    return table
-
-
-def knowledge_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seeds=paper.SEEDS):
+def knowledge_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Fig. 5: ViP with right, incorrect, useless and out-of-domain symptoms, and two controls."""
     tables = []
     for task, title, methods, notes in experiment_groups(runs, knowledge_row, is_symptom_key):
         if not set(methods) - {RIGHT_SYMPTOMS}:
             continue
-        rows = _Rows(methods, metrics, intervals, seeds)
-        headers = ["symptoms", *(METRIC_NAMES[m] for m in metrics)]
-        table = Table(f"{title}, knowledge (Fig. 5)", headers, [])
+        rows = _Rows(methods, choices)
+        table = Table(f"{title}, knowledge (Fig. 5)", ["symptoms", *choices.headings], [])
         known = list(KNOWLEDGE_KINDS.values())
         for row in [*known, *sorted(set(methods) - set(known))]:
-            table.rows.append([row, *rows.figures(row, row)])
+            table.rows.append([row, *rows.cells(row, row)])
         table.notes = rows.notes() + notes
-        if beside_paper and task.dataset in paper.KNOWLEDGE:
+        if choices.beside_paper and task.dataset in paper.KNOWLEDGE:
             table.notes.append(paper.KNOWLEDGE[task.dataset])
-        tables.append(_explained(table, intervals))
+        tables.append(table)
     return tables
 
 
-def zeroshot_tables(runs, metrics=BOTH, beside_paper=False, intervals=None, seeds=paper.SEEDS):
+def zeroshot_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Fig. 3 I: zero-shot by names and by symptoms, and what the symptoms gain in points."""
     tables = []
     for task, title, methods, notes in experiment_groups(runs, zeroshot_row, _is_experiment_key):
-        rows = _Rows(methods, metrics, intervals, seeds)
-        headers = ["prompts", *(METRIC_NAMES[m] for m in metrics)]
-        table = Table(f"{title}, zero-shot (Fig. 3 I)", headers, [])
+        rows = _Rows(methods, choices)
+        table = Table(f"{title}, zero-shot (Fig. 3 I)", ["prompts", *choices.headings], [])
         for row in ("names", "symptoms"):
-            table.rows.append([row, *rows.figures(row, row)])
+            table.rows.append([row, *rows.cells(row, row)])
         table.notes = rows.notes() + notes
         if {"names", "symptoms"} <= set(methods):
-            gains = difference_figures(
-                methods["symptoms"], methods["names"], metrics, intervals, table.notes
-            )
+            gains = differences(methods["symptoms"], methods["names"], choices, table.notes)
             table.rows.append(["symptoms - names, points", *gains])
-        printed = paper.ZERO_SHOT_GAIN.get(task.dataset) if beside_paper else None
+        printed = paper.ZERO_SHOT_GAIN.get(task.dataset) if choices.beside_paper else None
         if printed:
-            cells = [Figure(printed[m], signed=True) if m in printed else None for m in metrics]
+            metrics = choices.metrics
+            cells = [Estimate(printed[m], signed=True) if m in printed else None for m in metrics]
             table.rows.append(["the same in the paper", *cells])
-        tables.append(_explained(table, intervals))
+        tables.append(table)
     return tables
 
 
-def difference_figures(method_a, method_b, metrics, intervals, notes):
-    """A minus B over the backbones both have: mean and deviation, and the paired interval."""
-    bounds = {}
-    if intervals:
-        groups_a, groups_b = (intervals.groups(method, notes) for method in (method_a, method_b))
-        shared = [b for b in groups_a or {} if b in (groups_b or {})]
-        if shared and same_pictures(groups_a, groups_b):
-            bounds = statistics.bootstrap_difference(
-                [groups_a[b] for b in shared],
-                [groups_b[b] for b in shared],
-                intervals.metrics,
-                intervals.times,
-                intervals.seed,
-            )
-    figures = []
-    for metric in metrics:
-        a, b = method_a.values(metric), method_b.values(metric)
-        gaps = [np.mean(a[name]) - np.mean(b[name]) for name in a if name in b]
-        if not gaps:
-            figures.append(None)
+def differences(a: Method, b: Method, choices: Choices, notes: list[str]) -> list[Estimate | None]:
+    """A minus B over the backbones and seeds that both have: mean, deviation, paired interval."""
+    bounds = _paired_bounds(a, b, choices)
+    matched = matched_runs(a, b, notes)
+    cells: list[Estimate | None] = []
+    for metric in choices.metrics:
+        by_backbone = defaultdict(list)
+        for _, run_a, run_b in matched:
+            value_a, value_b = ((run.metrics or {}).get(metric) for run in (run_a, run_b))
+            if value_a is not None and value_b is not None:
+                by_backbone[run_a.backbone].append(value_a - value_b)
+        if not by_backbone:
+            cells.append(None)
             continue
+        gaps = [float(np.mean(values)) for values in by_backbone.values()]
         deviation = float(np.std(gaps)) if len(gaps) > 1 else None
-        low, high = bounds[metric][1:] if metric in bounds else (None, None)
-        figures.append(Figure(float(np.mean(gaps)), deviation, low, high, signed=True))
-    return figures
+        low, high = bounds.get(metric, (None, None))
+        cells.append(Estimate(float(np.mean(gaps)), deviation, low, high, signed=True))
+    return cells
 
 
-def shots_curves(runs, metric="macro_f1"):
-    """The few-shot curve: dataset -> {method label: {shots: Method}}, lines of two points or more.
+def _paired_bounds(a: Method, b: Method, choices: Choices) -> dict[str, tuple[float, float]]:
+    """Metric -> (low, high); none where the rows above already say why they have no interval."""
+    intervals = choices.intervals
+    if not intervals:
+        return {}
+    try:
+        paired = sides(pairs_of(a, b, []))
+    except ValueError:
+        return {}
+    found = statistics.bootstrap_difference(
+        *paired, intervals.metrics, intervals.times, intervals.seed
+    )
+    return {metric: (low, high) for metric, (_, low, high) in found.items()}
 
-    A method's options other than the shots stay in its label.
+
+def shots_curves(
+    runs: Sequence[Run], metric: str = "macro_f1"
+) -> dict[str, dict[str, dict[int, Method]]]:
+    """The few-shot curves: dataset -> {method label: {shots: Method}}; two points or more a line.
+
+    A method's options other than the shots stay in its label. What learns nothing is the same for
+    every number of shots.
     """
-    curves = defaultdict(lambda: defaultdict(dict))
+    curves: dict = defaultdict(lambda: defaultdict(dict))
+    untrained = []
     for task, task_runs in tasks_of(runs).items():
         if task.subsample_classes == "all" and not task.trained_on:
             for method in methods_of(task_runs):
-                if method.figure(metric) is not None:
+                if method.estimate(metric) is None:
+                    continue
+                if method.learns:
                     curves[task.dataset][method.label][task.shots] = method
+                else:
+                    untrained.append((task.dataset, method))
+    for dataset, method in reversed(untrained):
+        lines = curves[dataset]
+        numbers = {shots for points in lines.values() for shots in points if shots > 0}
+        curves[dataset] = {method.label: dict.fromkeys(sorted(numbers), method), **lines}
     return {
         dataset: lines
         for dataset, methods in curves.items()

@@ -1,7 +1,9 @@
 """The paper's bar charts (Fig. 3 I, Fig. 5) and the few-shot curve, as PNG and PDF."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,7 +21,9 @@ from results.experiments import (  # noqa: E402
     shots_curves,
     zeroshot_row,
 )
-from results.tables import METRIC_NAMES  # noqa: E402
+from results.metrics import default_metrics, heading  # noqa: E402
+from results.rows import Method  # noqa: E402
+from results.runs import Run  # noqa: E402
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -35,7 +39,7 @@ METHOD_STYLES = {
     "LinearProbe": (GREY, "d"),
     "ZeroshotCLIP": (GREY, "*"),
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.labelsize": 8,
@@ -52,15 +56,17 @@ STYLE = {
 }
 
 
-def spread(method, metric):
+def spread(method: Method, metric: str) -> tuple[float, float, str | None]:
     """(mean, deviation, what the deviation is over) of a row; over seeds if it has one backbone."""
-    figure = method.figure(metric, over_seeds=True)
-    if figure.deviation is None:
-        return figure.value, 0.0, None
-    return figure.value, figure.deviation, "backbones" if len(method.by_backbone) > 1 else "seeds"
+    found = method.estimate(metric, over_seeds=True)
+    if found is None:
+        return float("nan"), 0.0, None
+    if found.deviation is None:
+        return found.value, 0.0, None
+    return found.value, found.deviation, "backbones" if len(method.by_backbone) > 1 else "seeds"
 
 
-def save(figure, folder, name):
+def save(figure: Any, folder: Path | str, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf; returns the two paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +77,20 @@ def save(figure, folder, name):
     return paths
 
 
-def _percent(axis):
+def _percent(axis: Any) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}"))
 
 
-def _bars(axis, places, methods, metric, width, color, label=None, hatch=None):
-    """Bars with error bars and their figures on top; returns what the error bars are over."""
+def _bars(
+    axis: Any,
+    places: Any,
+    methods: Sequence[Method],
+    metric: str,
+    width: float,
+    color: Any,
+    label: str | None = None,
+) -> set[str]:
+    """Bars with error bars and their values on top; returns what the error bars are over."""
     means, deviations, over = zip(*(spread(m, metric) for m in methods), strict=True)
     drawn = axis.bar(
         places,
@@ -85,7 +99,6 @@ def _bars(axis, places, methods, metric, width, color, label=None, hatch=None):
         yerr=[deviation or np.nan for deviation in deviations],
         color=color,
         edgecolor="white",
-        hatch=hatch,
         label=label,
         error_kw={"elinewidth": 0.9, "capsize": 2.5, "capthick": 0.9},
     )
@@ -103,7 +116,12 @@ def _bars(axis, places, methods, metric, width, color, label=None, hatch=None):
     return set(over) - {None}
 
 
-def _limits(axis, methods, metrics, floor=None):
+def _limits(
+    axis: Any,
+    methods: Sequence[Method],
+    metrics: Sequence[str],
+    floor: Callable[[float], float] | None = None,
+) -> None:
     """Room for the labels above; the floor may rise above zero only where the text says so."""
     spreads = [spread(method, metric) for method in methods for metric in metrics]
     top = max(mean + deviation for mean, deviation, _ in spreads)
@@ -113,12 +131,15 @@ def _limits(axis, methods, metrics, floor=None):
     axis.set_ylim(bottom, min(top + 0.09 * (top - bottom), 1.12))
 
 
-def _error_text(over):
+def _error_text(over: set[str]) -> str:
     return f"error bars: deviation over {' or '.join(sorted(over))}" if over else "one run each"
 
 
-def plot_zeroshot(runs, folder, metrics=("accuracy", "macro_f1")):
-    """Fig. 3 I: zero-shot by names and by symptoms, a panel a dataset. Returns the paths."""
+def plot_zeroshot(
+    runs: list[Run], folder: Path | str, metrics: Sequence[str] | None = None
+) -> list[Path]:
+    """Fig. 3 I: zero-shot by names and by symptoms, a panel for each dataset. Returns the paths."""
+    metrics = metrics or default_metrics()
     panels = [
         (title, rows)
         for _, title, rows, _ in experiment_groups(
@@ -139,7 +160,7 @@ def plot_zeroshot(runs, folder, metrics=("accuracy", "macro_f1")):
                 for place, metric in zip(places, metrics, strict=True):
                     label = name if place == 0 else None
                     over |= _bars(axis, [place + offset], [rows[name]], metric, 0.37, color, label)
-            axis.set_xticks(places, [METRIC_NAMES[m] for m in metrics])
+            axis.set_xticks(places, [heading(m) for m in metrics])
             axis.tick_params(axis="x", length=0)
             axis.set_title(title)
             axis.set_xlim(-0.55, len(metrics) - 0.45)
@@ -156,8 +177,8 @@ def plot_zeroshot(runs, folder, metrics=("accuracy", "macro_f1")):
         return save(figure, folder, "zeroshot")
 
 
-def plot_knowledge(runs, folder, metric="macro_f1"):
-    """Fig. 5: ViP by the symptoms it read, one picture a dataset. Returns the paths."""
+def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1") -> list[Path]:
+    """Fig. 5: ViP by the symptoms it read, a plot for each dataset. Returns the paths."""
     paths = []
     for _, title, rows, _ in experiment_groups(runs, knowledge_row, is_symptom_key):
         known = [name for name in KNOWLEDGE_KINDS.values() if name in rows]
@@ -177,7 +198,7 @@ def plot_knowledge(runs, folder, metric="macro_f1"):
             _percent(axis)
             axis.set_xticks(np.arange(len(names)), [_two_lines(name) for name in names])
             axis.tick_params(axis="x", length=0, labelsize=7)
-            axis.set_ylabel(f"{METRIC_NAMES[metric]}, %")
+            axis.set_ylabel(f"{heading(metric)}, %")
             axis.set_title(f"ViP on {title}, by symptoms")
             text = _error_text(over)
             if any("ours" in name for name in names):
@@ -190,8 +211,11 @@ def plot_knowledge(runs, folder, metric="macro_f1"):
     return paths
 
 
-def plot_shots(runs, folder, metrics=("accuracy", "macro_f1")):
-    """Figures against shots a class, a line a method, a picture a dataset. Returns the paths."""
+def plot_shots(
+    runs: list[Run], folder: Path | str, metrics: Sequence[str] | None = None
+) -> list[Path]:
+    """Metrics against shots per class: a line a method, a plot a dataset. Returns the paths."""
+    metrics = metrics or default_metrics()
     paths = []
     for dataset, lines in shots_curves(runs, metrics[0]).items():
         with plt.rc_context(STYLE):
@@ -201,8 +225,8 @@ def plot_shots(runs, folder, metrics=("accuracy", "macro_f1")):
             over = set()
             for axis, metric in zip(axes[0], metrics, strict=True):
                 over |= _shot_lines(axis, lines, metric)
-                axis.set_title(f"{dataset}, {METRIC_NAMES[metric]}")
-                axis.set_xlabel("pictures a class")
+                axis.set_title(f"{dataset}, {heading(metric)}")
+                axis.set_xlabel("images per class")
             axes[0][0].set_ylabel("%")
             handles, labels = axes[0][0].get_legend_handles_labels()
             rows = -(-len(labels) // 5)
@@ -222,7 +246,7 @@ def plot_shots(runs, folder, metrics=("accuracy", "macro_f1")):
     return paths
 
 
-def _shot_lines(axis, lines, metric):
+def _shot_lines(axis: Any, lines: dict[str, dict[int, Method]], metric: str) -> set[str]:
     """One panel's lines, slightly apart so that error bars don't hide each other."""
     over, ticks = (
         set(),
@@ -259,12 +283,12 @@ def _shot_lines(axis, lines, metric):
     return over
 
 
-def _two_lines(name):
+def _two_lines(name: str) -> str:
     """Break a bar's name at its last space or hyphen; an asterisk for our own controls."""
     name = name.replace(" (ours)", "*")
     return re.sub(r"^(.*)( |(?<=-))(\S+?)$", r"\1\n\3", name)
 
 
-def _file_name(title):
-    """The dataset, and whatever else of the title tells two pictures apart."""
+def _file_name(title: str) -> str:
+    """The dataset, and whatever else of the title tells two plots apart."""
     return re.sub(r"[^A-Za-z0-9]+", "_", title).strip("_")

@@ -1,158 +1,183 @@
-"""Reading runs: this project's results.json, and the logs of other CoOp-family code.
+"""Finished runs below a folder: finding them, and what the tables ask of one.
 
 A run's folder holds results.json (written last, so a run without it has not ended), predictions.csv
-and config.yaml. Other code of the family leaves a log.txt only, with figures rounded to a tenth of
-a point.
+and config.yaml. A folder of other CoOp-family code holds logs only (``results.logs``).
 """
 
-import csv
-import json
 import math
 import os
 import re
-import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-import yaml
+from typing import Any
 
 from core.errors import InputError
-from results import statistics
+from results import predictions, settings
+from results.logs import is_log, read_logs
+from results.predictions import Predictions
+from results.record import RESULTS, Record, read_record, to_stderr
 
-FORMAT = 1
+Say = Callable[[str], Any]  # takes each line about what is skipped
+
 # Options that change the task for every method; a table of its own rather than a row.
 TASK_OPTIONS = ("DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES")
+# Options of training, which a method that learns nothing does not read.
+TRAINING_OPTIONS = (
+    "OPTIM.",
+    "TRAIN.",
+    "DATALOADER.TRAIN_X.",
+    "TEST.FINAL_MODEL",
+    *TASK_OPTIONS[:1],
+)
+# For files that do not say these of their method: its place in a table, and whether seeds matter.
+PLACES = {
+    "ZeroshotCLIP": 10,
+    "LinearProbe": 20,
+    "CoOp": 30,
+    "CoCoOp": 40,
+    "KgCoOp": 50,
+    "BayesianPrompt": 60,
+    "MaPLe": 70,
+    "Supervised": 80,
+    "ViP": 90,
+}
+LAST_PLACE = 1000
+SEEDLESS = ("ZeroshotCLIP", "ZeroshotCLIP2")
+LISTED = 5  # candidates in a message
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run. Metrics are fractions; None where the method does not apply."""
+    """One finished run: its record, and where and in what it was found."""
 
-    dataset: str
-    trainer: str
-    backbone: str
-    seed: int
+    record: Record
     folder: Path
-    metrics: dict | None
-    variant: str = "default"
-    options: dict = field(default_factory=dict)  # non-default KEY -> value, without TASK_OPTIONS
-    symptom_file: str | None = None
-    symptom_fingerprint: str | None = None
-    trained_on: str | None = None  # another dataset than ``dataset``: an external test
-    shots: int = -1
-    subsample_classes: str = "all"
-    origin: str = "results.json"  # or the name of a log
-    record: dict = field(default_factory=dict)  # results.json as read
+    origin: str = RESULTS  # or the name of a log
+    say: Say = to_stderr  # told of a damaged config.yaml
 
     @property
-    def key(self):
+    def dataset(self) -> str:
+        return self.record.dataset
+
+    @property
+    def trainer(self) -> str:
+        return self.record.trainer
+
+    @property
+    def backbone(self) -> str:
+        return self.record.backbone
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def is_log(self) -> bool:
+        return self.origin != RESULTS
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None] | None:
+        """Metric name -> fraction; None where the method does not apply."""
+        return self.record.metrics.values() if self.record.metrics else None
+
+    @property
+    def place(self) -> int:
+        """Where the method's row stands in a table, from the top."""
+        if self.record.place is not None:
+            return self.record.place
+        return PLACES.get(self.trainer, LAST_PLACE)
+
+    @property
+    def seeded(self) -> bool:
+        """False where every seed gives the same result."""
+        if self.record.seeded is not None:
+            return self.record.seeded
+        return self.trainer not in SEEDLESS
+
+    @property
+    def learns(self) -> bool:
+        """False where nothing is trained; shots and options of training then change nothing."""
+        if self.record.trainable_parameters is None:
+            return self.trainer not in SEEDLESS
+        return self.record.trainable_parameters > 0
+
+    @cached_property
+    def options(self) -> dict[str, str]:
+        """Non-default KEY -> value of what tells rows apart."""
+        unread = () if self.learns else TRAINING_OPTIONS
+        return {
+            key: value
+            for key, value in self.record.options.items()
+            if key not in TASK_OPTIONS and not key.startswith(unread)
+        }
+
+    @property
+    def shots(self) -> int:
+        """Training images per class; -1 for all, and where nothing is trained."""
+        return self.record.shots if self.learns and self.record.shots > 0 else -1
+
+    @property
+    def trained_on(self) -> str | None:
+        """Another dataset than the one of the test, for an external test."""
+        origin = self.record.trained_on
+        return origin if origin != self.dataset else None
+
+    @cached_property
+    def key(self) -> tuple:
         """What must be alike for two runs to be seeds or backbones of one row."""
-        foreign = self.variant if self.origin != "results.json" else None
-        options = tuple(sorted((key, str(value)) for key, value in self.options.items()))
         return (
             self.dataset,
             self.trained_on,
             self.shots,
-            self.subsample_classes,
+            self.record.subsample_classes,
             self.trainer,
-            options,
-            self.symptom_fingerprint,
-            foreign,
+            tuple(sorted(self.options.items())),
+            self.record.symptom_fingerprint,
+            self.record.variant if self.is_log else None,
         )
 
-    def option(self, name, default=None):
+    def option(self, name: str, default: object = None) -> str:
         """The run's own value of TRAINER.<trainer>.<name>, as text, or ``default``."""
         return str(self.options.get(f"TRAINER.{self.trainer.upper()}.{name}", default))
 
-    @property
-    def classnames(self):
-        return tuple(self.record.get("classnames", ()))
-
-    @property
-    def class_counts(self):
-        return self.record.get("class_counts", {})
-
-    def predictions(self):
-        """The run's answers on its test pictures.
+    def predictions(self) -> Predictions:
+        """The run's predictions on its test images.
 
         Raises:
-            InputError: if predictions.csv is missing, broken or not of this results.json.
+            InputError: predictions.csv is missing, damaged or not of this results.json.
         """
         return self._predictions
 
     @cached_property
-    def _predictions(self):
-        path = self.folder / "predictions.csv"
-        if self.origin != "results.json":
+    def _predictions(self) -> Predictions:
+        if self.is_log or self.metrics is None:
+            raise InputError(f"{self.folder}: {self.origin} has no predictions of single images")
+        path = self.folder / predictions.FILE
+        found = predictions.read_predictions(path, self.record.classnames, self.record.positive)
+        expected = self.metrics["accuracy"] or 0.0
+        if not math.isclose(found.accuracy, expected, abs_tol=1e-6):
             raise InputError(
-                f"{self.folder}: {self.origin} holds no predictions of single pictures"
+                f"{path}: its accuracy {found.accuracy:.4f} is not the {expected:.4f} of "
+                f"{RESULTS}; one of the two belongs to another run"
             )
-        try:
-            with open(path, newline="", encoding="utf-8") as file:
-                predictions = _read_predictions(csv.DictReader(file), self.classnames)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: broken or of another format ({error})") from None
-        accuracy = predictions.right.mean()
-        if not math.isclose(accuracy, self.metrics["accuracy"], abs_tol=1e-6):
-            raise InputError(
-                f"{path}: its accuracy {accuracy:.4f} is not the {self.metrics['accuracy']:.4f} of "
-                "results.json; one of the two is of another run"
-            )
-        return predictions
+        return found
 
     @cached_property
-    def config(self):
-        """config.yaml as dotted KEY -> value, or None where there is none to read."""
+    def config(self) -> dict[str, Any] | None:
+        """config.yaml as dotted KEY -> value; None where there is none that can be read."""
+        path = self.folder / settings.CONFIG
+        if not path.exists():
+            return None
         try:
-            text = (self.folder / "config.yaml").read_text(encoding="utf-8")
-            return flatten(yaml.safe_load(text))
-        except (OSError, yaml.YAMLError, AttributeError):
+            return settings.read_settings(path)
+        except InputError as error:
+            self.say(f"{error}, skipped")
             return None
 
 
-def flatten(node, prefix=""):
-    """Nested dict -> dotted KEY -> value."""
-    flat = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _read_predictions(rows, classnames):
-    index = {name: i for i, name in enumerate(classnames)}
-    pictures, labels, predicted, probabilities, subtypes = [], [], [], [], []
-    for row in rows:
-        pictures.append(row["picture"])
-        labels.append(index[row["label"]])
-        predicted.append(index[row["prediction"]])
-        probabilities.append([float(row[f"p({name})"]) for name in classnames])
-        subtypes.append(row.get("subtype") or "")
-    if not pictures:
-        raise ValueError("no pictures")
-    if len(set(pictures)) != len(pictures):
-        raise ValueError("a picture appears twice")
-    return statistics.Predictions(
-        np.array(pictures),
-        np.array(labels),
-        np.array(predicted),
-        np.array(probabilities),
-        tuple(classnames),
-        np.array(subtypes),
-    )
-
-
-def _to_stderr(line):
-    print(line, file=sys.stderr)
-
-
-def find_runs(folder, say=_to_stderr):
+def find_runs(folder: Path | str, say: Say = to_stderr) -> list[Run]:
     """All finished runs below a folder, sorted; whatever is left out is said in one line each.
 
     Args:
@@ -160,217 +185,109 @@ def find_runs(folder, say=_to_stderr):
         say: called with each line about a run that is skipped or a log that is stale.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the one that holds the runs")
-    runs = []
-    for place, subfolders, files in os.walk(folder):
+    runs = sorted(
+        _all_runs(folder, say),
+        key=lambda run: (str(run.key), run.backbone, run.seed, run.record.shots, str(run.folder)),
+    )
+    return _without_copies(runs, say)
+
+
+def _all_runs(folder: Path, say: Say) -> Iterator[Run]:
+    def unreadable(error: OSError) -> None:
+        say(f"{error.filename}: cannot be read ({error.strerror}), skipped")
+
+    for name, subfolders, files in os.walk(folder, onerror=unreadable):
         subfolders.sort()
-        place = Path(place)
+        place = Path(name)
         try:
-            if "results.json" in files:
-                runs.append(read_results(place))
-            elif "config.yaml" in files:
-                say(f"{place}: unfinished (no results.json), skipped")
-            elif any(_is_log(name) for name in files):
-                runs.append(read_logs(place, folder, say))
+            if RESULTS in files:
+                yield _with_classes(Run(read_record(place), place, say=say))
+            elif settings.CONFIG in files:
+                say(f"{place}: unfinished (no {RESULTS}), skipped")
+            elif any(is_log(name) for name in files):
+                yield Run(*read_logs(place, folder, say))
         except InputError as error:
             say(f"{error}, skipped")
-    return _without_copies(
-        sorted(runs, key=lambda run: (str(run.key), run.backbone, run.seed, str(run.folder))), say
-    )
 
 
-def _without_copies(runs, say):
-    kept = {}
+def _with_classes(run: Run) -> Run:
+    """The run, unless it has one class alone, which any method predicts correctly."""
+    if len(run.record.classnames) == 1:
+        raise InputError(
+            f"{run.folder}: its only class is {run.record.classnames[0]!r}, "
+            "so that every prediction is correct"
+        )
+    return run
+
+
+def _without_copies(runs: Iterable[Run], say: Say) -> list[Run]:
+    kept: dict[tuple, Run] = {}
     for run in runs:
         first = kept.setdefault((run.key, run.backbone, run.seed), run)
-        if first is not run:
+        # Where nothing is trained, every number of shots and epochs gives the same run again.
+        if first is not run and (run.learns or run.metrics != first.metrics):
             say(f"{run.folder}: a second run of what {first.folder} holds, skipped")
     return list(kept.values())
 
 
-def read_results(folder):
-    """The run of a folder with a results.json.
+# One run by a short name
+
+
+def find_run(name: str, root: Path | str = "output") -> Path:
+    """The folder of the one run that a short name stands for.
+
+    Args:
+        name: a run's folder, or parts of one below ``root`` in their order, in any case of letters:
+            ``ViP/tiny/seed1``. A variant may be named without the fingerprint of its symptoms;
+            ``default`` is the one without options.
+        root: the folder that holds the runs.
 
     Raises:
-        InputError: if the file is half-written, of another format or without its figures.
+        InputError: no run or several have this name; lists the candidates.
     """
-    path = folder / "results.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: half-written or not JSON") from None
-    if not isinstance(record, dict) or "format" not in record:
-        raise InputError(f"{path}: not a results file of this project (no format)")
-    if record["format"] != FORMAT:
-        raise InputError(f"{path}: format {record['format']!r}, this version reads {FORMAT}")
-    missing = [k for k in ("dataset", "trainer", "backbone", "seed", "metrics") if k not in record]
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}")
-    metrics = record["metrics"]
-    if metrics is None and not record.get("does_not_apply"):
-        raise InputError(f"{path}: no metrics and no reason why")
-    if metrics is not None and not _has_figures(metrics):
-        raise InputError(f"{path}: accuracy and macro_f1 are not two fractions")
-    options = record.get("options") or {}
-    return Run(
-        dataset=record["dataset"],
-        trainer=record["trainer"],
-        backbone=record["backbone"],
-        seed=record["seed"],
-        folder=folder,
-        metrics=metrics,
-        variant=record.get("variant", "default"),
-        options={key: value for key, value in options.items() if key not in TASK_OPTIONS},
-        symptom_file=record.get("symptom_file"),
-        symptom_fingerprint=record.get("symptom_fingerprint"),
-        trained_on=_other_dataset(record),
-        shots=record.get("shots", options.get("DATASET.NUM_SHOTS", -1)),
-        subsample_classes=record.get("subsample_classes", "all"),
-        record=record,
-    )
+    found = _named(name, root)
+    if len(found) > 1:
+        listed = ", ".join(map(str, found[:LISTED]))
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise InputError(f"{name} stands for {len(found)} runs; choose one of {listed}{more}")
+    return found[0]
 
 
-def _has_figures(metrics):
-    values = (
-        [metrics.get(k) for k in ("accuracy", "macro_f1")] if isinstance(metrics, dict) else [None]
-    )
-    return all(isinstance(v, int | float) and 0 <= v <= 1 for v in values)
-
-
-def _other_dataset(record):
-    origin = record.get("trained_on")
-    if isinstance(origin, dict):
-        origin = origin.get("dataset")
-    return origin if origin != record["dataset"] else None
-
-
-# Logs of other CoOp-family code
-
-RESULT = re.compile(r"^\* (accuracy|macro_f1): *([\d.]+)%", re.MULTILINE)
-EPOCH = re.compile(r"^epoch *\[\d+/\d+\]", re.MULTILINE)
-BACKBONE = re.compile(r"(vit_[bl]\d+(?:_\d+)?|rn\d+(?:x\d+)?)", re.IGNORECASE)
-FAMILY = ("ZeroshotCLIP2", "ZeroshotCLIP", "CoOp", "CoCoOp", "KgCoOp", "MaPLe", "ProGrad", "ViP")
-
-
-def _is_log(name):
-    return name == "log.txt" or name.startswith("log.txt-")
-
-
-def read_logs(folder, root, say=_to_stderr):
-    """The run of a folder with only logs: the newest log that reached the final test.
-
-    Dassl writes the first log to log.txt and each later one to log.txt-<date>, so log.txt is the
-    oldest and the dates sort as text.
+def latest_run(name: str, root: Path | str = "output") -> Path:
+    """The folder of the run that ended last, of all that a short name stands for.
 
     Raises:
-        InputError: if no log holds a final result or nothing says what was run.
+        InputError: no run has this name.
     """
-    logs = sorted(path for path in folder.iterdir() if _is_log(path.name))
-    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in logs}
-    figures = {path: figures for path in logs if (figures := final_figures(texts[path]))}
-    if not figures:
-        raise InputError(f"{folder}: no final result in {', '.join(path.name for path in logs)}")
-    newest = list(figures)[-1]
-    others = [path.name for path in logs if path != newest]
-    if others:
-        say(f"{folder}: read {newest.name}; left aside {', '.join(others)} (older or unfinished)")
-    config = dumped_config(texts[newest])
-    return Run(
-        folder=folder,
-        metrics=figures[newest],
-        origin=newest.name,
-        record={"classnames": [], "log": newest.name},
-        **_identity(folder, root, config),
-    )
+    return max(_named(name, root), key=lambda folder: (folder / RESULTS).stat().st_mtime)
 
 
-def final_figures(text):
-    """Fractions of the last test in a log, or None where training did not end or gave no result."""
-    finished = text.rfind("Finish training")
-    if finished < 0 and EPOCH.search(text):
-        return None
-    result = text.rfind("=> result", max(finished, 0))
-    if result < 0:
-        return None
-    values = {name: float(value) / 100 for name, value in RESULT.findall(text, result)}
-    return values if "accuracy" in values else None  # early Dassl prints no macro F1
+def _named(name: str, root: Path | str) -> list[Path]:
+    if (Path(name) / RESULTS).exists():
+        return [Path(name)]
+    runs = [run for run in find_runs(root, say=lambda line: None) if not run.is_log]
+    wanted = [part.casefold() for part in name.split("/") if part]
+    found = [run.folder for run in runs if _is_part(wanted, _name_parts(run))]
+    if not found:
+        known = sorted({f"{run.trainer}/{run.backbone}" for run in runs})
+        listed = ", ".join(known[:LISTED]) + (", ..." if len(known) > LISTED else "")
+        raise InputError(f"{root} has no finished run {name!r}; there are {listed or 'none'}")
+    return found
 
 
-def dumped_config(text):
-    """The configuration printed at a log's head, as dotted KEY -> text; empty where there is none.
-
-    It is printed as indented ``KEY: value`` lines, which are not always YAML.
-    """
-    head = re.search(r"^\*+\n\*\* Config \*\*\n\*+\n", text, re.MULTILINE)
-    config, parents = {}, []
-    for line in text[head.end() :].splitlines() if head else []:
-        match = re.fullmatch(r"( *)([A-Z][A-Z0-9_]*):(?: (.*))?", line)
-        if not match:
-            break
-        depth = len(match[1]) // 2
-        parents = parents[:depth] + [match[2]]
-        if match[3] is not None:
-            config[".".join(parents)] = match[3].strip()
-    return config
+def _name_parts(run: Run) -> list[set[str]]:
+    """What each part of a run's name may be called."""
+    record = run.record
+    variant = re.sub(r"(^|_)symptoms-[0-9a-f]+$", "", record.variant) or "default"
+    parts = [{record.dataset}, {record.trainer}, {record.backbone}, {record.variant, variant}]
+    return [{name.casefold() for name in part} for part in [*parts, {f"seed{record.seed}"}]]
 
 
-def backbone_slug(name):
-    """ViT-B/16 -> vit_b16, RN50x64 -> rn50x64: the names of the files in configs/backbones."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "").removesuffix("px")).strip("_")
-
-
-def _identity(folder, root, config):
-    """Dataset, trainer, backbone, seed and more, from the log's configuration or the folders."""
-    parts = folder.absolute().relative_to(root.absolute()).parts
-    # The folder the user named may itself be a dataset's or a trainer's.
-    parts = root.absolute().parts[-3:] + parts
-    lower = [part.lower() for part in parts]
-    trainer = config.get("TRAINER.NAME") or _first(
-        name for part in lower[::-1] for name in FAMILY if name.lower() == part
-    )
-    at = lower.index(trainer.lower()) if trainer and trainer.lower() in lower else None
-    seed_part = _first(part for part in lower[::-1] if re.fullmatch(r"seed_?\d+", part))
-    seed = config.get("SEED") or (seed_part and re.sub(r"\D", "", seed_part))
-    before = [part for part in lower[:at] if not part.startswith("shots")] if at else []
-    dataset = config.get("DATASET.NAME", "").lower() or _first(reversed(before))
-    backbone = config.get("MODEL.BACKBONE.NAME") or _first(
-        match[1] for part in lower[::-1] if (match := BACKBONE.search(part))
-    )
-    unknown = [
-        name
-        for name, value in (
-            ("dataset", dataset),
-            ("trainer", trainer),
-            ("backbone", backbone),
-            ("seed", seed),
-        )
-        if not value
-    ]
-    if unknown:
-        raise InputError(f"{folder}: neither log nor folders tell the {', '.join(unknown)}")
-    # What tells two settings of one method apart; the backbone is a column of its own.
-    between = [p for p in parts[at + 1 :] if p.lower() != seed_part] if at is not None else []
-    variant = re.sub(r"^_+|_+$", "", BACKBONE.sub("", "/".join(between)).replace("__", "_"))
-    shots = config.get("DATASET.NUM_SHOTS")
-    if shots is None:
-        match = re.search(r"(\d+)shots|shots_(\d+)", "/".join(lower))
-        shots = (match[1] or match[2]) if match else -1
-    return {
-        "dataset": dataset,
-        "trainer": trainer,
-        "backbone": backbone_slug(backbone),
-        "seed": int(seed),
-        "variant": variant.strip("/") or "default",
-        "shots": int(shots),
-        "subsample_classes": config.get("DATASET.SUBSAMPLE_CLASSES", "all"),
-    }
-
-
-def _first(values):
-    return next(iter(values), None)
+def _is_part(wanted: list[str], parts: list[set[str]]) -> bool:
+    rest = iter(parts)
+    return all(any(name in part for part in rest) for name in wanted)

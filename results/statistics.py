@@ -1,167 +1,35 @@
 """The statistics behind the tables: pure functions of arrays, every draw from a seeded generator.
 
-A run is given as ``Predictions``. Test pictures are what is sampled: a bootstrap draws pictures
-with replacement and takes all runs' answers to a drawn picture together, because ten runs that
-answer one picture are not ten pictures. Several pictures of one patient count as independent, so
-where patients repeat the intervals are too narrow rather than too wide.
+A run is given as ``Predictions``. Test images are what is sampled: a bootstrap draws images with
+replacement and takes the predictions of all runs on a drawn image together, because ten predictions
+on one image are not ten images. Several images of one patient count as independent, so where
+patients repeat, the intervals are too narrow rather than too wide.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-METRICS = ("accuracy", "macro_f1", "auroc", "balanced_accuracy")
+from results.metrics import metrics_of, weighted_metrics
+from results.predictions import Predictions
+
 LEVEL = 0.95
 RESAMPLES = 2000
 # Weights of one chunk of resamples; keeps a large test split within about 100 MB.
 CHUNK_ENTRIES = 4_000_000
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """One run's answers on its test pictures, in the order of ``pictures``."""
-
-    pictures: np.ndarray  # [n] str
-    labels: np.ndarray  # [n] int, an index into classnames
-    predicted: np.ndarray  # [n] int
-    probabilities: np.ndarray  # [n, n_cls] float
-    classnames: tuple
-    subtypes: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))  # [n] str
-
-    def __len__(self):
-        return len(self.pictures)
-
-    @property
-    def right(self):
-        return self.labels == self.predicted
-
-    def take(self, index):
-        """The same run on some of its pictures."""
-        return replace(
-            self,
-            pictures=self.pictures[index],
-            labels=self.labels[index],
-            predicted=self.predicted[index],
-            probabilities=self.probabilities[index],
-            subtypes=self.subtypes[index] if len(self.subtypes) else self.subtypes,
-        )
+Groups = Sequence[Sequence[Predictions]]  # backbones of seeds, on the same images in one order
 
 
-def align(predictions):
-    """Put runs in one order of pictures.
-
-    Raises:
-        ValueError: if they did not answer the same pictures with the same labels.
-    """
-    aligned = [run.take(np.argsort(run.pictures, kind="stable")) for run in predictions]
-    first = aligned[0]
-    for run in aligned[1:]:
-        if not np.array_equal(run.pictures, first.pictures):
-            differ = len(set(run.pictures) ^ set(first.pictures))
-            raise ValueError(f"{differ} test pictures are in only one of the two runs")
-        if run.classnames != first.classnames or not np.array_equal(run.labels, first.labels):
-            raise ValueError("the same test pictures have other labels in the two runs")
-    return aligned
+# Bootstrap over test images
 
 
-# Metrics, for one weighting of the pictures or many at once
+def resamples(n: int, times: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield, in chunks of rows, how often each of n images was drawn: ``[times, n]`` in all.
 
-
-def weighted_metrics(run, weights, names=METRICS):
-    """Metrics of one run under many weightings of its pictures.
-
-    Args:
-        run: Predictions of n pictures.
-        weights: [times, n], how often each picture counts; ones give the plain metrics.
-        names: which of METRICS.
-
-    Returns:
-        Name -> [times] fractions. Macro F1, balanced accuracy and AUROC are over the classes that
-        have a picture in the weighting (for F1 as Dassl's evaluator does); AUROC of more than two
-        classes is the mean of one against the rest. NaN where nothing is defined.
-    """
-    n_cls = len(run.classnames)
-    weights = np.asarray(weights, dtype=float)
-    classes = np.arange(n_cls)
-    is_label = (run.labels[:, None] == classes).astype(float)  # [n, n_cls]
-    is_predicted = (run.predicted[:, None] == classes).astype(float)
-    truly = weights @ is_label  # [times, n_cls]
-    hits = weights @ (is_label * is_predicted)
-    present = truly > 0
-
-    values = {}
-    if "accuracy" in names:
-        values["accuracy"] = hits.sum(1) / weights.sum(1)
-    if "macro_f1" in names:
-        said = weights @ is_predicted
-        values["macro_f1"] = _mean_where(present, 2 * hits, truly + said)
-    if "balanced_accuracy" in names:
-        values["balanced_accuracy"] = _mean_where(present, hits, truly)
-    if "auroc" in names:
-        # Two classes mirror each other: one area says it all.
-        of = [1] if n_cls == 2 else range(n_cls)
-        areas = np.stack(
-            [_weighted_auc(run.labels == c, run.probabilities[:, c], weights) for c in of]
-        )
-        defined = ~np.isnan(areas)
-        counted = defined.sum(0)
-        total = np.where(defined, areas, 0).sum(0)
-        values["auroc"] = np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
-    return values
-
-
-def metrics(run, names=METRICS):
-    """Name -> fraction, for the run's pictures counted once each."""
-    values = weighted_metrics(run, np.ones((1, len(run))), names)
-    return {name: float(value[0]) for name, value in values.items()}
-
-
-def _mean_where(present, numerator, denominator):
-    share = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-    return (share * present).sum(1) / present.sum(1)
-
-
-def _weighted_auc(positive, scores, weights):
-    """Weighted chance that a positive outscores a negative, ties counting half: [times]."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)  # first of each tie
-    weights = weights[:, order]
-    positives = np.add.reduceat(weights * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(1)
-    pairs = positives.sum(1) * negatives.sum(1)
-    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
-def majority_predictions(class_counts, trained="train", tested="test"):
-    """The rule that always answers the most frequent training class, as a run.
-
-    Args:
-        class_counts: {"train": {classname: pictures}, "test": {...}}.
-    """
-    classnames = tuple(class_counts[trained])
-    majority = max(classnames, key=class_counts[trained].get)
-    counts = [class_counts[tested].get(name, 0) for name in classnames]
-    labels = np.repeat(np.arange(len(classnames)), counts)
-    return Predictions(
-        pictures=np.array([f"{i:09d}" for i in range(len(labels))]),
-        labels=labels,
-        predicted=np.full(len(labels), classnames.index(majority)),
-        probabilities=np.tile(
-            np.eye(len(classnames))[classnames.index(majority)], (len(labels), 1)
-        ),
-        classnames=classnames,
-    )
-
-
-# Bootstrap over test pictures
-
-
-def resamples(n, times=RESAMPLES, seed=0):
-    """Yield, in chunks of rows, how often each of n pictures was drawn: [times, n] in all.
-
-    The same (n, times, seed) gives the same draws, so two methods meet the same pictures.
+    The same (n, times, seed) gives the same draws, so two methods meet the same images.
     """
     generator = np.random.default_rng(seed)
     step = max(1, min(times, CHUNK_ENTRIES // max(n, 1)))
@@ -171,20 +39,22 @@ def resamples(n, times=RESAMPLES, seed=0):
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
 
-def bootstrap_means(groups, names=METRICS, times=RESAMPLES, seed=0):
-    """Bootstrap a table's figure: the mean over groups of the mean over a group's runs.
+def bootstrap_means(
+    groups: Groups, names: Sequence[str], times: int = RESAMPLES, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Bootstrap the estimate of a table: the mean over groups of the mean over a group's runs.
 
     Args:
-        groups: list of lists of Predictions (backbones of seeds) on the same pictures in the same
-            order (``align``).
+        groups: runs on the same images in the same order (``predictions.align``).
+        names: of metrics.
 
     Returns:
-        Name -> [times] values of the figure, one a resample of the pictures.
+        Name -> ``[times]`` values, one for each resample of the images.
     """
     n = len(groups[0][0])
-    chunks = {name: [] for name in names}
+    chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for weights in resamples(n, times, seed):
-        means = {name: 0.0 for name in names}
+        means = {name: np.zeros(len(weights)) for name in names}
         for group in groups:
             for run in group:
                 for name, value in weighted_metrics(run, weights, names).items():
@@ -194,17 +64,26 @@ def bootstrap_means(groups, names=METRICS, times=RESAMPLES, seed=0):
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
-def interval(samples, level=LEVEL):
-    """Percentile interval of bootstrap samples: (low, high)."""
+def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of bootstrap samples: (low, high); NaN where no sample is defined."""
+    if np.isnan(samples).all():
+        return float("nan"), float("nan")
     tail = (1 - level) / 2 * 100
     low, high = np.nanpercentile(samples, [tail, 100 - tail])
     return float(low), float(high)
 
 
-def bootstrap_difference(groups_a, groups_b, names=METRICS, times=RESAMPLES, seed=0, level=LEVEL):
-    """Paired bootstrap of figure A minus figure B: name -> (difference, low, high).
+def bootstrap_difference(
+    groups_a: Groups,
+    groups_b: Groups,
+    names: Sequence[str],
+    times: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> dict[str, tuple[float, float, float]]:
+    """Paired bootstrap of estimate A minus estimate B: name -> (difference, low, high).
 
-    Both sides are read on the same resampled pictures. ``groups`` as in ``bootstrap_means``.
+    Both sides are computed on the same resampled images. Groups as in ``bootstrap_means``.
     """
     samples_a = bootstrap_means(groups_a, names, times, seed)
     samples_b = bootstrap_means(groups_b, names, times, seed)
@@ -217,18 +96,18 @@ def bootstrap_difference(groups_a, groups_b, names=METRICS, times=RESAMPLES, see
     }
 
 
-def group_mean(groups, name):
-    """The mean over groups of the mean over a group's runs, on all pictures."""
-    return float(np.mean([np.mean([metrics(run, (name,))[name] for run in g]) for g in groups]))
+def group_mean(groups: Groups, name: str) -> float:
+    """The mean over groups of the mean over a group's runs, on all images."""
+    return float(np.mean([np.mean([metrics_of(run, (name,))[name] for run in g]) for g in groups]))
 
 
-def within_noise(low, high):
-    """Whether an interval of a difference holds zero."""
+def within_noise(low: float, high: float) -> bool:
+    """Whether the interval of a difference contains 0."""
     return low <= 0 <= high
 
 
-def binomial_half_width(share, n, level=LEVEL):
-    """Half the width of the normal interval of a share of n pictures."""
+def binomial_half_width(share: float, n: int, level: float = LEVEL) -> float:
+    """Half the width of the normal interval of a share of n images."""
     from scipy.stats import norm
 
     return float(norm.ppf((1 + level) / 2) * np.sqrt(share * (1 - share) / n))
@@ -237,39 +116,42 @@ def binomial_half_width(share, n, level=LEVEL):
 # Tests
 
 
-def mcnemar(right_a, right_b):
-    """McNemar's exact test of two runs on the same pictures: (only A right, only B right, p)."""
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[int, int, float]:
+    """McNemar's exact test of two runs on the same images: (only A correct, only B correct, p)."""
     from statsmodels.stats.contingency_tables import mcnemar as test
 
-    right_a, right_b = np.asarray(right_a, bool), np.asarray(right_b, bool)
-    only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
-    both, neither = int((right_a & right_b).sum()), int((~right_a & ~right_b).sum())
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    both, neither = int((a & b).sum()), int((~a & ~b).sum())
     result = test([[both, only_a], [only_b, neither]], exact=True)
     return only_a, only_b, min(1.0, float(result.pvalue))
 
 
-def holm(p_values):
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's correction, in the order given; NaN (no test) stays NaN and is not counted."""
     from statsmodels.stats.multitest import multipletests
 
-    p_values = np.asarray(p_values, dtype=float)
-    corrected = p_values.copy()
-    tested = ~np.isnan(p_values)
+    raw = np.asarray(p_values, dtype=float)
+    corrected = raw.copy()
+    tested = ~np.isnan(raw)
     if tested.any():
-        corrected[tested] = multipletests(p_values[tested], method="holm")[1]
+        corrected[tested] = multipletests(raw[tested], method="holm")[1]
     return corrected
 
 
-def delong(positive, scores):
-    """Areas under ROC curves read on the same pictures, and their covariance.
+def delong(positive: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Areas under ROC curves on the same images, and their covariance.
 
     Args:
-        positive: [n] bool.
-        scores: [n_curves, n], higher for positive.
+        positive: ``[n]`` bool.
+        scores: ``[n_curves, n]``, higher for positive.
 
     Returns:
-        areas [n_curves], covariance [n_curves, n_curves] (NaN with fewer than two pictures of a
-        class).
+        areas ``[n_curves]``, covariance ``[n_curves, n_curves]`` (NaN with fewer than two images of
+        a class).
+
+    Raises:
+        ValueError: there are no positive or no negative images.
 
     Source: DeLong et al., Biometrics 1988, 44:837-845; by midranks as in Sun and Xu, IEEE Signal
     Processing Letters 2014, 21:1389-1393. Written here because the Python packages that offer it
@@ -281,9 +163,9 @@ def delong(positive, scores):
     scores = np.atleast_2d(np.asarray(scores, dtype=float))
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
-        raise ValueError("an area under the ROC curve needs pictures of both classes")
+        raise ValueError("an area under the ROC curve needs images of both classes")
     overall = rankdata(scores, axis=1)
-    # A picture's rank among all, less its rank within its class, counts the other class below it.
+    # An image's rank among all, less its rank within its class, counts the other class below it.
     wins = (overall[:, positive] - rankdata(scores[:, positive], axis=1)) / n_negative
     losses = (overall[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / n_positive
     areas = wins.mean(axis=1)
@@ -293,7 +175,9 @@ def delong(positive, scores):
     return areas, covariance + np.atleast_2d(np.cov(losses)) / n_negative
 
 
-def delong_interval(positive, scores, level=LEVEL):
+def delong_interval(
+    positive: ArrayLike, scores: ArrayLike, level: float = LEVEL
+) -> tuple[float, float, float]:
     """Area under one ROC curve with DeLong's interval, cut off at 0 and 1: (area, low, high)."""
     from scipy.stats import norm
 
@@ -303,14 +187,16 @@ def delong_interval(positive, scores, level=LEVEL):
     return area, float(np.maximum(area - margin, 0.0)), float(np.minimum(area + margin, 1.0))
 
 
-def delong_test(positive, scores_a, scores_b):
-    """DeLong's paired test of two ROC curves on the same pictures: (area A - area B, p).
+def delong_test(
+    positive: ArrayLike, scores_a: np.ndarray, scores_b: np.ndarray
+) -> tuple[float, float]:
+    """DeLong's paired test of two ROC curves on the same images: (area A - area B, p).
 
-    p is 1 for curves that never differ and NaN where a difference has no variance to judge it by.
+    p is 1 for curves that never differ, and NaN where a difference has no variance.
     """
     from scipy.stats import norm
 
-    areas, covariance = delong(positive, [scores_a, scores_b])
+    areas, covariance = delong(positive, np.stack([scores_a, scores_b]))
     difference = float(areas[0] - areas[1])
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     if np.array_equal(scores_a, scores_b):

@@ -1,16 +1,17 @@
 """Run folders as a training run leaves them, small and drawn from a seed."""
 
-import csv
 import json
 
 import numpy as np
 from sklearn import metrics as sk
 
+from results.predictions import Predictions
+
 CLASSNAMES = ("melanoma", "nevus")
 
 
 def draw(skill=1.5, n=60, n_cls=2, seed=0, pictures_seed=0):
-    """Labels and probabilities; more skill, more right answers. Labels depend on the split only."""
+    """Labels and probabilities; more skill, more correct predictions. Labels depend on the split only."""
     label = np.random.default_rng(pictures_seed).choice(n_cls, n, p=_shares(n_cls))
     label[:n_cls] = np.arange(n_cls)
     score = np.random.default_rng(seed).normal(size=(n, n_cls))
@@ -66,7 +67,7 @@ def write_run(
     label, probability = draw(skill, n, len(classnames), drawn_by)
     counts = {name: int((label == i).sum()) for i, name in enumerate(classnames)}
     results = {
-        "format": 1,
+        "format": 2,
         "dataset": dataset,
         "trainer": trainer,
         "backbone": backbone,
@@ -79,6 +80,8 @@ def write_run(
         "classnames": list(classnames),
         "metrics": metrics_of(label, probability),
         "class_counts": {"train": counts, "val": counts, "test": counts},
+        "training_split_counts": counts,
+        "positive": None,
         "seconds": {
             "setup": 1.0,
             "train": 10.0 * seed,
@@ -88,7 +91,7 @@ def write_run(
         },
         "pictures_per_second": 100.0,
         "peak_memory_bytes": {"gpu": 2**30, "cpu": 2**31},
-        "trainable_parameters": 528_384,
+        "trainable_parameters": 0 if trainer == "ZeroshotCLIP" else 528_384,
         "device": "cpu",
         "versions": {"torch": "2.13.0"},
         "split_fingerprint": "0123456789ab",
@@ -96,8 +99,11 @@ def write_run(
         "symptom_fingerprint": None,
         **record,
     }
-    config = config or {}
-    lines = [f"SEED: {seed}", *(f"{key}: {value}" for key, value in config.items())]
+    lines = [f"SEED: {seed}"]
+    for key, value in (config or {}).items():
+        *parents, last = key.split(".")
+        lines += ["  " * depth + f"{parent}:" for depth, parent in enumerate(parents)]
+        lines.append("  " * len(parents) + f"{last}: {value}")
     (folder / "config.yaml").write_text("\n".join(lines) + "\n")
     if predictions and results["metrics"] is not None:
         _write_predictions(folder, label, probability, classnames, subtypes)
@@ -106,11 +112,12 @@ def write_run(
 
 
 def _write_predictions(folder, label, probability, classnames, subtypes):
-    with open(folder / "predictions.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        columns = [f"p({name})" for name in classnames]
-        writer.writerow(["picture", "label", "prediction", *columns, "subtype"])
-        for i, row in enumerate(probability):
-            subtype = subtypes[i % len(subtypes)] if subtypes else ""
-            names = classnames[label[i]], classnames[row.argmax()]
-            writer.writerow([f"test/{i:03d}.png", *names, *(repr(float(p)) for p in row), subtype])
+    n = len(label)
+    Predictions(
+        np.array([f"test/{i:03d}.png" for i in range(n)]),
+        label,
+        probability.argmax(1),
+        probability,
+        tuple(classnames),
+        np.array([subtypes[i % len(subtypes)] if subtypes else "" for i in range(n)]),
+    ).write(folder / "predictions.csv")

@@ -14,9 +14,10 @@ import report
 from core.errors import command_line
 from reporting import measures
 from reporting.paths import value_without_paths, without_paths
+from results.predictions import Predictions
+from results.rows import methods_of
 from results.runs import find_runs
-from results.statistics import Predictions, mcnemar
-from results.tables import methods_of
+from results.statistics import mcnemar
 
 VOID = {"meta", "img", "br", "path", "use", "link", "input", "hr"}
 
@@ -101,8 +102,8 @@ def test_report_of_many_runs(many, capsys):
         "training loss",
         "validation accuracy",
         "Confusion",
-        "ROC, positive: nevus",
-        "ROC, mean over classes",
+        "ROC, melanoma against the rest",
+        "ROC, nevus against the rest",
         "sensitivity and specificity",
         "ECE",
         "Configuration and versions",
@@ -270,6 +271,6 @@ def test_significance_is_of_pairs_of_runs(tmp_path):
     assert rows["CoOp"][3] == "2 of 2" and rows["ZeroshotCLIP"][3] == "2 of 2"
     (ours_runs,) = ours.prediction_groups().values()
     (zero,) = methods["ZeroshotCLIP"].prediction_groups().values()
-    least = min(mcnemar(run.right, zero[0].right)[2] for run in ours_runs)
+    least = min(mcnemar(run.correct, zero[0].correct)[2] for run in ours_runs)
     assert least <= rows["ZeroshotCLIP"][4] <= 4 * least
     assert rows["CoOp"][1].low > 0

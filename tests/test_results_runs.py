@@ -9,7 +9,8 @@ import pytest
 from results_runs import write_run
 
 from core.errors import InputError
-from results.runs import backbone_slug, dumped_config, final_figures, find_runs
+from results.logs import backbone_slug, dumped_config, final_figures
+from results.runs import find_runs
 
 CONFIG = """***************
 ** Arguments **
@@ -77,7 +78,7 @@ def test_a_run_is_read_back(tmp_path):
     assert run.metrics == record["metrics"]
     assert run.option("MERGE", "prompt") == "mean" and run.option("CONTEXT", True) == "True"
     predictions = run.predictions()
-    assert predictions.right.mean() == pytest.approx(run.metrics["accuracy"])
+    assert predictions.correct.mean() == pytest.approx(run.metrics["accuracy"])
     assert set(predictions.subtypes) == {"blue nevus", ""}
 
 
@@ -87,11 +88,12 @@ def test_a_run_is_read_back(tmp_path):
         ('{"format": 1, "metr', "half-written"),
         ('{"accuracy": 0.9}', "no format"),
         ("[1, 2]", "no format"),
-        ('{"format": 2}', "format 2"),
+        ('{"format": 3}', "format 3"),
+        ('{"format": 2, "dataset": "d"}', "lacks trainer, backbone, seed, metrics"),
         ('{"format": 1, "dataset": "d"}', "lacks trainer, backbone, seed, metrics"),
     ],
 )
-def test_a_broken_results_file_is_one_line_and_not_averaged(tmp_path, text, told):
+def test_a_damaged_results_file_is_one_line_and_not_averaged(tmp_path, text, told):
     whole = write_run(tmp_path, seed=1)
     broken = write_run(tmp_path, seed=2)
     (broken / "results.json").write_text(text)
@@ -154,13 +156,13 @@ def test_wrong_folder_is_an_input_error(tmp_path):
     "spoil, told",
     [
         (lambda path: path.unlink(), "cannot be read"),
-        (lambda path: path.write_text("picture,label\na,melanoma\n"), "broken"),
+        (lambda path: path.write_text("picture,label\na,melanoma\n"), "damaged"),
         (lambda path: path.write_text(_without_last_line(path)), "another run"),
-        (lambda path: path.write_text(path.read_text().replace("nevus", "mole")), "broken"),
-        (lambda path: path.write_text(path.read_text() + "test/000.png,nevus"), "broken"),
+        (lambda path: path.write_text(path.read_text().replace("nevus", "mole")), "damaged"),
+        (lambda path: path.write_text(path.read_text() + "test/000.png,nevus"), "damaged"),
     ],
 )
-def test_broken_predictions_are_an_input_error_that_names_the_file(tmp_path, spoil, told):
+def test_damaged_predictions_are_an_input_error_that_names_the_file(tmp_path, spoil, told):
     spoil(write_run(tmp_path, skill=0.5) / "predictions.csv")
     (run,), _ = collect(tmp_path)
     with pytest.raises(InputError, match=told) as error:
@@ -189,7 +191,7 @@ def test_a_foreign_log_without_configuration_tells_it_by_its_folders(tmp_path):
     write_log(tmp_path / FOREIGN / "seed2", log(config=False))
     write_log(tmp_path / "base2new/train_base/dtd/shots_16/CoCoOp/rn50_c4/seed1", log(config=False))
     runs, _ = collect(tmp_path)
-    found = {(r.dataset, r.trainer, r.backbone, r.seed, r.shots, r.variant) for r in runs}
+    found = {(r.dataset, r.trainer, r.backbone, r.seed, r.shots, r.record.variant) for r in runs}
     assert found == {
         ("derm7pt", "CoOp", "vit_b16", 2, -1, "ep50_ctxv1/nctx4_cscFalse_ctpend"),
         ("dtd", "CoCoOp", "rn50", 1, 16, "c4"),

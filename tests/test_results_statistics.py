@@ -6,33 +6,36 @@ import scipy.stats
 from results_runs import draw, metrics_of
 from sklearn import metrics as sk
 
+from results import metrics
 from results import statistics as st
+from results.method_tables import majority_predictions
+from results.predictions import Predictions, align
 
 
 def predictions(skill=1.0, n=80, n_cls=2, seed=0):
     label, probability = draw(skill, n, n_cls, seed)
     names = tuple(f"class {c}" for c in range(n_cls))
-    pictures = np.array([f"{i:03d}.png" for i in range(n)])
-    return st.Predictions(pictures, label, probability.argmax(1), probability, names)
+    images = np.array([f"{i:03d}.png" for i in range(n)])
+    return Predictions(images, label, probability.argmax(1), probability, names)
 
 
 @pytest.mark.parametrize("n_cls", [2, 3, 7])
 def test_metrics_are_scikit_learns(n_cls):
     run = predictions(n_cls=n_cls)
     expected = metrics_of(run.labels, run.probabilities)
-    assert st.metrics(run) == pytest.approx(expected, abs=1e-12)
+    assert metrics.metrics_of(run) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("n_cls", [2, 4])
 def test_a_weight_counts_a_picture_as_often(n_cls):
     """Weighted metrics are scikit-learn's on the pictures repeated, ties in the scores included."""
     run = predictions(n_cls=n_cls)
-    run = st.Predictions(
-        run.pictures, run.labels, run.predicted, run.probabilities.round(1), run.classnames
+    run = Predictions(
+        run.images, run.labels, run.predicted, run.probabilities.round(1), run.classnames
     )
     weights = np.concatenate(list(st.resamples(len(run), 5, seed=3)))
     assert (weights.sum(1) == len(run)).all()
-    values = st.weighted_metrics(run, weights)
+    values = metrics.weighted_metrics(run, weights)
     for i, row in enumerate(weights):
         again = np.repeat(np.arange(len(run)), row.astype(int))
         label, predicted = run.labels[again], run.predicted[again]
@@ -53,15 +56,15 @@ def test_a_weight_counts_a_picture_as_often(n_cls):
 
 def test_auroc_without_both_classes_is_nan():
     run = predictions().take(np.flatnonzero(predictions().labels == 1))
-    assert np.isnan(st.metrics(run)["auroc"])
+    assert np.isnan(metrics.metrics_of(run)["auroc"])
 
 
 def test_majority_rule_is_exact():
     """Answering the most frequent training class: accuracy its share, F1 by the definition."""
     counts = {"train": {"a": 90, "b": 256}, "test": {"a": 101, "b": 219}}
-    rule = st.majority_predictions(counts)
+    rule = majority_predictions(("a", "b"), "b", counts["test"])
     label = np.repeat([0, 1], [101, 219])
-    values = st.metrics(rule)
+    values = metrics.metrics_of(rule)
     assert values["accuracy"] == pytest.approx(219 / 320)
     assert values["macro_f1"] == pytest.approx(
         sk.f1_score(label, np.ones(320, int), average="macro", zero_division=0)
@@ -74,7 +77,7 @@ def test_bootstrap_interval_is_scipys():
     run = predictions(n=200)
     low, high = st.interval(st.bootstrap_means([[run]], ("accuracy",), 4000)["accuracy"])
     reference = scipy.stats.bootstrap(
-        (run.right.astype(float),), np.mean, n_resamples=4000, method="percentile", random_state=0
+        (run.correct.astype(float),), np.mean, n_resamples=4000, method="percentile", random_state=0
     ).confidence_interval
     assert (low, high) == pytest.approx((reference.low, reference.high), abs=0.01)
 
@@ -126,7 +129,7 @@ def test_bootstrap_covers():
     held = 0
     for i in range(300):
         right = (generator.random(150) < 0.8).astype(int)
-        run = st.Predictions(
+        run = Predictions(
             np.arange(150), np.ones(150, int), right, np.full((150, 2), 0.5), ("a", "b")
         )
         low, high = st.interval(st.bootstrap_means([[run]], ("accuracy",), 400, i)["accuracy"])
@@ -141,12 +144,12 @@ def test_resamples_in_chunks_are_the_same_number(monkeypatch):
 
 @pytest.mark.parametrize("only_a, only_b", [(0, 0), (1, 0), (3, 9), (10, 2), (7, 7)])
 def test_mcnemar_is_the_binomial_test(only_a, only_b):
-    right_a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 5)
-    right_b = np.array([0] * only_a + [1] * only_b + [1] * 20 + [0] * 5)
+    correct_a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 5)
+    correct_b = np.array([0] * only_a + [1] * only_b + [1] * 20 + [0] * 5)
     p = 1.0
     if only_a + only_b:
         p = scipy.stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
-    assert st.mcnemar(right_a, right_b) == (only_a, only_b, pytest.approx(p))
+    assert st.mcnemar(correct_a, correct_b) == (only_a, only_b, pytest.approx(p))
 
 
 def test_holm_by_hand():
@@ -210,13 +213,13 @@ def test_delong_at_its_limits():
         st.delong(np.ones(3, bool), np.ones(3))
 
 
-def test_align_refuses_other_pictures_and_labels():
+def test_align_refuses_other_images_and_labels():
     a, b = predictions(seed=1), predictions(seed=2)
     mixed = b.take(np.random.default_rng(0).permutation(len(b)))
-    aligned = st.align([a, mixed])
+    aligned = align([a, mixed])
     assert (aligned[1].predicted == b.predicted).all()
-    with pytest.raises(ValueError, match="1 test pictures"):
-        st.align([a, b.take(np.arange(1, len(b)))])
-    flipped = st.Predictions(b.pictures, 1 - b.labels, b.predicted, b.probabilities, b.classnames)
+    with pytest.raises(ValueError, match="1 test images"):
+        align([a, b.take(np.arange(1, len(b)))])
+    flipped = Predictions(b.images, 1 - b.labels, b.predicted, b.probabilities, b.classnames)
     with pytest.raises(ValueError, match="other labels"):
-        st.align([a, flipped])
+        align([a, flipped])

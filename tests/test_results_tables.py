@@ -9,7 +9,10 @@ import pytest
 from results_runs import metrics_of, write_run
 from sklearn import metrics as sk
 
-from results import experiments, paper, tables
+from results import cost, experiments, layouts, method_tables, metrics, paper
+from results.choices import Choices
+from results.intervals import Intervals
+from results.rendering import Estimate, PValue, render
 from results.runs import find_runs
 
 BACKBONES = ("vit_b16", "vit_l14", "rn50")
@@ -21,7 +24,7 @@ def accuracy_of(folder):
 
 def table_of(root, **options):
     """The only table of a folder's runs, and its rows by their first cell."""
-    (table,) = tables.paper_tables(find_runs(root), **options)
+    (table,) = method_tables.paper_tables(find_runs(root), Choices(**options))
     return table, {row[0]: row for row in table.rows}
 
 
@@ -84,10 +87,29 @@ def test_majority_row_is_exact(tmp_path):
 
 
 def test_balanced_training_has_no_majority_and_says_so(tmp_path):
-    counts = {"train": {"melanoma": 4, "nevus": 4}, "test": {"melanoma": 10, "nevus": 20}}
-    write_run(tmp_path, shots=4, class_counts=counts, options={"DATASET.NUM_SHOTS": 4})
+    counts = {"train": {"melanoma": 40, "nevus": 40}, "test": {"melanoma": 10, "nevus": 20}}
+    write_run(tmp_path, class_counts=counts, training_split_counts=counts["train"])
     table, _ = table_of(tmp_path)
-    assert "majority class: melanoma, nevus are as frequent; answers melanoma" in table.notes
+    assert "majority class: melanoma, nevus are as frequent; predicts melanoma" in table.notes
+
+
+def test_few_shot_majority_is_the_whole_training_splits(tmp_path):
+    """Shots are as many of each class; the most frequent class is that of the whole split."""
+    counts = {"train": {"melanoma": 1, "nevus": 1}, "test": {"melanoma": 101, "nevus": 219}}
+    options = {"DATASET.NUM_SHOTS": 1}
+    whole = {"melanoma": 90, "nevus": 256}
+    write_run(tmp_path, shots=1, class_counts=counts, training_split_counts=whole, options=options)
+    table, rows = table_of(tmp_path)
+    assert rows["majority class"][1].value == pytest.approx(219 / 320)
+    assert "majority class: nevus, the most frequent in the whole training split" in table.notes
+
+
+def test_an_older_few_shot_file_has_no_majority_row(tmp_path):
+    options = {"DATASET.NUM_SHOTS": 1}
+    write_run(tmp_path, format=1, shots=1, training_split_counts=None, options=options)
+    table, rows = table_of(tmp_path)
+    assert "majority class" not in rows
+    assert any(note.startswith("majority class: not known") for note in table.notes)
 
 
 def test_variants_are_rows_of_their_own_and_not_in_the_method(tmp_path):
@@ -118,14 +140,14 @@ def test_shots_and_half_the_classes_are_tables_of_their_own(tmp_path):
             metrics={"accuracy": 0.8 if half == "base" else 0.6, "macro_f1": 0.5},
         )
     runs = find_runs(tmp_path)
-    titles = [table.title for table in tables.paper_tables(runs)]
+    titles = [table.title for table in method_tables.paper_tables(runs, Choices())]
     assert titles == [
         "derm7pt",
         "derm7pt, base classes",
         "derm7pt, new classes",
         "derm7pt, 4 shots a class",
     ]
-    (table,) = tables.base_to_new_tables(runs, metrics=("accuracy",))
+    (table,) = layouts.base_to_new_tables(runs, Choices(("accuracy",)))
     assert table.headers == ["method", "base ACC", "new ACC", "harmonic mean ACC"]
     assert table.rows[0][0] == "ViP"
     assert table.rows[0][3].value == pytest.approx(2 * 0.8 * 0.6 / 1.4)
@@ -137,11 +159,9 @@ def test_base_to_new_has_the_intervals_and_gaps_of_other_tables(tmp_path):
     for trainer, half, seed in halves:
         options = {"DATASET.SUBSAMPLE_CLASSES": half}
         write_run(tmp_path, trainer, seed=seed, subsample_classes=half, options=options)
-    (table,) = tables.base_to_new_tables(
+    (table,) = layouts.base_to_new_tables(
         find_runs(tmp_path),
-        metrics=("accuracy", "auroc"),
-        intervals=tables.Intervals(("accuracy", "auroc"), times=20),
-        seeds=(1, 2),
+        Choices(("accuracy", "auroc"), Intervals(("accuracy", "auroc"), times=20), seeds=(1, 2)),
     )
     rows = {row[0]: row[1:] for row in table.rows}
     assert table.headers[4:] == ["base AUROC", "new AUROC", "harmonic mean AUROC"]
@@ -162,7 +182,7 @@ def test_maple_on_a_resnet_does_not_apply(tmp_path):
     assert rows["MaPLe"][-1] == "1 of 3"
     assert "MaPLe: does not apply to rn50 (a ResNet)" in table.notes
     runs = [run for run in find_runs(tmp_path) if run.backbone == "rn50"]
-    (alone,) = tables.paper_tables(runs)
+    (alone,) = method_tables.paper_tables(runs, Choices())
     assert alone.rows[-1][1:3] == ["does not apply"] * 2
 
 
@@ -191,7 +211,7 @@ def test_papers_supervised_is_the_one_from_scratch(tmp_path):
 def test_no_paper_columns_where_it_printed_nothing(tmp_path):
     write_run(tmp_path, dataset="synthderm")
     write_run(tmp_path, dataset="derm7pt", shots=4)
-    for table in tables.paper_tables(find_runs(tmp_path), beside_paper=True):
+    for table in method_tables.paper_tables(find_runs(tmp_path), Choices(beside_paper=True)):
         assert table.headers == ["method", "ACC", "F1", "runs"]
 
 
@@ -207,17 +227,17 @@ def test_intervals_hold_the_figure_and_name_what_is_noise(tmp_path):
         write_run(tmp_path, "CoOp", seed=seed, skill=1.5, n=100)
         write_run(tmp_path, "ViP", seed=seed, skill=1.6, n=100)
         write_run(tmp_path, "BayesianPrompt", seed=seed, skill=-1.0, n=100)
-    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=200))
+    table, rows = table_of(tmp_path, intervals=Intervals(metrics.default_metrics(), times=200))
     for row in table.rows:
         for cell in row[1:3]:
             assert cell.low <= cell.value <= cell.high
     (noise,) = [note for note in table.notes if "noise" in note]
-    assert "100 test pictures" in noise and "BayesianPrompt" not in noise
+    assert "100 test images" in noise and "BayesianPrompt" not in noise
 
 
 def test_no_predictions_no_interval(tmp_path):
     write_run(tmp_path, predictions=False)
-    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=20))
+    table, rows = table_of(tmp_path, intervals=Intervals(metrics.default_metrics(), times=20))
     assert rows["ViP"][1].low is None
     assert any("ViP: no interval" in note and "predictions.csv" in note for note in table.notes)
 
@@ -226,11 +246,11 @@ def test_external_tests_stand_apart(tmp_path):
     write_run(tmp_path)
     write_run(tmp_path, seed=2, trained_on="synthderm")
     runs = find_runs(tmp_path)
-    (main,) = tables.paper_tables(runs)
+    (main,) = method_tables.paper_tables(runs, Choices())
     assert main.rows[-1][-1] == "1 of 3"
-    external = tables.external_table(runs)
+    (external,) = layouts.external_tables(runs, Choices())
     assert external.rows[0][:2] == ["ViP", "derm7pt, trained on synthderm"]
-    assert tables.external_table([run for run in runs if not run.trained_on]) is None
+    assert layouts.external_tables([run for run in runs if not run.trained_on], Choices()) == []
 
 
 def test_by_backbone_and_by_seed_average_less(tmp_path):
@@ -241,9 +261,9 @@ def test_by_backbone_and_by_seed_average_less(tmp_path):
                 write_run(tmp_path, backbone=backbone, seed=seed)
             )
     runs = find_runs(tmp_path)
-    (by_seed,) = tables.seed_tables(runs)
+    (by_seed,) = layouts.seed_tables(runs, Choices())
     assert {(r[1], r[2]): r[3].value for r in by_seed.rows} == accuracy
-    (by_backbone,) = tables.backbone_tables(runs)
+    (by_backbone,) = layouts.backbone_tables(runs, Choices())
     for row in by_backbone.rows:
         values = [accuracy[row[1], seed] for seed in (1, 2)]
         assert row[2].value == pytest.approx(np.mean(values))
@@ -256,11 +276,11 @@ def test_cost_is_a_mean_over_seeds_of_one_device(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path, seed=seed)
     write_run(tmp_path, seed=3, device="NVIDIA H100", peak_memory_bytes={"gpu": None, "cpu": 1})
-    (table,) = tables.cost_tables(find_runs(tmp_path))
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
     assert [row[2] for row in table.rows] == [15.0, 30.0]  # the helper trains 10 seconds a seed
     assert [row[-1] for row in table.rows] == ["cpu", "NVIDIA H100"]
-    assert [row[4] for row in table.rows] == [1024, None]
-    assert table.rows[0][6] == 528_384
+    assert [row[5] for row in table.rows] == [1024, None]
+    assert table.rows[0][7] == 528_384
 
 
 def ablation_runs(root):
@@ -274,7 +294,7 @@ def ablation_runs(root):
 
 def test_ablation_is_table_2(tmp_path):
     ablation_runs(tmp_path)
-    (table,) = experiments.ablation_tables(find_runs(tmp_path), beside_paper=True)
+    (table,) = experiments.ablation_tables(find_runs(tmp_path), Choices(beside_paper=True))
     assert [tuple(row[:3]) for row in table.rows] == list(experiments.ABLATION_ROWS)
     assert all(row[3] is not None for row in table.rows)
     assert [str(row[5]) for row in table.rows] == [
@@ -290,7 +310,7 @@ def test_ablation_is_table_2(tmp_path):
 
 def test_ablation_says_which_rows_have_no_runs(tmp_path):
     write_run(tmp_path, options={"TRAINER.VIP.MERGE": "max"})
-    (table,) = experiments.ablation_tables(find_runs(tmp_path))
+    (table,) = experiments.ablation_tables(find_runs(tmp_path), Choices())
     assert any("none/prompt (symptoms)" in note and "no runs" in note for note in table.notes)
 
 
@@ -299,7 +319,7 @@ def test_ablations_with_other_options_do_not_mix(tmp_path):
         extra = {"OPTIM.LR": lr} if lr else {}
         write_run(tmp_path, options=extra)
         write_run(tmp_path, options={"TRAINER.VIP.MERGE": "max", **extra})
-    tables = experiments.ablation_tables(find_runs(tmp_path), beside_paper=True)
+    tables = experiments.ablation_tables(find_runs(tmp_path), Choices(beside_paper=True))
     # The paper's figures belong to its own settings.
     assert {table.title: any("paper" in name for name in table.headers) for table in tables} == {
         "derm7pt, ablation (Table 2)": True,
@@ -318,7 +338,7 @@ def test_knowledge_is_figure_5(tmp_path):
     for kind in ("incorrect", "useless", "out_of_domain", "swapped", "random_words"):
         path = f"symptoms/derm7pt_{kind}.json"
         write_run(tmp_path, options={"TRAINER.VIP.SYMPTOMS": path}, symptom_file=path)
-    (table,) = experiments.knowledge_tables(find_runs(tmp_path), beside_paper=True)
+    (table,) = experiments.knowledge_tables(find_runs(tmp_path), Choices(beside_paper=True))
     assert [row[0] for row in table.rows] == list(experiments.KNOWLEDGE_KINDS.values())
     assert all(row[1] is not None for row in table.rows)
     assert any("their order is not stated" in note for note in table.notes)
@@ -360,9 +380,9 @@ def test_zero_shot_gain_is_symptoms_minus_names(tmp_path):
         options = {"TRAINER.ZEROSHOTCLIP.PROMPTS": "symptoms"}
         by_symptoms = write_run(tmp_path, "ZeroshotCLIP", backbone=backbone, options=options)
         gaps.append(accuracy_of(by_symptoms) - accuracy_of(names))
-    intervals = tables.Intervals(tables.BOTH, times=100)
+    intervals = Intervals(metrics.default_metrics(), times=100)
     runs = find_runs(tmp_path)
-    (table,) = experiments.zeroshot_tables(runs, beside_paper=True, intervals=intervals)
+    (table,) = experiments.zeroshot_tables(runs, Choices(beside_paper=True, intervals=intervals))
     gain = {row[0]: row[1] for row in table.rows}["symptoms - names, points"]
     assert gain.value == pytest.approx(np.mean(gaps))
     assert gain.deviation == pytest.approx(np.std(gaps))
@@ -382,14 +402,14 @@ def test_shots_curves_need_two_points(tmp_path):
 def test_every_format_shows_every_row(tmp_path, form):
     write_run(tmp_path, "CoOp")
     write_run(tmp_path, "ViP")
-    text = tables.render(table_of(tmp_path)[0], form)
+    text = render(table_of(tmp_path)[0], form)
     assert all(name in text for name in ("majority class", "CoOp", "ViP", "ACC"))
 
 
 def test_csv_has_every_digit(tmp_path):
     folders = [write_run(tmp_path, backbone=backbone) for backbone in BACKBONES[:2]]
-    table, rows = table_of(tmp_path, intervals=tables.Intervals(tables.BOTH, times=20))
-    (*_, row) = csv.DictReader(io.StringIO(tables.render(table, "csv")))
+    table, rows = table_of(tmp_path, intervals=Intervals(metrics.default_metrics(), times=20))
+    (*_, row) = csv.DictReader(io.StringIO(render(table, "csv")))
     assert row["table"] == "derm7pt" and row["method"] == "ViP"
     assert float(row["ACC"]) == np.mean([accuracy_of(folder) for folder in folders])
     assert float(row["ACC deviation"]) == rows["ViP"][1].deviation
@@ -399,14 +419,14 @@ def test_csv_has_every_digit(tmp_path):
 @pytest.mark.parametrize(
     "figure, text",
     [
-        (tables.Figure(0.8337, 0.019), ".8337 (.019)"),
-        (tables.Figure(1.0), "1.0000"),
-        (tables.Figure(0.0, 0.0), ".0000 (.000)"),
-        (tables.Figure(0.5, None, 0.25, 1.0), ".5000 [.250, 1.000]"),
-        (tables.Figure(-0.0123, 0.01, -0.05, 0.02, signed=True), "-1.23 (1.00) [-5.00, +2.00]"),
-        (tables.Figure(float("nan")), "-"),
-        (tables.PValue(0.00001), "<.0001"),
-        (tables.PValue(0.0123), ".0123"),
+        (Estimate(0.8337, 0.019), ".8337 (.019)"),
+        (Estimate(1.0), "1.0000"),
+        (Estimate(0.0, 0.0), ".0000 (.000)"),
+        (Estimate(0.5, None, 0.25, 1.0), ".5000 [.250, 1.000]"),
+        (Estimate(-0.0123, 0.01, -0.05, 0.02, signed=True), "-1.23 (1.00) [-5.00, +2.00]"),
+        (Estimate(float("nan")), "-"),
+        (PValue(0.00001), "<.0001"),
+        (PValue(0.0123), ".0123"),
     ],
 )
 def test_figures_are_printed_as_in_the_paper(figure, text):
@@ -426,4 +446,4 @@ def test_metrics_of_the_helper_match_the_intervals(tmp_path):
     (run,) = find_runs(tmp_path)
     predictions = run.predictions()
     expected = metrics_of(predictions.labels, predictions.probabilities)
-    assert tables.statistics.metrics(predictions) == pytest.approx(expected)
+    assert metrics.metrics_of(predictions) == pytest.approx(expected)

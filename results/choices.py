@@ -1,0 +1,51 @@
+"""What a user chooses of tables: metrics, intervals, seeds, the paper's figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from results.intervals import Intervals
+from results.metrics import METRICS, default_metrics, heading
+from results.rows import Bounds, Method, wanted_seeds
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What all tables of one call have in common.
+
+    Attributes:
+        metrics: names of metrics, a column each.
+        intervals: for 95 % intervals.
+        seeds: seeds that no row should lack.
+        beside_paper: show the paper's figures where it prints them.
+    """
+
+    metrics: Sequence[str] = field(default_factory=default_metrics)
+    intervals: Intervals | None = None
+    seeds: Sequence[int] = field(default_factory=wanted_seeds)
+    beside_paper: bool = False
+
+    @property
+    def headings(self) -> list[str]:
+        return [heading(metric) for metric in self.metrics]
+
+    @property
+    def printed_metrics(self) -> list[str]:
+        """Those of the metrics that the paper prints."""
+        return [metric for metric in self.metrics if metric in default_metrics()]
+
+    def bounds(self, method: Method, notes: list[str]) -> dict[str, Bounds]:
+        """Metric -> (low, high) of a row; why there are none goes into the notes."""
+        return self.intervals.bounds(method, notes) if self.intervals else {}
+
+    def explain(self, over: str) -> list[str]:
+        """Notes on what the numbers are: ``over`` what they are means, and the intervals."""
+        if "macro_f1" in self.metrics:
+            over += f"; {METRICS['macro_f1'].heading} is {METRICS['macro_f1'].title}"
+        return [over, *([self.intervals.explain()] if self.intervals else [])]
+
+
+def over_what(backbones: Sequence[str]) -> str:
+    """What a row's estimates are means over."""
+    if len(backbones) == 1:
+        return f"mean (deviation, ddof 0) over seeds; one backbone ({backbones[0]})"
+    return "mean (deviation, ddof 0) over backbones of the mean over seeds"
