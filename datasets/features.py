@@ -50,6 +50,7 @@ DEFAULTS = {
 
 FORMAT = 1  # to be raised whenever the same key would no longer give the same features
 CHUNK = 8  # pictures that a worker prepares at a time: small, so that all have work
+TRAINING_VIEWS = "training views"  # as a run's record names them, beside the splits
 _KEY = "key.json"
 _NAME = re.compile("[0-9a-f]{32}")
 _MARKED = 1 << 32  # above any checksum of 32 bits
@@ -79,6 +80,7 @@ class FrozenFeatures:
         self._weights = None
         self._shelves = {}
         self._loaded = {}
+        self.use = {}  # set of views -> what this run used of it: images, encoded and seconds
 
     def of_split(self, split):
         """[n, d] features of the test views of ``train``, ``val`` or ``test``."""
@@ -86,7 +88,7 @@ class FrozenFeatures:
             dataset = self.dm.dataset
             pictures = dataset.train_x if split == "train" else getattr(dataset, split)
             shelf = self.shelf(split, self.dm.test_views(pictures))
-            self._loaded[split] = shelf.read(0, range(1))
+            self._loaded[split] = self._counted(split, shelf, 0, range(1))
             shelf.filler.close()
         return self._loaded[split]
 
@@ -97,9 +99,22 @@ class FrozenFeatures:
         ``last_epoch``.
         """
         shelf = self.shelf("epochs", self.dm.train_views())
-        features = shelf.read(epoch, range(epoch, min(epoch + self.ahead, last_epoch)))
+        ahead = range(epoch, min(epoch + self.ahead, last_epoch))
+        features = self._counted(TRAINING_VIEWS, shelf, epoch, ahead)
         if epoch + 1 == last_epoch:
             shelf.filler.close()
+        return features
+
+    def _counted(self, name, shelf, epoch, ahead):
+        """``shelf.read``, counting how many images' features were used, and encoded here."""
+        encoded, seconds = shelf.encoded, shelf.seconds
+        features = shelf.read(epoch, ahead)
+        use = self.use.setdefault(name, {"images": 0, "encoded": 0, "seconds": 0.0})
+        # A run that was cut and goes on reads a split again, and an epoch once.
+        before = use["images"] if name == TRAINING_VIEWS else 0
+        use["images"] = before + len(features)
+        use["encoded"] += shelf.encoded - encoded
+        use["seconds"] += shelf.seconds - seconds
         return features
 
     def batches(self, epoch, last_epoch):
@@ -270,6 +285,7 @@ class Shelf:
         self.shape = shape
         self.block = block
         self.filler = filler
+        self.encoded, self.seconds = 0, 0.0  # images that were encoded here, and the time it took
         self._memory = {}
         self._told = False
 
@@ -305,11 +321,14 @@ class Shelf:
                 )
                 self._told = True
             total = sum(map(len, missing.values()))
+            start = time.time()
             bar = tqdm(total=total, desc="encoding", unit="block", leave=False, disable=None)
             with bar:
                 for b, epoch, features in self.filler.blocks(plan):
                     self._put(wanted, epoch, b, features)
+                    self.encoded += len(features)
                     bar.update()
+            self.seconds += time.time() - start
 
     def _put(self, wanted, epoch, b, features):
         try:

@@ -12,6 +12,7 @@ from core.files import fingerprint
 from datasets.base import DEFAULTS as DATASET_DEFAULTS
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
 from engine.method import METHODS, Method
+from results.settings import flatten, read_settings
 from symptoms import SymptomFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,26 +158,15 @@ def symptoms_fingerprint(cfg):
     return SymptomFile.read(path).fingerprint if path else ""
 
 
-def flatten(node, prefix=""):
-    """{"OPTIM.LR": 0.001, ...} of a configuration; sequences become tuples."""
-    flat = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list | tuple) else value
-    return flat
-
-
 def differing_keys(cfg, file):
     """The keys in which the configuration in ``file`` differs from ``cfg`` and that matter.
 
     Keys that only one of them has are passed over: foundations differ in what they declare.
     """
     try:
-        saved = flatten(yaml.safe_load(Path(file).read_text()))
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a run's configuration; delete its folder") from error
+        saved = read_settings(file)
+    except InputError as error:
+        raise InputError(f"{error}; delete its folder") from None
     current = flatten(cfg)
     both = sorted(saved.keys() & current.keys() - set(INDIFFERENT))
     return [key for key in both if saved[key] != current[key]]

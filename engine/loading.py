@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from PIL import Image
@@ -23,10 +22,11 @@ from core.errors import InputError
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
 from datasets.views import ViewManager, seeded_draws
-from engine.config import default_cfg, flatten, method_node, method_of, symptom_file
+from engine.config import default_cfg, method_node, method_of, symptom_file
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
-from engine.run import CONFIG, read_results
+from results.record import Record, find_record
+from results.settings import CONFIG, flatten, read_nested
 from symptoms import SymptomFile, Symptoms
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
@@ -50,20 +50,21 @@ def load_run(folder: Path | str, root: str | None = None, device: str | None = N
     folder = Path(folder)
     cfg = read_config(folder, root, device)
     with contextlib.redirect_stdout(sys.stderr):
-        results = read_results(folder) or {}
-    classnames = results.get("classnames")
+        record = find_record(folder)
+    classnames = list(record.classnames) if record else []
     if not classnames:  # stopped before its end; only the dataset can tell
         with contextlib.redirect_stdout(None):
             classnames = list(build_dataset(cfg).classnames)
     method = method_of(cfg)
-    symptoms = _symptoms_of(cfg, folder, classnames, results.get("symptom_fingerprint"))
+    fingerprint = record.symptom_fingerprint if record else None
+    symptoms = _symptoms_of(cfg, folder, classnames, fingerprint)
     # Building draws the start of what is learned; the caller's generators stay as they were.
     with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
         backbone = load_clip(cfg, _device(cfg))
         model = method.build(backbone, classnames, symptoms)
         if any(p.requires_grad for p in model.learned.parameters()):
             load_checkpoint(find_checkpoint(folder, method), method, model, classnames)
-    return LoadedRun(folder, cfg, method, model.eval(), classnames, symptoms, results)
+    return LoadedRun(folder, cfg, method, model.eval(), classnames, symptoms, record)
 
 
 def _device(cfg: CN) -> torch.device:
@@ -92,7 +93,7 @@ class LoadedRun:
     """A trained (or zero-shot) model with its classes.
 
     Attributes:
-        folder, cfg, method, classnames, results: the run's; ``results`` is {} for a run that did
+        folder, cfg, method, classnames, record: the run's; ``record`` is None for a run that did
             not end.
         symptoms: ``Symptoms``, None for a method that reads none. model: its ``PromptedModel``.
     """
@@ -105,7 +106,7 @@ class LoadedRun:
         model: PromptedModel,
         classnames: Sequence[str],
         symptoms: Symptoms | None,
-        results: dict[str, Any],
+        record: Record | None,
     ) -> None:
         self.folder = folder
         self.cfg = cfg
@@ -113,7 +114,7 @@ class LoadedRun:
         self.model = model
         self.classnames = list(classnames)
         self.symptoms = symptoms
-        self.results = results
+        self.record = record
         with contextlib.redirect_stdout(None):
             self._transform = build_transform(cfg, is_train=False)
 
@@ -266,10 +267,10 @@ def read_config(folder: Path | str, root: str | None = None, device: str | None 
         what = "there is no such folder" if not file.parent.exists() else f"it holds no {CONFIG}"
         raise InputError(f"{folder} is not a run ({what}); name a folder that train.py wrote")
     try:
-        saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        saved = read_nested(file)
         name = saved["TRAINER"]["NAME"]
         METHODS[name]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise InputError(f"{file} is not the configuration of a run of this program") from error
     cfg = default_cfg()
     cfg.TRAINER = method_node(name)

@@ -3,19 +3,18 @@
 import contextlib
 import errno
 import io
-import json
 import platform
 import resource
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed, setup_logger
 from filelock import FileLock, Timeout
@@ -23,16 +22,15 @@ from yacs.config import CfgNode as CN
 
 import dassl_compat
 from core.errors import InputError
-from core.files import atomic_write, write_json
+from core.files import atomic_write
 from dassl_compat.checkpoints import POINTER
 from engine.config import differing_keys, symptom_file, variant_name
 from engine.learned import find_checkpoint
-from engine.method import DoesNotApply
+from engine.method import METHODS, DoesNotApply
 from engine.trainer import MethodTrainer
-
-RESULTS = "results.json"
-CONFIG = "config.yaml"
-FORMAT = 1
+from results import predictions
+from results.record import RESULTS, find_record, write_record
+from results.settings import CONFIG, read_settings
 
 
 def run(
@@ -105,25 +103,13 @@ def _make_folder(folder: Path) -> bool:
     return made
 
 
-def read_results(folder: Path | str) -> dict[str, Any] | None:
-    """The results of a complete run in ``folder``, None if there is none that can be read."""
-    try:
-        results = json.loads((Path(folder) / RESULTS).read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        print(f"{Path(folder) / RESULTS} is only half there; the run's end is done again")
-        return None
-    return results if isinstance(results, dict) and "format" in results else None
-
-
 def _build_for_training(cfg: CN, options: dict[str, Any], train: bool) -> MethodTrainer | None:
     """The trainer of a run; None where there is nothing to train."""
     folder = Path(cfg.OUTPUT_DIR)
     _refuse_another(cfg, folder)
-    if results := read_results(folder):
-        if "does_not_apply" in results:
-            raise DoesNotApply(results["does_not_apply"])
+    if record := find_record(folder):
+        if record.does_not_apply:
+            raise DoesNotApply(record.does_not_apply)
         print(f"{folder} is complete; delete it to run it again")
         return None
     try:
@@ -132,7 +118,7 @@ def _build_for_training(cfg: CN, options: dict[str, Any], train: bool) -> Method
         if train:
             _write_config(cfg)
             reason = {"metrics": None, "does_not_apply": str(error)}
-            write_json(folder / RESULTS, _identity(cfg, options) | reason)
+            write_record(folder, _identity(cfg, options) | reason)
         raise
     own = folder / trainer.method.checkpoint_name / POINTER
     if cfg.RESUME and trainer.max_epoch and not own.exists():
@@ -175,8 +161,8 @@ def _finish(
     """Test the model, then write predictions.csv and, last, results.json."""
     validation = trainer.predict("val").accuracy if trainer.dm.dataset.val else None
     trainer.test()
-    trainer.predictions.write(folder / "predictions.csv")
-    write_json(folder / RESULTS, _results(trainer, options, validation, trained_in))
+    trainer.predictions.write(folder / predictions.FILE)
+    write_record(folder, _results(trainer, options, validation, trained_in))
     print(f"Results are in {folder}")
     if trained_in is None and trainer.trainable_parameters:
         print(f"Learned parameters are in {folder / trainer.method.checkpoint_name}")
@@ -189,11 +175,13 @@ def _write_config(cfg: CN) -> None:
 
 def _identity(cfg: CN, options: dict[str, Any]) -> dict[str, Any]:
     """Which run it is: what the tables sort by."""
+    method = METHODS[cfg.TRAINER.NAME]
     return {
-        "format": FORMAT,
         "dataset": cfg.RUN.DATASET,
         "trainer": cfg.TRAINER.NAME,
         "backbone": cfg.RUN.BACKBONE,
+        "place": method.place,
+        "seeded": method.seeded,
         "variant": variant_name(cfg, options),
         "options": {key: str(value) for key, value in options.items()},
         "seed": cfg.SEED,
@@ -217,14 +205,15 @@ def _results(
     busy = seconds["train"] if seen else seconds["test"]
     results = {
         **_identity(cfg, options),
-        "place": trainer.method.place,
-        "seeded": trainer.method.seeded,
         "classnames": trainer.classnames,
-        "metrics": trainer.predictions.metrics(),
+        "positive": trainer.predictions.positive,
+        "metrics": trainer.metrics,
         "validation": {"accuracy": validation, "epoch": trainer.best_epoch},
         "class_counts": dataset.class_counts,
+        "training_split_counts": Counter(image.classname for image in dataset.split["train"]),
         "seconds": {**seconds, "total": sum(seconds.values())},
-        "pictures_per_second": (seen or len(trainer.predictions.label)) / max(busy, 1e-9),
+        "features": trainer.feature_use,
+        "pictures_per_second": (seen or len(trainer.predictions)) / max(busy, 1e-9),
         "peak_memory_bytes": {
             "gpu": torch.cuda.max_memory_allocated() if cuda else None,
             "cpu": _peak_memory(),
@@ -239,9 +228,8 @@ def _results(
         "symptom_fingerprint": symptoms.fingerprint if symptoms else None,
     }
     if trained_in is not None:
-        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-            trained_on = yaml.safe_load((trained_in / CONFIG).read_text())["RUN"]["DATASET"]
-            results["trained_on"] = trained_on
+        with contextlib.suppress(InputError, KeyError):
+            results["trained_on"] = read_settings(trained_in / CONFIG)["RUN.DATASET"]
     return results
 
 

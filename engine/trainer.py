@@ -22,10 +22,11 @@ from dassl_compat.checkpoints import BEST, POINTER, keep_last_epoch
 from datasets.features import FrozenFeatures
 from datasets.views import ViewManager
 from engine.config import method_of, symptom_file
-from engine.evaluation import Predictions, print_result
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
 from engine.method import METHODS, LabelledFeatures, Method, PromptedModel
 from engine.prompts import at_least_one
+from results.metrics import figures, log_lines
+from results.predictions import Predictions
 from symptoms import Symptoms, load_symptoms
 
 HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
@@ -95,7 +96,7 @@ class MethodTrainer(TrainerX):
         )
         self.history: list[list] = []
         self.best_epoch: int | None = None
-        self.seconds = {"train": 0.0, "validate": 0.0, "test": 0.0}
+        self.seconds = {"encode": 0.0, "train": 0.0, "validate": 0.0, "test": 0.0}
         self.frozen_features = None
         if not self.method.learns_image_encoder:
             self.frozen_features = FrozenFeatures(cfg, self.dm, backbone)
@@ -144,6 +145,25 @@ class MethodTrainer(TrainerX):
         correct = (logits.argmax(dim=1) == label).float().mean()
         return {"loss": value, "acc": 100 * correct.item()}
 
+    @property
+    def feature_use(self) -> dict[str, dict[str, float]] | None:
+        """Set of views -> images, encoded and seconds; None where the image encoder learns."""
+        return self.frozen_features.use if self.frozen_features else None
+
+    def encoding_seconds(self) -> float:
+        """What encoding image features took until now."""
+        return sum(use["seconds"] for use in (self.feature_use or {}).values())
+
+    def add_seconds(self, phase: str, start: float, encoding: float) -> None:
+        """Count the time since ``start`` for a phase, and that of encoding images apart from it.
+
+        Args:
+            encoding: what ``encoding_seconds`` gave at the start.
+        """
+        encoding = self.encoding_seconds() - encoding
+        self.seconds["encode"] += encoding
+        self.seconds[phase] += time.time() - start - encoding
+
     # -- an epoch -------------------------------------------------------------------------------
 
     def before_train(self) -> None:
@@ -163,7 +183,7 @@ class MethodTrainer(TrainerX):
         return self.train_loader_x
 
     def run_epoch(self) -> None:
-        start = time.time()
+        start, encoding = time.time(), self.encoding_seconds()
         if self.method.fitted_at_once:
             loss, acc, lr = self.fit()
         else:
@@ -176,7 +196,7 @@ class MethodTrainer(TrainerX):
             "lr": lr,
             "seconds": time.time() - start,
         }
-        self.seconds["train"] += self.epoch_summary["seconds"]
+        self.add_seconds("train", start, encoding)
         if not self.method.fitted_at_once:
             self.update_lr()
 
@@ -289,13 +309,17 @@ class MethodTrainer(TrainerX):
             "best_epoch": self.best_epoch,
             "history": self.history,
             "seconds": self.seconds,
+            "features": self.feature_use,
             "scaler": self.scaler.state_dict(),
         }
 
     def load_resume_state(self, state: dict[str, Any]) -> None:
         check_backbone(state, self.model, self.output_dir)
         self.best_epoch = state["best_epoch"]
-        self.history, self.seconds = state["history"], state["seconds"]
+        # A checkpoint of an older version counted no encoding.
+        self.history, self.seconds = state["history"], {"encode": 0.0, **state["seconds"]}
+        if self.frozen_features:
+            self.frozen_features.use = state.get("features") or {}
         self.scaler.load_state_dict(state["scaler"])
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
@@ -315,13 +339,18 @@ class MethodTrainer(TrainerX):
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
         """Predictions on ``val`` or ``test``, in the order of the split's images."""
-        start = time.time()
+        start, encoding = time.time(), self.encoding_seconds()
         self.set_model_mode("eval")
         logits = torch.cat([batch.float().cpu() for batch in self._logits(split)])
         phase = "validate" if split == "val" else "test"
-        self.seconds[phase] += time.time() - start
-        images = getattr(self.dm.dataset, split)
-        return Predictions(images, logits.double().softmax(dim=1).numpy(), self.classnames)
+        self.add_seconds(phase, start, encoding)
+        dataset = self.dm.dataset
+        return Predictions.of(
+            getattr(dataset, split),
+            logits.double().softmax(dim=1).numpy(),
+            self.classnames,
+            getattr(dataset, "positive", ""),
+        )
 
     def _logits(self, split: str) -> Iterator[Tensor]:
         """Logits of a split's test views, batch by batch."""
@@ -338,9 +367,9 @@ class MethodTrainer(TrainerX):
         split = split or self.cfg.TEST.SPLIT
         print(f"Evaluate on the *{split}* set")
         self.predictions = self.predict(split)
-        metrics = self.predictions.metrics()
-        print_result(self.predictions, metrics)
-        return 100 * metrics["accuracy"]
+        self.metrics = figures(self.predictions)
+        print("\n".join(log_lines(self.predictions, self.metrics)))
+        return 100 * self.metrics["accuracy"]
 
 
 def register_with_dassl() -> None:

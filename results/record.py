@@ -147,6 +147,10 @@ class Record(Part):
         return self
 
 
+class OtherFormat(InputError):
+    """A results file of another version of this project, which nothing may write over."""
+
+
 def read_record(folder: Path | str) -> Record:
     """The record in a run's folder.
 
@@ -159,15 +163,24 @@ def read_record(folder: Path | str) -> Record:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise InputError(f"{path}: {_first_problem(error)}") from None
+        first = error.errors(include_url=False)[0]
+        is_other = first["loc"] == ("format",) and first["type"] != "missing"
+        kind = OtherFormat if is_other else InputError
+        raise kind(f"{path}: {_first_problem(error)}") from None
 
 
 def find_record(folder: Path | str) -> Record | None:
-    """The record of a complete run; None, and a line on stdout, where the run has to end again."""
+    """The record of a complete run; None, and a line on stdout, where the run has to end again.
+
+    Raises:
+        InputError: the record is of another version of this project.
+    """
     if not (Path(folder) / RESULTS).exists():
         return None
     try:
         return read_record(folder)
+    except OtherFormat:
+        raise
     except InputError as error:
         print(f"{error}; the end of the run is done again")
         return None

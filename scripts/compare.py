@@ -22,9 +22,9 @@ from core.errors import InputError, command_line
 from core.files import atomic_write
 from engine.config import CONFIGS, ROOT, differing_keys, load_cfg, run_folder, symptom_path
 from engine.method import METHODS
-from engine.run import CONFIG, read_results
 from results.experiments import KNOWLEDGE_KINDS
-from results.tables import SEEDLESS
+from results.record import find_record
+from results.settings import CONFIG
 
 from .executors import on_ray
 
@@ -128,8 +128,8 @@ class Outcome:
     seconds: float = 0.0  # that it took now
 
     @property
-    def results(self):
-        return read_results(self.job.folder) if self.status in ("trained", "complete") else None
+    def record(self):
+        return find_record(self.job.folder) if self.status in ("trained", "complete") else None
 
 
 def make_job(args, trainer, row_options, backbone, seed):
@@ -148,7 +148,7 @@ def make_job(args, trainer, row_options, backbone, seed):
     command += ["--dataset", args.dataset, "--backbone", backbone, "--seed", str(seed)]
     command += ["--output-dir", str(folder), *opts]
     config = folder / CONFIG
-    done = config.exists() and not differing_keys(cfg, config) and read_results(folder)
+    done = config.exists() and not differing_keys(cfg, config) and find_record(folder)
     return Job(row, backbone, seed, command, folder, is_complete=bool(done))
 
 
@@ -182,7 +182,8 @@ def run_job(job, on_line=lambda line: None):
     if job.problem:
         return Outcome(job, "failed", job.problem)
     if job.is_complete:
-        reason = read_results(job.folder).get("does_not_apply", "")
+        record = find_record(job.folder)
+        reason = record.does_not_apply if record and record.does_not_apply else ""
         return Outcome(job, "does not apply" if reason else "complete", reason)
     start = time.time()
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
@@ -207,9 +208,9 @@ def run_job(job, on_line=lambda line: None):
     seconds = time.time() - start
     if status == 0:
         return Outcome(job, "trained", seconds=seconds)
-    results = read_results(job.folder) or {}
-    if "does_not_apply" in results:
-        return Outcome(job, "does not apply", results["does_not_apply"], seconds)
+    record = find_record(job.folder)
+    if record and record.does_not_apply:
+        return Outcome(job, "does not apply", record.does_not_apply, seconds)
     if status == -signal.SIGKILL:
         reason = "killed by the system; it may have run out of memory"
     else:
@@ -271,7 +272,7 @@ class Progress:
         self.left.discard(job)
         took = outcome.seconds
         if outcome.status == "complete":
-            took = outcome.results["seconds"]["total"]
+            took = outcome.record.seconds["total"]
         if outcome.status in ("trained", "complete"):
             self.seconds.setdefault((job.row, job.backbone), []).append(took)
         if self.live:
@@ -301,8 +302,8 @@ class Progress:
 
 
 def _describe(outcome):
-    if outcome.results:
-        text = f"ACC {100 * outcome.results['metrics']['accuracy']:.2f} %"
+    if record := outcome.record:
+        text = f"ACC {100 * record.metrics.accuracy:.2f} %"
         took = f", {duration(outcome.seconds)}" if outcome.status == "trained" else " (complete)"
         return text + took
     return f"{outcome.status}: {outcome.reason}"
@@ -414,7 +415,7 @@ def main(argv=None):
         for backbone in args.backbones
         for seed in args.seeds
         for trainer, options in rows
-        if trainer not in SEEDLESS or seed == args.seeds[0]
+        if METHODS[trainer].seeded or seed == args.seeds[0]
     ]
     if all(job.problem for job in jobs):
         raise InputError(jobs[0].problem)
@@ -431,7 +432,7 @@ def main(argv=None):
         outcomes.append(outcome)
         progress.ended(outcome)
     print_end(outcomes)
-    if any(outcome.results for outcome in outcomes):
+    if any(outcome.record for outcome in outcomes):
         print_tables(args, EXPERIMENTS[args.experiment][1])
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 

@@ -14,7 +14,8 @@ from core.errors import InputError, command_line  # noqa: E402
 from engine.config import load_cfg, symptom_file, variant_name  # noqa: E402
 from engine.loading import read_config  # noqa: E402
 from engine.method import METHODS  # noqa: E402
-from engine.run import read_results, run  # noqa: E402
+from engine.run import run  # noqa: E402
+from results.record import find_record  # noqa: E402
 
 # Of the dataset a run was trained on: a test leaves them as they were.
 KEPT = ("NUM_SHOTS",)
@@ -32,9 +33,9 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     Raises:
         InputError: the folder is no finished run, or the dataset or an option does not exist.
     """
-    results = read_results(folder)
+    record = find_record(folder)
     cfg = read_config(folder, root)
-    if not results or results.get("metrics") is None:
+    if not record or record.metrics is None:
         raise InputError(f"{folder}: the run did not end; train it first")
     trainer = cfg.TRAINER.NAME
     symptoms, own = symptom_file(cfg), f"TRAINER.{trainer.upper()}.SYMPTOMS"
@@ -51,7 +52,7 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     cfg.merge_from_list([part for pair in changed.items() for part in pair])
     if given:
         changed.pop(own, None)  # no option of this test: the run's own
-    options = {**results["options"], **changed}
+    options = {**record.options, **changed}
     origin = f"trained-on-{name}" + ("" if half == "all" else f"-{half}")
     variant = f"{variant_name(cfg, options)}_{origin}"
     cfg.OUTPUT_DIR = str(

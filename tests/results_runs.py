@@ -11,7 +11,7 @@ CLASSNAMES = ("melanoma", "nevus")
 
 
 def draw(skill=1.5, n=60, n_cls=2, seed=0, pictures_seed=0):
-    """Labels and probabilities; more skill, more correct predictions. Labels depend on the split only."""
+    """Labels and probabilities; more skill, more correct. Labels depend on the split only."""
     label = np.random.default_rng(pictures_seed).choice(n_cls, n, p=_shares(n_cls))
     label[:n_cls] = np.arange(n_cls)
     score = np.random.default_rng(seed).normal(size=(n, n_cls))

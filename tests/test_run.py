@@ -15,8 +15,8 @@ from torch.testing import assert_close
 
 import train
 from core.errors import InputError, command_line
-from engine.run import read_results
 from engine.trainer import MethodTrainer
+from results.record import read_record
 
 
 def vip(toy_args, *words):
@@ -112,7 +112,7 @@ def test_half_written_results_are_noticed_and_redone(toy, toy_args, short, capsy
     results.write_text(results.read_text()[:50])
     vip(toy_args, *short)
 
-    assert "only half there" in capsys.readouterr().out
+    assert "half-written" in capsys.readouterr().out
     assert_same_outcome(before, outcome(toy / "run"))
 
 
@@ -146,8 +146,8 @@ def test_evaluation_elsewhere_writes_its_own_results(toy, toy_args, short):
     args = [*toy_args[:-1], elsewhere, "--eval-only", "--model-dir", str(toy / "run")]
     vip(args, *short)
 
-    assert read_results(elsewhere)["metrics"] == read_results(toy / "run")["metrics"]
-    assert read_results(elsewhere)["trained_on"] == "toy"
+    assert read_record(elsewhere).metrics == read_record(toy / "run").metrics
+    assert read_record(elsewhere).trained_on == "toy"
 
 
 def killed_at(checkout, command, seconds):
@@ -274,7 +274,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_whole(toy, toy_args, short, mo
     def full(*_):
         raise OSError(28, os.strerror(28), "results.json")
 
-    monkeypatch.setattr(run, "write_json", full)
+    monkeypatch.setattr(run, "write_record", full)
     with pytest.raises(SystemExit) as stopped:
         command_line(lambda: vip(toy_args, *short))()
 

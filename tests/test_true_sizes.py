@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import train
-from engine.run import read_results
+from results.record import read_record
 
 SIZES = {
     "vit_b16": {"embed_dim": 512, "vision_layers": 12, "vision_width": 768, "text_width": 512},
@@ -53,5 +53,5 @@ def test_builds_steps_and_reloads(toy, short, capsys, name):
     train.main([*args, "--eval-only", *short])
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("* ")]
 
-    assert read_results(toy / "run")["trainable_parameters"] == 4 * d_txt + 2 * d * d + 2 * d
+    assert read_record(toy / "run").trainable_parameters == 4 * d_txt + 2 * d * d + 2 * d
     assert ended and ended == again

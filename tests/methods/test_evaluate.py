@@ -7,8 +7,9 @@ import pytest
 
 import train
 from core.errors import InputError
-from engine.run import read_results
-from results import tables
+from results.choices import Choices
+from results.layouts import base_to_new_tables, external_tables
+from results.record import read_record
 from results.runs import find_runs
 from scripts import evaluate
 
@@ -24,15 +25,16 @@ def test_external(toy, toy_args, short, monkeypatch):
     evaluate.main([str(toy / "run"), str(toy / "elsewhere.yaml"), "--root", str(toy / "data")])
 
     (folder,) = (toy / "output" / "elsewhere").rglob("results.json")
-    results, trained = read_results(folder.parent), read_results(toy / "run")
-    assert (results["dataset"], results["trained_on"]) == ("elsewhere", "toy")
-    assert results["symptom_fingerprint"] == trained["symptom_fingerprint"]
-    assert results["metrics"]["accuracy"] == trained["metrics"]["accuracy"]
+    tested, trained = read_record(folder.parent), read_record(toy / "run")
+    assert (tested.dataset, tested.trained_on) == ("elsewhere", "toy")
+    assert tested.symptom_fingerprint == trained.symptom_fingerprint
+    assert tested.metrics.accuracy == trained.metrics.accuracy
     here, there = (list(csv.DictReader(open(f))) for f in _predictions(toy, folder))
     expected = {row["picture"]: float(row["p(red)"]) for row in here}
     for row in there:
         assert float(row["p(red)"]) == pytest.approx(expected[row["picture"]], abs=1e-5)
-    (row,) = tables.external_table(find_runs(toy)).rows
+    (table,) = external_tables(find_runs(toy), Choices())
+    (row,) = table.rows
     assert "elsewhere, trained on toy" in row
 
 
@@ -53,7 +55,7 @@ def test_base_to_new(four_classes, toy_args, short, name, monkeypatch):
         + ["DATASET.SUBSAMPLE_CLASSES", "new"]
     )
 
-    (table,) = tables.base_to_new_tables(find_runs(toy))
+    (table,) = base_to_new_tables(find_runs(toy), Choices())
     assert len(table.rows) == 1
     assert None not in table.rows[0]
 

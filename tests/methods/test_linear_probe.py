@@ -11,7 +11,7 @@ import train
 from backbones.clip_model import FrozenCLIP
 from dassl_compat.checkpoint_reader import read_checkpoint
 from engine.config import load_cfg
-from engine.run import read_results
+from results.record import read_record
 from trainers.linear_probe import STRENGTHS, keep
 
 
@@ -74,11 +74,11 @@ def test_head_gives_the_classifier_s_probabilities(tiny_clip, build, n_cls):
 def test_its_run(toy_args, toy, short, capsys):
     """One line of history, plain tensors in the checkpoint, and the same figures again."""
     train.main(["--trainer", "LinearProbe", *toy_args, *short])
-    first = read_results(toy / "run")
+    first = read_record(toy / "run")
     history = (toy / "run" / "history.csv").read_text().splitlines()
     checkpoint = read_checkpoint(toy / "run" / "prompt_learner" / "model-best.pth.tar")
     train.main(["--trainer", "LinearProbe", *toy_args[:-1], str(toy / "again"), *short])
-    again = read_results(toy / "again")
+    again = read_record(toy / "again")
     capsys.readouterr()
     train.main(["--trainer", "LinearProbe", *toy_args, "--eval-only", *short])
     lines = capsys.readouterr().out
@@ -88,8 +88,8 @@ def test_its_run(toy_args, toy, short, capsys):
         "weight": (2, 48),
         "bias": (2,),
     }
-    assert first["metrics"] == again["metrics"]
-    assert f"* accuracy: {100 * first['metrics']['accuracy']:.4f}%" in lines
+    assert first.metrics == again.metrics
+    assert f"* accuracy: {100 * first.metrics.accuracy:.4f}%" in lines
 
 
 def test_fixed_strength(toy_args, short, capsys):

@@ -10,8 +10,8 @@ import train
 from backbones.clip_model import FrozenCLIP
 from core.errors import InputError, command_line
 from engine.method import METHODS, DoesNotApply
-from engine.run import read_results
 from engine.trainer import MethodTrainer
+from results.record import read_record
 
 OPTIONS = {
     "ZeroshotCLIP-names": [],
@@ -44,12 +44,12 @@ def test_run_and_its_evaluation(toy, toy_args, short, capsys, name):
     args = ["--trainer", name.split("-")[0], *toy_args]
     train.main([*args, *short, *OPTIONS[name]])
     ended = [line for line in capsys.readouterr().out.splitlines() if line.startswith("* ")]
-    results = read_results(toy / "run")
+    record = read_record(toy / "run")
     train.main([*args, "--eval-only", *short, *OPTIONS[name]])
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("* ")]
 
     assert ended and ended == again
-    assert results["metrics"]["accuracy"] is not None
+    assert record.metrics.accuracy is not None
     assert len(predictions(toy / "run")) == 13
     assert (toy / "run" / "history.csv").exists() == (name in TRAINED)
 
@@ -93,7 +93,7 @@ def test_other_order_of_the_classes(toy, toy_args, short, name):
     assert here[0][3:5] == there[0][3:5][::-1] == ["p(red)", "p(blue)"]
     for row in there[1:]:
         assert float(row[4]) == pytest.approx(red[row[0]], abs=1e-5)
-    assert read_results(toy / "there")["trained_on"] == "toy"
+    assert read_record(toy / "there").trained_on == "toy"
 
 
 @pytest.mark.parametrize("n_cls", [2, 100])
@@ -167,7 +167,7 @@ def test_vip_s_new_classes_start_at_zero(four_classes, toy_args, short, capsys):
     assert (
         "green, grey: not among the trained classes, token.0 is 0 there" in capsys.readouterr().out
     )
-    assert read_results(toy / "new")["classnames"] == ["green", "grey"]
+    assert read_record(toy / "new").classnames == ("green", "grey")
 
 
 def test_head_has_nothing_for_new_classes(four_classes, toy_args, short):
