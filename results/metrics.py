@@ -204,7 +204,7 @@ def log_lines(run: Predictions, found: dict) -> list[str]:
     for name, metric in METRICS.items():
         if found[name] is not None:
             percent = 100 * found[name]
-            lines.append(metric.log.format(name=name, percent=percent, left=100 - percent))
+            lines += metric.log.format(name=name, percent=percent, left=100 - percent).split("\n")
     for name, rates in found["per_class"].items():
         shown = [f"{rate} {100 * value:.4f}%" for rate, value in rates.items() if value is not None]
         positive = " (positive class)" if name == run.positive else ""

@@ -1,6 +1,7 @@
 """Reading run folders, broken ones among them, and the logs of other CoOp-family code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from results_runs import write_run
 
 from core.errors import InputError
 from results.logs import backbone_slug, dumped_config, final_figures
-from results.runs import find_runs
+from results.runs import find_run, find_runs, latest_run
 
 CONFIG = """***************
 ** Arguments **
@@ -273,3 +274,48 @@ def test_reading_needs_no_pytorch():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert out.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Runs of two methods, two variants, with the fingerprints of their symptoms in the names."""
+    for seed in (1, 2):
+        write_run(tmp_path, "ViP", backbone="tiny", seed=seed, variant="symptoms-0a1b2c3d4e5f")
+        write_run(tmp_path, "CoOp", backbone="tiny", seed=seed)
+    options = {"TRAINER.VIP.MERGE": "mean"}
+    write_run(tmp_path, "ViP", backbone="tiny", options=options, variant="MERGE=mean_symptoms-0a1b")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "trainer", "seed", "merge"),
+    [
+        ("CoOp/seed2", "CoOp", 2, None),
+        ("coop/tiny/SEED1", "CoOp", 1, None),
+        ("ViP/tiny/default/seed1", "ViP", 1, None),
+        ("ViP/tiny/MERGE=mean", "ViP", 1, "mean"),
+        ("derm7pt/ViP/seed2", "ViP", 2, None),
+    ],
+)
+def test_a_run_is_found_by_a_short_name(named, name, trainer, seed, merge):
+    """Without the fingerprints in its folder's name."""
+    folder = find_run(name, named)
+    (run,) = [run for run in find_runs(named) if run.folder == folder]
+    assert (run.trainer, run.seed) == (trainer, seed)
+    assert run.options.get("TRAINER.VIP.MERGE") == merge
+    assert find_run(str(folder), named) == folder
+
+
+def test_a_name_of_several_runs_lists_them(named):
+    with pytest.raises(InputError, match="CoOp/tiny stands for 2 runs; choose one of") as error:
+        find_run("CoOp/tiny", named)
+    assert str(error.value).count("seed") == 2 and "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no finished run 'MaPLe'; there are CoOp/tiny, ViP/tiny"):
+        find_run("MaPLe", named)
+
+
+def test_the_latest_run_is_the_one_that_ended_last(named):
+    for age, seed in ((100, 2), (200, 1)):
+        path = find_run(f"CoOp/seed{seed}", named) / "results.json"
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert latest_run("CoOp/tiny", named) == find_run("CoOp/seed2", named)

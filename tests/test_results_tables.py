@@ -9,11 +9,14 @@ import pytest
 from results_runs import metrics_of, write_run
 from sklearn import metrics as sk
 
+import parse_results
+import reporting.report
 from results import cost, experiments, layouts, method_tables, metrics, paper
 from results.choices import Choices
 from results.intervals import Intervals
-from results.rendering import Estimate, PValue, render
+from results.rendering import Estimate, PValue, Table, render
 from results.runs import find_runs
+from results.tables import KINDS, Kind, tables_of
 
 BACKBONES = ("vit_b16", "vit_l14", "rn50")
 
@@ -447,3 +450,134 @@ def test_metrics_of_the_helper_match_the_intervals(tmp_path):
     predictions = run.predictions()
     expected = metrics_of(predictions.labels, predictions.probabilities)
     assert metrics.metrics_of(predictions) == pytest.approx(expected)
+
+
+def feature_use(images, encoded, seconds):
+    return {"images": images, "encoded": encoded, "seconds": seconds}
+
+
+@pytest.mark.parametrize("order", [("CoOp", "ViP"), ("ViP", "CoOp")])
+def test_the_cost_of_a_method_does_not_depend_on_which_came_first(tmp_path, order):
+    """The first run pays for encoding; both are charged for it at the speed at which it went."""
+    for i, trainer in enumerate(order):
+        views = feature_use(500, 0 if i else 500, 0.0 if i else 25.0)
+        split = feature_use(100, 0 if i else 100, 0.0 if i else 4.0)
+        write_run(tmp_path, trainer, features={"training views": views, "test": split})
+    write_run(tmp_path, "MaPLe", features=None)
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
+    rows = {row[0]: row for row in table.rows}
+    assert [rows[name][2] for name in ("CoOp", "ViP")] == [10.0, 10.0]
+    assert [rows[name][3] for name in ("CoOp", "ViP")] == [29.0, 29.0]
+    assert rows["MaPLe"][3] is None
+    assert any("a first run spends the encoding seconds too" in note for note in table.notes)
+
+
+def test_the_cost_of_a_cut_run_is_at_the_speed_of_what_was_encoded(tmp_path):
+    """A part was kept by a run that was cut: 100 images took 5 s, so 500 take 25 s."""
+    write_run(tmp_path, features={"training views": feature_use(500, 100, 5.0)})
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
+    assert table.rows[0][3] == pytest.approx(25.0)
+
+
+def test_a_cost_that_is_not_known_says_why(tmp_path):
+    write_run(tmp_path, "CoOp", format=1)
+    write_run(tmp_path, "ViP", features={"test": feature_use(100, 0, 0.0)})
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
+    assert [row[3] for row in table.rows] == [None, None]
+    assert any(note.startswith("CoOp: results files of an older version") for note in table.notes)
+    assert "ViP: all features were kept by runs that are not here" in table.notes
+
+
+def test_zero_shot_is_one_row_whatever_was_set_of_training(tmp_path, capsys):
+    """Its runs of other epochs and shots are the same run; every experiment still has it."""
+    prompts = "TRAINER.ZEROSHOTCLIP.PROMPTS"
+    for shots in (-1, 1, 16):
+        for epochs in (None, 2):
+            options = {"OPTIM.MAX_EPOCH": epochs} if epochs else {}
+            options |= {"DATASET.NUM_SHOTS": shots} if shots > 0 else {}
+            write_run(tmp_path, "ZeroshotCLIP", shots=shots, options=options)
+            write_run(
+                tmp_path, "ZeroshotCLIP", shots=shots, options=options | {prompts: "symptoms"}
+            )
+            write_run(tmp_path, "ViP", shots=shots, options=options)
+            write_run(tmp_path, "ViP", shots=shots, options=options | {"TRAINER.VIP.MERGE": "max"})
+    same = find_runs(tmp_path)
+    metrics_of_first = same[0].metrics
+    for path in tmp_path.rglob("ZeroshotCLIP/**/results.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"metrics": metrics_of_first}))
+    capsys.readouterr()
+    runs = find_runs(tmp_path)
+    assert not capsys.readouterr().err
+    found = {table.title: table for table in method_tables.paper_tables(runs, Choices())}
+    labels = {title: [row[0] for row in table.rows] for title, table in found.items()}
+    zero = ["ZeroshotCLIP", "ZeroshotCLIP (PROMPTS=symptoms)"]
+    assert [x for x in labels["derm7pt"] if x.startswith("Zeroshot")] == zero
+    for shots in ("1 shot", "16 shots"):
+        assert not any(x.startswith("Zeroshot") for x in labels[f"derm7pt, {shots} a class"])
+        assert any(
+            f"{', '.join(zero)}: see derm7pt;" in note
+            for note in found[f"derm7pt, {shots} a class"].notes
+        )
+    ablations = experiments.ablation_tables(runs, Choices())
+    assert len(ablations) == 6
+    for table in ablations:
+        assert table.rows[0][3] is not None and table.rows[1][3] is not None
+    curves = experiments.shots_curves(runs)["derm7pt"]
+    assert sorted(curves["ZeroshotCLIP"]) == [1, 16]
+    for shots, method in curves["ZeroshotCLIP"].items():
+        assert method.estimate("accuracy").value == metrics_of_first["accuracy"], shots
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+def test_one_seed_is_one_of_one(tmp_path, monkeypatch, given):
+    """--seeds 1, or SEEDS=1 as the scripts have it."""
+    write_run(tmp_path, "ZeroshotCLIP")
+    write_run(tmp_path, "ViP")
+    if given == "environment":
+        monkeypatch.setenv("SEEDS", "1")
+    _, rows = table_of(tmp_path, **({"seeds": [1]} if given == "option" else {}))
+    assert rows["ViP"][-1] == rows["ZeroshotCLIP"][-1] == "1 of 1"
+
+
+def test_zero_shot_with_three_seeds_is_one_of_one(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "ZeroshotCLIP", seed=seed)
+    _, rows = table_of(tmp_path)
+    assert rows["ZeroshotCLIP"][-1] == "1 of 1"
+
+
+def test_a_method_says_its_own_place_and_whether_seeds_matter(tmp_path):
+    """A new method stands where its record says, older files where their method is known to."""
+    write_run(tmp_path, "Newest", place=35, seeded=False)
+    for trainer in ("CoCoOp", "CoOp", "Unknown"):
+        write_run(tmp_path, trainer)
+    table, rows = table_of(tmp_path)
+    labels = [row[0] for row in table.rows]
+    assert labels == ["majority class", "CoOp", "Newest", "CoCoOp", "Unknown"]
+    assert rows["Newest"][-1] == "1 of 1" and rows["CoOp"][-1] == "1 of 3"
+
+
+def test_a_table_is_added_in_one_place(tmp_path, monkeypatch, capsys):
+    """Its entry in KINDS alone: the command has its option, the report its section."""
+    write_run(tmp_path)
+
+    def made(runs, choices):
+        return [Table("an added table", ["method"], [[run.trainer] for run in runs])]
+
+    kind = Kind(made, "Added section", "--added", "an added kind")
+    monkeypatch.setattr(parse_results, "KINDS", (*KINDS, kind))
+    monkeypatch.setattr(reporting.report, "KINDS", (*KINDS, kind))
+    monkeypatch.setattr("sys.argv", ["parse_results.py", str(tmp_path), "--added"])
+    parse_results.main()
+    assert capsys.readouterr().out.startswith("## an added table")
+    reporting.report.make_report(tmp_path, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "Added section" in text and "an added table" in text
+
+
+def test_f1_is_named_macro_f1_under_every_table(tmp_path):
+    ablation_runs(tmp_path)
+    for table in tables_of(KINDS, find_runs(tmp_path), Choices()):
+        if any("F1" in header.split() for header in table.headers):
+            assert any("F1 is macro F1" in note for note in table.notes), table.title
