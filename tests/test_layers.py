@@ -6,6 +6,7 @@ import-linter checks packages alone, so the command lines that are single files 
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,13 @@ def test_the_lowest_rooms_are_cheap_to_import(package):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_the_page_on_the_layers_names_files_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"\b[a-z_]+/[a-z_]+\.py\b", page))
+
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    layers = re.search(r"```\n(.*?)```", page, re.DOTALL).group(1)
+    assert set(re.findall(r"\b([a-z_]+)/", layers)) == PACKAGES | TOP
