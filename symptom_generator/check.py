@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dataset:
         cfg = backbone_cfg(args.dataset, args.backbone or "vit_b16", args.root, args.opts)
         dataset = build_dataset(cfg)
-        others, same_as = dataset.all_classnames, cfg.DATASET.SYMPTOM_CLASSES
-        symptoms = file.select(dataset.classnames, others, same_as)
+        symptoms = file.select(dataset.classnames, dataset.all_classnames)
     else:
         symptoms = file.select(list(file.classes))
     symptoms.check_lengths(tokens, MAX_TOKENS)
