@@ -103,6 +103,8 @@ def _scores(
     """The AUC of every phrase, and on how many training images."""
     clip_model = load_clip(cfg, _checked_device(device))
     transform = build_transform(cfg, is_train=False)
+    if transform is None:
+        raise InputError("INPUT.NO_TRANSFORM leaves CLIP no tensors to read; remove the setting")
     images = list(dataset.train_x)
     if len(images) > limit:
         images = random.Random(0).sample(images, limit)

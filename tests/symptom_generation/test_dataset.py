@@ -194,6 +194,11 @@ def test_check_without_clip(tmp_path, capsys):
             ["--dataset", "toy"],
             "--classes .crimson=red",
         ),
+        (
+            '{"red": ["a"], "blue": ["b"]}',
+            ["--dataset", "toy", "INPUT.NO_TRANSFORM", "True"],
+            "INPUT.NO_TRANSFORM",
+        ),
         ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone needs --dataset"),
         ('{"red": ["a"]}', ["--limit", "0"], "--limit is 0; give 1 or more"),
         ('{"red": ["a"]}', ["--limit", "-5"], "--limit is -5; give 1 or more"),
