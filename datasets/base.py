@@ -37,7 +37,6 @@ DEFAULTS = {
     "CLASS_FOLDERS": [],  # folder or CSV label of each class; [] is the class names
     "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the other)
     "SYMPTOMS": "",  # symptom file; "" is symptoms/<dataset>.json
-    "SYMPTOM_CLASSES": [],  # "class=class of the symptom file" for each that is named otherwise
 }
 
 

@@ -80,7 +80,7 @@ def _symptoms_of(
         return None
     # A run on half of the classes reads a symptom file that may hold the other half too.
     file = SymptomFile.read(path)
-    symptoms = file.select(classnames, file.classes, cfg.DATASET.SYMPTOM_CLASSES)
+    symptoms = file.select(classnames, others=file.classes)
     if known not in (None, symptoms.fingerprint):
         raise InputError(
             f"{path} holds other symptoms than {folder} was made with (fingerprint "

@@ -85,8 +85,7 @@ class MethodTrainer(TrainerX):
         self.symptoms = None
         if path := symptom_file(cfg):
             others = set(self.dm.dataset.all_classnames) - set(self.classnames)
-            same_as = cfg.DATASET.SYMPTOM_CLASSES
-            self.symptoms = load_symptoms(path, self.classnames, others, same_as)
+            self.symptoms = load_symptoms(path, self.classnames, others)
         backbone = load_clip(cfg, self.device)
         self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
         self._build_optimizer()

@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dataset:
         cfg = backbone_cfg(args.dataset, args.backbone or "vit_b16", args.root, args.opts)
         dataset = build_dataset(cfg)
-        others, same_as = dataset.all_classnames, cfg.DATASET.SYMPTOM_CLASSES
-        symptoms = file.select(dataset.classnames, others, same_as)
+        symptoms = file.select(dataset.classnames, dataset.all_classnames)
     else:
         symptoms = file.select(list(file.classes))
     symptoms.check_lengths(tokens, MAX_TOKENS)
@@ -104,6 +103,8 @@ def _scores(
     """The AUC of every phrase, and on how many training images."""
     clip_model = load_clip(cfg, _checked_device(device))
     transform = build_transform(cfg, is_train=False)
+    if transform is None:
+        raise InputError("INPUT.NO_TRANSFORM leaves CLIP no tensors to read; remove the setting")
     images = list(dataset.train_x)
     if len(images) > limit:
         images = random.Random(0).sample(images, limit)

@@ -145,39 +145,27 @@ class SymptomFile:
         """Of the phrases of every class in the file."""
         return fingerprint(self.phrases)
 
-    def say_notes(self) -> None:
-        """Log the notes as warnings."""
-        for note in self.notes:
-            logger.warning("%s", note)
-
-    def select(
-        self,
-        classnames: Sequence[str],
-        others: Collection[str] = (),
-        same_as: Iterable[str] = (),
-    ) -> Symptoms:
+    def select(self, classnames: Sequence[str], others: Collection[str] = ()) -> Symptoms:
         """The symptoms of ``classnames``, in this order; logs the notes.
 
         Args:
             classnames: the classes wanted.
             others: further classes that the file may also hold, for a run on part of the classes.
-            same_as: ``"class of the dataset=class of the file"`` for each that differs, as in
-                the setting DATASET.SYMPTOM_CLASSES.
 
         Raises:
             InputError: the file lacks a class, or has one that is unknown.
         """
-        renamed = _class_map(same_as, (*classnames, *others), self.classes)
-        wanted = {name: renamed.get(name, name) for name in classnames}
-        known = {*wanted.values(), *(renamed.get(name, name) for name in others)}
-        missing = [name for name, in_file in wanted.items() if in_file not in self.classes]
+        known = {*classnames, *others}
+        missing = [name for name in classnames if name not in self.classes]
         unknown = [name for name in self.classes if name not in known]
         if missing or unknown:
             raise InputError(f"{self.path}: {self._mismatch(missing, unknown, classnames, others)}")
-        self.say_notes()
+        for note in self.notes:
+            logger.warning("%s", note)
+        entries = {name: self.classes[name] for name in classnames}
         return Symptoms(
-            {name: self.classes[in_file].phrases for name, in_file in wanted.items()},
-            {name: self.classes[in_file].provenance for name, in_file in wanted.items()},
+            {name: entry.phrases for name, entry in entries.items()},
+            {name: entry.provenance for name, entry in entries.items()},
             str(self.path),
         )
 
@@ -189,12 +177,12 @@ class SymptomFile:
         others: Collection[str],
     ) -> str:
         if missing and unknown:
-            first, close = missing[0], _closest(missing[0], unknown)
-            pair = f"{first}={close or unknown[0]}"
+            close = _closest(missing[0], unknown) or unknown[0]
             return (
                 f"the class names differ: the dataset has {_some(missing)}, the file has "
-                f"{_some(unknown)} instead; rename them in one of the two or, if they mean the "
-                f"same, add the setting DATASET.SYMPTOM_CLASSES \"['{pair}']\""
+                f"{_some(unknown)} instead; if they mean the same, use one name in both "
+                "(DATASET.CLASSNAMES names the dataset's classes), or to test a finished run, map "
+                f'them: eval.sh ... --classes "{close}={missing[0]}"'
             )
         if unknown:
             names = shortened(", ".join([*classnames, *others]), 200)
@@ -202,19 +190,16 @@ class SymptomFile:
                 f"unknown class {_some(unknown)}; the dataset's classes are {names}: "
                 "rename it or remove it"
             )
-        close = _closest(missing[0], self.classes)
-        hint = f" (the file has {close!r})" if close else ""
+        similar = _closest(missing[0], self.classes)
+        hint = f" (the file has {similar!r})" if similar else ""
         return f"class {_some(missing)} is missing{hint}; add it with its phrases"
 
 
 def load_symptoms(
-    path: str | Path,
-    classnames: Sequence[str],
-    others: Collection[str] = (),
-    same_as: Iterable[str] = (),
+    path: str | Path, classnames: Sequence[str], others: Collection[str] = ()
 ) -> Symptoms:
     """``SymptomFile.read`` and ``SymptomFile.select`` in one."""
-    return SymptomFile.read(path).select(classnames, others, same_as)
+    return SymptomFile.read(path).select(classnames, others)
 
 
 def read_symptom_file(path: str | Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -261,11 +246,12 @@ def _checked(path: Path, entries: Mapping[str, Any]) -> tuple[dict[str, SymptomC
     for name, entry in classes.items():
         kept: dict[str, str] = {}
         for phrase in entry.phrases:
-            before = kept.setdefault(phrase.casefold(), phrase)
             place = f"class {shortened(repr(name))} has {shortened(repr(phrase))}"
-            if before is not phrase:
+            if before := kept.get(phrase.casefold()):
                 (dropped if before == phrase else differing).append(place)
-            elif (text := without_marks(phrase)) != phrase:
+                continue
+            kept[phrase.casefold()] = phrase
+            if (text := without_marks(phrase)) != phrase:
                 marked.append(f"{place}, better {shortened(repr(text))}")
         entry.phrases = list(kept.values())
         generated = (entry.model_extra or {}).get("generated")
@@ -295,28 +281,8 @@ def _complaint(error: ValidationError) -> str:
     elif kind == "too_short" and len(place) > 1:
         kind = "phrase_too_short"
     names = {"name": shortened(repr(name)), "got": shortened(repr(faults[0]["input"]))}
-    what, _, advice = _FAULTS.get(kind, _FAULTS["other"]).format(**names).partition(";")
-    return f"{what}{_more(faults)};{advice}"
-
-
-def _class_map(
-    pairs: Iterable[str], classnames: Collection[str], in_file: Collection[str]
-) -> dict[str, str]:
-    """The file's name of each class that the dataset names otherwise."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, _, other = (part.strip() for part in str(pair).partition("="))
-        where = f"DATASET.SYMPTOM_CLASSES {shortened(repr(pair))}"
-        if not name or not other:
-            raise InputError(f"{where}: write 'class of the dataset=class of the symptom file'")
-        if name not in classnames:
-            raise InputError(f"{where}: the dataset has no class {name!r}: {_some(classnames)}")
-        if other not in in_file:
-            raise InputError(f"{where}: the symptom file has no class {other!r}: {_some(in_file)}")
-        if name in found or other in found.values():
-            raise InputError(f"{where}: a class is mapped twice; map each once")
-        found[name] = other
-    return found
+    what, _, advice = _FAULTS.get(kind, _FAULTS["other"]).partition(";")
+    return f"{what.format(**names)}{_more(faults)};{advice.format(**names)}"
 
 
 def _closest(name: str, names: Iterable[str]) -> str | None:

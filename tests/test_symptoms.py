@@ -9,7 +9,6 @@ import dassl_compat  # noqa: F401  (lets clip be imported beside any torchvision
 import train
 from core.errors import InputError
 from core.files import fingerprint
-from engine.loading import load_run
 from symptoms import SymptomFile, load_symptoms, read_symptom_file, save_symptoms
 
 FOLDER = Path(__file__).resolve().parents[1] / "symptoms"
@@ -71,7 +70,7 @@ def test_a_run_on_some_classes_leaves_the_others_alone(tmp_path):
         ({"a": ["flat"]}, "class 'b' is missing; add it with its phrases"),
         (
             {"a": ["flat"], "B": ["red"]},
-            "the class names differ: the dataset has 'b', the file has 'B'.*b=B",
+            "the class names differ: the dataset has 'b', the file has 'B'.*B=b",
         ),
         ({"a": ["flat"], "b": []}, "class 'b' has no phrases"),
         ({"a": ["flat"], "b": ["red", "Red."]}, "class 'b' has 'Red' twice"),
@@ -218,52 +217,35 @@ def test_fingerprints_of_shipped_files_stay(name, expected):
     assert SymptomFile.read(FOLDER / f"{name}.json").fingerprint == expected
 
 
-def test_classes_named_otherwise_are_mapped(tmp_path):
-    """The message names the mismatch and offers the setting; the setting solves it."""
-    path = write(tmp_path / "x.json", {"melanoma": ["dark"], "nevus": ["even"]})
-    names = ["melanoma", "benign nevus"]
-
-    with pytest.raises(InputError) as error:
-        load_symptoms(path, names)
-    assert (
-        "the class names differ: the dataset has 'benign nevus', the file has 'nevus' instead"
-        in str(error.value)
-    )
-    assert "DATASET.SYMPTOM_CLASSES \"['benign nevus=nevus']\"" in str(error.value)
-
-    mapped = load_symptoms(path, names, same_as=["benign nevus=nevus"])
-    assert mapped.phrases == {"melanoma": ["dark"], "benign nevus": ["even"]}
-
-
 @pytest.mark.parametrize(
-    ("pairs", "message"),
+    ("in_file", "classnames", "hint"),
     [
-        (["nevus"], "write 'class of the dataset=class of the symptom file'"),
-        (["=nevus"], "write 'class of the dataset="),
-        (["mole=nevus"], "the dataset has no class 'mole'"),
-        (["benign nevus=mole"], "the symptom file has no class 'mole'"),
-        (["benign nevus=nevus", "melanoma=nevus"], "mapped twice"),
+        (["melanoma", "nevus"], ["melanoma", "benign nevus"], "nevus=benign nevus"),
+        (["Nevus", "melanoma"], ["melanoma", "nevus"], "Nevus=nevus"),
+        (["nv", "mel", "bcc"], ["basal cell", "other"], "nv=basal cell"),
     ],
 )
-def test_a_wrong_mapping_is_one_line(tmp_path, pairs, message):
-    """The line names the setting and what is wrong with it."""
-    path = write(tmp_path / "x.json", {"melanoma": ["dark"], "nevus": ["even"]})
+def test_class_names_that_differ_are_named(tmp_path, in_file, classnames, hint):
+    """The message names the mismatch on both sides and offers a mapping of the likeliest pair."""
+    path = write(tmp_path / "x.json", {name: ["dark"] for name in in_file})
 
-    with pytest.raises(InputError, match=rf"DATASET.SYMPTOM_CLASSES .*{message}"):
-        load_symptoms(path, ["melanoma", "benign nevus"], same_as=pairs)
+    with pytest.raises(InputError) as error:
+        load_symptoms(path, classnames)
+
+    message = str(error.value)
+    missing = [name for name in classnames if name not in in_file]
+    assert f"the class names differ: the dataset has {missing[0]!r}" in message
+    assert f'eval.sh ... --classes "{hint}"' in message and "\n" not in message
 
 
-def test_a_run_reads_a_dataset_with_other_class_names(toy, toy_args, short):
-    """The setting maps a class of the dataset to the file's; the run's folder can be loaded."""
+def test_a_run_on_other_class_names_is_one_line(toy, toy_args, short):
+    """Training says it before anything is built, and leaves nothing."""
     words = json.loads((toy / "symptoms.json").read_text())
     write(toy / "symptoms.json", {"crimson": words["red"], "blue": words["blue"]})
-    run = ["--trainer", "ViP", *toy_args, *short]
 
     with pytest.raises(InputError, match="the dataset has 'red', the file has 'crimson' instead"):
-        train.main(run)
-    train.main([*run, "DATASET.SYMPTOM_CLASSES", "['red=crimson']"])
-
-    assert load_run(toy / "run").symptoms.phrases == words
+        train.main(["--trainer", "ViP", *toy_args, *short])
+    assert not (toy / "run").exists()
 
 
 def test_a_phrase_too_long_for_the_backbone_is_named(toy, toy_args, short):

@@ -192,7 +192,12 @@ def test_check_without_clip(tmp_path, capsys):
         (
             '{"crimson": ["a"], "blue": ["b"]}',
             ["--dataset", "toy"],
-            "SYMPTOM_CLASSES .*red=crimson",
+            "--classes .crimson=red",
+        ),
+        (
+            '{"red": ["a"], "blue": ["b"]}',
+            ["--dataset", "toy", "INPUT.NO_TRANSFORM", "True"],
+            "INPUT.NO_TRANSFORM",
         ),
         ('{"red": ["a"]}', ["--backbone", "tiny"], "--backbone needs --dataset"),
         ('{"red": ["a"]}', ["--limit", "0"], "--limit is 0; give 1 or more"),
@@ -211,14 +216,12 @@ def test_check_names_what_is_wrong(toy, content, options, message):
     assert len(str(error.value)) < len(str(toy)) + 300
 
 
-def test_check_maps_classes(toy, capsys):
-    """The setting that a run takes is taken here too."""
-    path = toy / "named.json"
-    path.write_text('{"crimson": ["a"], "blue": ["b"]}')
-    args = [str(path), "--dataset", str(toy / "toy.yaml"), "--root", str(toy / "data")]
+def test_check_takes_settings_after_its_options(toy, capsys):
+    """The file comes first, settings of the dataset last, options anywhere."""
+    args = ["--dataset", str(toy / "toy.yaml"), "--root", str(toy / "data")]
 
-    assert check([*args, "DATASET.SYMPTOM_CLASSES", "['red=crimson']"]) == 0
-    assert "2 phrases in 2 classes" in capsys.readouterr().out
+    assert check([str(toy / "symptoms.json"), *args, "DATASET.SUBSAMPLE_CLASSES", "base"]) == 0
+    assert "in 1 classes" in capsys.readouterr().out
 
 
 def test_check_notes_repeats_and_marks_on_stderr(tmp_path):
