@@ -1,8 +1,8 @@
-"""What the project needs. It runs from its checkout, like CoOp: installing adds no module.
+"""The project's dependencies. It runs from its checkout, like CoOp: installing adds no module.
 
 pip install .            the dependencies
-pip install .[dev]       and those of the tests
-pip install .[cluster]   and Ray, for `scripts/compare.sh ... --executor ray`
+pip install .[dev]       also those of the tests
+pip install .[cluster]   also Ray, for `scripts/compare.sh ... --executor ray`
 """
 
 from setuptools import setup
@@ -13,6 +13,7 @@ setup(
     description="Visual symptom-guided prompt learning for medical images, on Dassl.pytorch",
     license="MIT",
     python_requires=">=3.10",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)],
     # None, on purpose: a module named `datasets` in an environment would shadow other people's.
     packages=[],
     py_modules=[],
