@@ -167,7 +167,7 @@ def reading(work, rounds):
     """
     trainer = work.trainer("CoOp")
     ours = trainer.dm.train_views()
-    plain = Views(ours.pictures, ours.transform, ours.seed)
+    plain = Views(ours.images, ours.transform, ours.seed)
     some = range(min(16, len(ours)))
     cores = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -147,7 +147,7 @@ class FrozenFeatures:
             "augmented by seed": views.seed,
             "block": self.block,
             "versions": versions | {"machine": platform.machine()},
-            "images": _identity(views.pictures),
+            "images": _identity(views.images),
         }
 
 
@@ -223,7 +223,7 @@ class EncodedViews:
     def _check(self, features: np.ndarray, start: int) -> None:
         wrong = ~np.isfinite(features).all(axis=1)
         if wrong.any():
-            first = self.views.pictures[start + int(wrong.argmax())].impath
+            first = self.views.images[start + int(wrong.argmax())].impath
             raise InputError(
                 f"{first}: the image encoder gives features that are not finite, in "
                 f"{self.encoder.precision}; check the backbone's weights, or set PREC to fp32"

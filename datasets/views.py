@@ -69,12 +69,12 @@ class Views(Dataset):
 
     def __init__(
         self,
-        pictures: Sequence[Any],
+        images: Sequence[Any],
         transform: Transform,
         seed: int | None = None,
         as_bytes: bool = False,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.transform = transform
         self.seed = seed
         self.steps: list[Any] = []
@@ -85,29 +85,29 @@ class Views(Dataset):
         self.keep_grey = bool(self.scale) and all(isinstance(s, GEOMETRIC) for s in self.steps)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, key: tuple[Epoch, int]) -> dict[str, Any]:
         """A batch's entry; ``img`` is [3, H, W], or [epochs, 3, H, W] for a tuple of epochs."""
         epochs, index = key
-        picture = self.pictures[index]
-        image = read_picture(picture.impath, keep_grey=self.keep_grey)
+        entry = self.images[index]
+        image = read_picture(entry.impath, keep_grey=self.keep_grey)
         if isinstance(epochs, tuple):
-            view = torch.stack([self._view(image, picture, epoch) for epoch in epochs])
+            view = torch.stack([self._view(image, entry, epoch) for epoch in epochs])
         else:
-            view = self._view(image, picture, epochs)
+            view = self._view(image, entry, epochs)
         return {
             "img": view,
-            "label": picture.label,
-            "domain": picture.domain,
-            "impath": picture.impath,
+            "label": entry.label,
+            "domain": entry.domain,
+            "impath": entry.impath,
             "index": index,
         }
 
-    def _view(self, image: Image.Image, picture: Any, epoch: int) -> Tensor:
+    def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
         draws: AbstractContextManager[None] = nullcontext()
         if self.seed is not None:
-            draws = seeded_draws(view_seed(self.seed, epoch, picture.id))
+            draws = seeded_draws(view_seed(self.seed, epoch, entry.id))
         with draws:
             if self.scale is None:
                 return self.transform(image)
@@ -224,13 +224,13 @@ class ViewManager:
         """The augmented views of the training images, as bytes where they can be."""
         return Views(self.dataset.train_x, self.tfm_train, self.cfg.SEED, as_bytes=True)
 
-    def test_views(self, pictures: Sequence[Any]) -> Views:
+    def test_views(self, images: Sequence[Any]) -> Views:
         """The views of images that are not augmented, as bytes where they can be."""
-        return Views(pictures, self.tfm_test, as_bytes=True)
+        return Views(images, self.tfm_test, as_bytes=True)
 
-    def test_view_loader(self, pictures: Sequence[Any]) -> DataLoader:
+    def test_view_loader(self, images: Sequence[Any]) -> DataLoader:
         """Batches of the images' test views, in their own order."""
-        return self.loader(self.test_views(pictures), self.cfg.DATALOADER.TEST.BATCH_SIZE)
+        return self.loader(self.test_views(images), self.cfg.DATALOADER.TEST.BATCH_SIZE)
 
     @property
     def workers(self) -> int:

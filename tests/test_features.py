@@ -42,7 +42,7 @@ def cfg_of(toy, *opts, trainer="ViP", seed=1, name="run"):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The number of pictures in each batch that went through an image encoder."""
+    """The number of images in each batch that went through an image encoder."""
     from clip.model import CLIP
 
     batches = []
@@ -156,7 +156,7 @@ def test_same_bits_whatever_became_of_the_store(toy, change):
 
 
 @pytest.mark.parametrize("trainer", ["ViP", "CoOp", "KgCoOp", "CoCoOp", "BayesianPrompt"])
-def test_training_on_features_is_training_on_pictures(toy, trainer, monkeypatch):
+def test_training_on_features_is_training_on_images(toy, trainer, monkeypatch):
     """fp32: the loss of every step within 1e-5, and the same predictions."""
     cls = type(_built(cfg_of(toy, trainer=trainer)))
     losses = []
@@ -171,27 +171,16 @@ def test_training_on_features_is_training_on_pictures(toy, trainer, monkeypatch)
     run(cfg_of(toy, trainer=trainer))
     on_features, losses = losses, []
     with monkeypatch.context() as patch:
-        patch.setattr(cls, "batches", pictures)
-        patch.setattr(cls, "inputs", pictures_of_split)
-        run(cfg_of(toy, trainer=trainer, name="pictures"))
+        patch.setattr("engine.trainer.FrozenFeatures", lambda *_: None)
+        run(cfg_of(toy, trainer=trainer, name="images"))
 
     assert len(losses) == 6
     np.testing.assert_allclose(on_features, losses, rtol=0, atol=1e-5)
     kept, plain = (
         np.loadtxt(toy / name / "predictions.csv", str, delimiter=",", skiprows=1, usecols=(0, 2))
-        for name in ("run", "pictures")
+        for name in ("run", "images")
     )
     assert (kept == plain).all()
-
-
-def pictures(self):
-    self.train_loader_x.batch_sampler.epoch = self.epoch
-    return self.train_loader_x
-
-
-def pictures_of_split(self, split):
-    loader = getattr(self, f"{split}_loader")
-    return (self.dm.scale(batch["img"]) for batch in loader)
 
 
 def _built(cfg):
@@ -201,10 +190,10 @@ def _built(cfg):
 
 
 def test_features_are_those_of_the_views(toy):
-    """By CLIP's own encoder and the whole transform, one picture at a time."""
+    """By CLIP's own encoder and the whole transform, one image at a time."""
     trainer = _built(cfg_of(toy))
     views = trainer.train_loader_x.dataset
-    plain = Views(views.pictures, views.transform, views.seed)
+    plain = Views(views.images, views.transform, views.seed)
     with torch.no_grad():
         expected = torch.cat(
             [trainer.model.backbone.model.encode_image(plain[2, i]["img"][None]) for i in range(20)]
@@ -217,7 +206,7 @@ def test_features_are_those_of_the_views(toy):
 
 
 def test_only_the_user_may_read_features(toy):
-    """They say something about patients' pictures."""
+    """They say something about patients' images."""
     run(cfg_of(toy))
     folder = toy / "features"
     for path in [folder, *folder.glob("*/"), *folder.rglob("*.npz")]:
