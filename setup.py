@@ -1,8 +1,8 @@
-"""What the project needs. It runs from its checkout, like CoOp: installing adds no module.
+"""The project's dependencies. It runs from its checkout, like CoOp: installing adds no module.
 
 pip install .            the dependencies
-pip install .[dev]       and those of the tests
-pip install .[cluster]   and Ray, for `scripts/compare.sh ... --executor ray`
+pip install .[dev]       also those of the tests
+pip install .[cluster]   also Ray, for `scripts/compare.sh ... --executor ray`
 """
 
 from setuptools import setup
@@ -13,6 +13,7 @@ setup(
     description="Visual symptom-guided prompt learning for medical images, on Dassl.pytorch",
     license="MIT",
     python_requires=">=3.10",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)],
     # None, on purpose: a module named `datasets` in an environment would shadow other people's.
     packages=[],
     py_modules=[],
@@ -32,7 +33,6 @@ setup(
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "statsmodels>=0.14",
-        "pandas>=2.1",
         "tabulate>=0.9",
         "matplotlib>=3.8",
         "jinja2>=3.1",
@@ -44,6 +44,10 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "import-linter>=2.1",
+            "mypy>=1.11",
+            "types-PyYAML>=6",
+            "types-tabulate>=0.9",
             "nbformat>=5",
             "nbclient>=0.10",
             "ipykernel>=6",

@@ -32,6 +32,7 @@ import backbones
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table
 from core.errors import InputError, command_line
 from core.files import atomic_write, fingerprint
+from core.processes import end_worker_with_parent
 from datasets import synthetic
 
 FOLDER = Path(__file__).resolve().parent
@@ -108,7 +109,7 @@ def draw_pictures(world, seed, n, classname=None):
     at = synthetic.WORLDS.index(world)
     tasks = [(at, seed, i, min(i + 500, n), classname) for i in range(0, n, 500)]
     if len(tasks) > 1:
-        with ProcessPoolExecutor(2) as pool:
+        with ProcessPoolExecutor(2, initializer=end_worker_with_parent) as pool:
             parts = list(pool.map(_draw, tasks))
     else:
         parts = [_draw(task) for task in tasks]

@@ -85,7 +85,7 @@ def data(bench):
     """Pictures a second of every part of the way from a file to a feature."""
     work = bench.large()
     trainer = work.trainer("ViP", "FEATURES.KEEP", "False")
-    manager, frozen = trainer.dm, trainer.frozen_features
+    manager = trainer.dm
     pictures = manager.dataset.train_x
     cores = os.cpu_count()
     threads = torch.get_num_threads()
@@ -101,7 +101,7 @@ def data(bench):
         "decode and view, as Dassl does it": lambda: [whole[0, i] for i in range(8)],
         "decode and view, grey until resized": lambda: _read(views, range(8)),
         "the same, 5 epochs from one decoding": lambda: [
-            views.views(i, range(5)) for i in range(8)
+            views[tuple(range(5)), i] for i in range(8)
         ],
     }
     each = in_turns(cases, bench.rounds)
@@ -109,21 +109,16 @@ def data(bench):
     for name, times in each.items():
         made = 8 * (5 if "5 epochs" in name else 1)
         rows.append({"part": f"{name}, one core", "pictures/s": made / middle(times)})
-    shelf = frozen.shelf("epochs", views)
-    for epochs in ([0], range(5)):
-        jobs = [
-            [(tuple(epochs), i) for i in range(at, at + 8)] for at in range(0, len(pictures) - 7, 8)
-        ]
-        shelf.filler.close()
-        list(shelf.filler.loaded(jobs))  # the workers start
+    for epochs in (1, 5):
+        loader = manager.loader(views, 8, persistent=True)
+        loader.batch_sampler.epoch = tuple(range(epochs))
+        list(loader)  # the workers start
         # By the clock on the wall: the work is not this process's.
-        loaded = once(partial(list, shelf.filler.loaded(jobs)), time.perf_counter)
-        rate = len(epochs) * 8 * len(jobs) / loaded
-        row = {"part": f"views through {manager.workers} workers, {len(epochs)} epoch(s) at a time"}
-        limit = cores / decode * len(epochs)
+        rate = epochs * len(pictures) / once(partial(list, loader), time.perf_counter)
+        row = {"part": f"views through {manager.workers} workers, {epochs} epoch(s) at a time"}
+        limit = cores / decode * epochs
         rows.append(row | {"pictures/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
     rows[-2]["of"] = rows[-1]["of"] = f"decoding on {cores} cores"
-    shelf.filler.close()
     for backbone in ("vit_b16", "tiny", *(["vit_l14"] if torch.cuda.is_available() else [])):
         rows.append(encode_row(bench, backbone))
     show("From a file to a feature (grey JPEGs of 2000 x 1500)", rows)
@@ -173,7 +168,7 @@ def reading(work, rounds):
     """
     trainer = work.trainer("CoOp")
     ours = trainer.dm.train_views()
-    plain = Views(ours.pictures, ours.transform, ours.seed)
+    plain = Views(ours.images, ours.transform, ours.seed)
     some = range(min(16, len(ours)))
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -187,7 +182,7 @@ def reading(work, rounds):
 
 
 def _read(views, indices):
-    return [views.views(i, [0]) for i in indices]
+    return [views[0, i] for i in indices]
 
 
 def steps(bench):

@@ -10,6 +10,8 @@ import time
 import numpy as np
 import torch
 
+from core.processes import end_worker_with_parent
+
 _clock = time.perf_counter
 
 
@@ -71,6 +73,7 @@ def peak_bytes(function, *arguments):
 
 
 def _measure(queue, function, arguments):
+    end_worker_with_parent()
     work = function(*arguments)
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()

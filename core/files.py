@@ -14,11 +14,12 @@ from core.errors import InputError, short
 
 
 @contextlib.contextmanager
-def atomic_write(path, mode="w"):
+def atomic_write(path, mode="w", private=False):
     """Open ``path`` for writing; it changes only when the block ends without an error.
 
     The bytes go to a temporary file beside it and are on the disk before the rename, so a reader
-    or a killed run never meets half a file. ``mode`` is "w" (UTF-8) or "wb".
+    or a killed run never meets half a file. ``mode`` is "w" (UTF-8) or "wb"; ``private`` makes a
+    file that its user alone may read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,8 @@ def atomic_write(path, mode="w"):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        if not private:  # a temporary file is
+            os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

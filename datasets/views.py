@@ -1,40 +1,47 @@
 """The same views, in the same order, for every method.
 
-A picture's augmented view depends on (seed, epoch, picture) alone, and the order of the pictures on
+An image's augmented view depends on (seed, epoch, image) alone, and the order of the images on
 (seed, epoch) alone: not on the method, the number of workers, or what was drawn before.
 """
 
-import ctypes
 import hashlib
+import multiprocessing
 import os
 import random
-import signal
-import sys
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from dassl.data.transforms import build_transform
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms as T
+from torchvision.transforms.functional import pil_to_tensor
 
-from core.errors import InputError, as_input_error
+from core.errors import InputError
+from core.processes import start_method, worker_options
 from datasets.pictures import read_picture
+
+Epoch = int | tuple[int, ...]
+Transform = Callable[[Image.Image], Tensor]
 
 # Steps that do the same to one grey channel as to three equal ones, at a third of the cost.
 GEOMETRIC = (T.RandomResizedCrop, T.RandomHorizontalFlip, T.Resize, T.CenterCrop)
 
 
-def view_seed(seed, epoch, name):
+def view_seed(seed: int, epoch: Epoch, name: str) -> int:
     """A 63-bit seed that (seed, epoch, name) determine."""
     digest = hashlib.sha256(f"{seed}|{epoch}|{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 @contextmanager
-def seeded_draws(seed):
-    """Run a block whose random draws depend on ``seed`` alone and disturb nobody else's."""
+def seeded_draws(seed: int) -> Iterator[None]:
+    """Run a block whose random draws depend on ``seed`` alone and disturb no others."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,60 +55,65 @@ def seeded_draws(seed):
 
 
 class Views(Dataset):
-    """Views of pictures, addressed by (epoch, index).
+    """Views of images, addressed by (epoch, index).
 
     The epoch travels with the index because workers that stay alive keep the copy of this object
-    that they were started with.
+    that they were started with. Several epochs in a tuple share one decoding of the image.
 
     Args:
-        transform: from a PIL picture to a tensor.
+        transform: from a PIL image to a tensor.
         seed: of the transform's draws; None: it draws nothing.
         as_bytes: leave scaling and normalisation to ``scale``, where the transform ends in no
             more than these: a quarter of the bytes travel, and the device does the rest.
     """
 
-    def __init__(self, pictures, transform, seed=None, as_bytes=False):
-        self.pictures = pictures
+    def __init__(
+        self,
+        images: Sequence[Any],
+        transform: Transform,
+        seed: int | None = None,
+        as_bytes: bool = False,
+    ) -> None:
+        self.images = images
         self.transform = transform
         self.seed = seed
-        self.steps, self.scale = _split(transform)
-        self.as_bytes = as_bytes and self.scale is not None
+        self.steps: list[Any] = []
+        self.scale: Scale | None = None
+        if as_bytes:
+            self.steps, self.scale = _split(transform)
         # Only bytes: a tensor from one channel would have one channel.
-        self.keep_grey = self.as_bytes and all(isinstance(step, GEOMETRIC) for step in self.steps)
+        self.keep_grey = bool(self.scale) and all(isinstance(s, GEOMETRIC) for s in self.steps)
 
-    def __len__(self):
-        return len(self.pictures)
+    def __len__(self) -> int:
+        return len(self.images)
 
-    def __getitem__(self, key):
-        epoch, index = key
-        picture = self.pictures[index]
+    def __getitem__(self, key: tuple[Epoch, int]) -> dict[str, Any]:
+        """A batch's entry; ``img`` is [3, H, W], or [epochs, 3, H, W] for a tuple of epochs."""
+        epochs, index = key
+        entry = self.images[index]
+        image = read_picture(entry.impath, keep_grey=self.keep_grey)
+        if isinstance(epochs, tuple):
+            view = torch.stack([self._view(image, entry, epoch) for epoch in epochs])
+        else:
+            view = self._view(image, entry, epochs)
         return {
-            "img": self.views(index, [epoch])[0],
-            "label": picture.label,
-            "domain": picture.domain,
-            "impath": picture.impath,
+            "img": view,
+            "label": entry.label,
+            "domain": entry.domain,
+            "impath": entry.impath,
             "index": index,
         }
 
-    def views(self, index, epochs):
-        """The views of one picture in several epochs; it is decoded once."""
-        picture = self.pictures[index]
-        image = read_picture(picture.impath, keep_grey=self.keep_grey)
-        if self.seed is None:
-            return [self._view(image) for _ in epochs]
-        views = []
-        for epoch in epochs:
-            with seeded_draws(view_seed(self.seed, epoch, picture.id)):
-                views.append(self._view(image))
-        return views
-
-    def _view(self, image):
-        if not self.as_bytes:
-            return self.transform(image)
-        for step in self.steps:
-            image = step(image)
-        pixels = np.array(image.convert("RGB"))  # [H, W, 3]
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
+        draws: AbstractContextManager[None] = nullcontext()
+        if self.seed is not None:
+            draws = seeded_draws(view_seed(self.seed, epoch, entry.id))
+        with draws:
+            if self.scale is None:
+                return self.transform(image)
+            for step in self.steps:
+                image = step(image)
+        return pil_to_tensor(image.convert("RGB"))
 
 
 class Scale:
@@ -110,11 +122,13 @@ class Scale:
     The same operations in the same order as torchvision's, so the same bits on a CPU.
     """
 
-    def __init__(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)):
+    def __init__(
+        self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)
+    ) -> None:
         self.mean = mean
         self.std = std
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         """[batch, 3, H, W] bytes -> fp32, on their device; fp32 is finished and passes."""
         if x.dtype != torch.uint8:
             return x
@@ -127,69 +141,78 @@ class Scale:
         return x.float().div_(whole).sub_(mean).div_(std)
 
 
-def _split(transform):
-    """A transform as (steps on the picture, ``Scale``); (None, None) where it does not end so."""
+def _split(transform: Transform) -> tuple[list[Any], Scale | None]:
+    """A transform as (steps on the image, ``Scale``); ([], None) where it does not end so."""
     steps = list(getattr(transform, "transforms", ()))
     names = [type(step) for step in steps]
     if T.ToTensor not in names:
-        return None, None
+        return [], None
     first = names.index(T.ToTensor)
     last = steps[first + 1 :]
     if not last:
         return steps[:first], Scale()
     if len(last) == 1 and isinstance(last[0], T.Normalize) and len(last[0].mean) == 3:
         return steps[:first], Scale(last[0].mean, last[0].std)
-    return None, None
+    return [], None
 
 
 class EpochBatches(Sampler):
     """Batches of (epoch, index), shuffled by (seed, epoch), or in file order without a seed.
 
     The last batch is dropped when training if it is not full and another one is (as in Dassl).
+
+    Attributes:
+        epoch: the one to come; without a seed also a tuple of several, as ``Views`` reads them.
     """
 
-    def __init__(self, n_pictures, batch_size, seed=None):
-        self.n_pictures = n_pictures
+    def __init__(self, n_images: int, batch_size: int, seed: int | None = None) -> None:
+        self.n_images = n_images
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
+        self.epoch: Epoch = 0
 
-    def order(self, epoch):
-        """The indices of the pictures in the order in which ``epoch`` shows them."""
+    def order(self, epoch: Epoch) -> list[int]:
+        """The indices of the images in the order in which ``epoch`` shows them."""
         if self.seed is None:
-            return list(range(self.n_pictures))
+            return list(range(self.n_images))
         generator = torch.Generator().manual_seed(view_seed(self.seed, epoch, "order"))
-        return torch.randperm(self.n_pictures, generator=generator).tolist()
+        return torch.randperm(self.n_images, generator=generator).tolist()
 
-    def __len__(self):
-        if self.seed is not None and self.n_pictures >= self.batch_size:
-            return self.n_pictures // self.batch_size
-        return -(-self.n_pictures // self.batch_size)
+    def __len__(self) -> int:
+        if self.seed is not None and self.n_images >= self.batch_size:
+            return self.n_images // self.batch_size
+        return -(-self.n_images // self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[tuple[Epoch, int]]]:
         order = self.order(self.epoch)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
 
 
 class ViewManager:
-    """What Dassl's DataManager offers a trainer, with views and order that anyone can repeat."""
+    """What Dassl's DataManager offers a trainer, with views and order that anyone can repeat.
 
-    def __init__(self, cfg):
+    Attributes:
+        scale: ends the views that came as bytes; fp32 views pass.
+
+    Raises:
+        InputError: there is no such dataset, or its data or a setting below INPUT is wrong.
+    """
+
+    def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
         known = DATASET_REGISTRY.registered_names()
         if cfg.DATASET.NAME not in known:
             raise InputError(
                 f"DATASET.NAME is {cfg.DATASET.NAME!r}; choose one of {', '.join(known)}"
             )
+        self.tfm_train = _checked_transform(cfg, is_train=True)
+        self.tfm_test = _checked_transform(cfg, is_train=False)
         self.dataset = build_dataset(cfg)
         self.num_classes = self.dataset.num_classes
         self.lab2cname = self.dataset.lab2cname
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
-        with as_input_error("INPUT"):
-            self.tfm_train = build_transform(cfg, is_train=True)
-            self.tfm_test = build_transform(cfg, is_train=False)
-        self.scale = self.test_views([]).scale or Scale()  # what ends a view that came as bytes
+        self.scale = self.test_views([]).scale or Scale()
         self.train_loader_x = self.loader(
             self.train_views(), cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.SEED
         )
@@ -197,41 +220,52 @@ class ViewManager:
         self.val_loader = self.test_view_loader(self.dataset.val)
         self.test_loader = self.test_view_loader(self.dataset.test)
 
-    def train_views(self):
-        """The augmented views of the training pictures, as bytes where they can be."""
+    def train_views(self) -> Views:
+        """The augmented views of the training images, as bytes where they can be."""
         return Views(self.dataset.train_x, self.tfm_train, self.cfg.SEED, as_bytes=True)
 
-    def test_views(self, pictures):
-        return Views(pictures, self.tfm_test, as_bytes=True)
+    def test_views(self, images: Sequence[Any]) -> Views:
+        """The views of images that are not augmented, as bytes where they can be."""
+        return Views(images, self.tfm_test, as_bytes=True)
 
-    def test_view_loader(self, pictures):
-        """Batches of the pictures' test views, in their own order."""
-        return self.loader(self.test_views(pictures), self.cfg.DATALOADER.TEST.BATCH_SIZE)
+    def test_view_loader(self, images: Sequence[Any]) -> DataLoader:
+        """Batches of the images' test views, in their own order."""
+        return self.loader(self.test_views(images), self.cfg.DATALOADER.TEST.BATCH_SIZE)
 
-    def loader(self, views, batch_size, seed=None):
+    @property
+    def workers(self) -> int:
+        return min(self.cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
+
+    def loader(
+        self, views: Views, batch_size: int, seed: int | None = None, persistent: bool = False
+    ) -> DataLoader:
+        """Batches of views: shuffled by ``seed``, or in their own order.
+
+        Args:
+            persistent: keep the workers from one pass to the next; training always does.
+        """
+        cuda = self.cfg.USE_CUDA and torch.cuda.is_available()
+        # Where starting a worker takes seconds, those of the evaluation stay as well.
+        slow = (start_method(cuda) or multiprocessing.get_start_method()) != "fork"
         return DataLoader(
             views,
             batch_sampler=EpochBatches(len(views), batch_size, seed),
-            persistent_workers=self.workers > 0 and seed is not None,
-            **self.loading(),
+            persistent_workers=self.workers > 0 and (persistent or seed is not None or slow),
+            pin_memory=cuda,
+            # A generator of its own: starting an epoch draws nothing from the method's.
+            generator=torch.Generator().manual_seed(0),
+            **worker_options(self.workers, cuda),
         )
 
-    @property
-    def workers(self):
-        return min(self.cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
 
-    def loading(self):
-        """What all loaders share."""
-        return {
-            "num_workers": self.workers,
-            "worker_init_fn": _end_with_parent,
-            "pin_memory": torch.cuda.is_available() and self.cfg.USE_CUDA,
-            # A generator of its own: starting an epoch draws nothing from the method's.
-            "generator": torch.Generator().manual_seed(0),
-        }
-
-
-def _end_with_parent(worker):
-    # The workers of a killed run would else hold its folder's lock for seconds.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _checked_transform(cfg: Any, is_train: bool) -> Transform:
+    """Dassl's transform, tried on a blank image: a wrong setting is then one line."""
+    try:
+        transform = build_transform(cfg, is_train=is_train)
+        with seeded_draws(0):
+            view = transform(Image.new("RGB", (256, 256)))
+    except Exception as error:  # torchvision raises many types, RuntimeError and TypeError too
+        raise InputError(f"INPUT: {' '.join(str(error).split())}") from error
+    if not torch.isfinite(view).all():
+        raise InputError("INPUT: PIXEL_MEAN and PIXEL_STD give values that are not finite")
+    return transform

@@ -5,7 +5,6 @@ run that is complete is left as it is and a cut one goes on, so a command may be
 """
 
 import argparse
-import ctypes
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 import trainers  # noqa: F401  (registers the methods)
 from core.errors import InputError, command_line
 from core.files import atomic_write
+from core.processes import end_with_parent
 from engine.config import CONFIGS, ROOT, differing_keys, load_cfg, run_folder, symptom_path
 from engine.method import METHODS
 from results.experiments import KNOWLEDGE_KINDS
@@ -193,7 +193,7 @@ def run_job(job, on_line=lambda line: None):
             stderr=errors,
             text=True,
             errors="replace",
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,  # a comparison killed outright leaves no run behind
         )
         try:
             for line in process.stdout:
@@ -226,11 +226,6 @@ def _kept(job, message):
     with atomic_write(path) as file:
         file.write(message + "\n")
     return f" (all of it: {path})"
-
-
-def _end_with_parent():
-    # A comparison killed outright must not leave a run behind that holds its folder.
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 # All runs

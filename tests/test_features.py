@@ -19,7 +19,8 @@ from torch.testing import assert_close
 
 import datasets.features as features
 from core.errors import InputError
-from datasets.features import FeatureStore, KeptRows, Rows
+from datasets.features import FrozenFeatures, KeptFeatures
+from datasets.views import ViewManager, Views
 from engine.config import load_cfg
 from engine.run import run
 
@@ -41,7 +42,7 @@ def cfg_of(toy, *opts, trainer="ViP", seed=1, name="run"):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The number of pictures in each batch that went through an image encoder."""
+    """The number of images in each batch that went through an image encoder."""
     from clip.model import CLIP
 
     batches = []
@@ -56,7 +57,7 @@ def encoded(monkeypatch):
 
 
 def files_of(toy):
-    return sorted(p.name for p in (toy / "features").rglob("*.features"))
+    return sorted(p.name for p in (toy / "features").rglob("*.npz"))
 
 
 def test_later_run_encodes_nothing(toy, encoded):
@@ -95,7 +96,7 @@ def test_epochs_ahead_are_the_same_bits_in_the_same_blocks(toy, encoded):
     assert_same_outcome(expected, outcome(toy / "ahead"))
 
 
-@pytest.mark.parametrize("change", ["weights", "picture", "transform", "block", "seed"])
+@pytest.mark.parametrize("change", ["weights", "image", "transform", "block", "seed", "format"])
 def test_whatever_features_follow_from_is_in_the_key(toy, encoded, change, monkeypatch):
     cfg = cfg_of(toy, "OPTIM.MAX_EPOCH", "1")
     run(cfg)
@@ -105,7 +106,7 @@ def test_whatever_features_follow_from_is_in_the_key(toy, encoded, change, monke
         state = torch.load(toy / "clip.pt", weights_only=True)
         state["visual.proj"] += 1e-3
         torch.save(state, toy / "clip.pt")
-    elif change == "picture":
+    elif change == "image":
         os.utime(toy / "data" / "toy" / "train" / "red" / "3.png", ns=(1, 1))
     elif change == "transform":
         opts += ["INPUT.RRCROP_SCALE", "(0.5, 1.0)"]
@@ -113,17 +114,19 @@ def test_whatever_features_follow_from_is_in_the_key(toy, encoded, change, monke
         opts += ["FEATURES.BLOCK", "16"]
     elif change == "seed":
         seed = 2
+    elif change == "format":  # files of an older release are not misread
+        monkeypatch.setattr(features, "FORMAT", features.FORMAT + 1)
     run(cfg_of(toy, *opts, seed=seed, name="other"))
 
     assert sum(encoded) >= 20
 
 
-@pytest.mark.parametrize("change", ["dropped", "never kept", "cut", "damaged", "half"])
+@pytest.mark.parametrize("change", ["dropped", "never kept", "cut", "damaged", "another's", "half"])
 def test_same_bits_whatever_became_of_the_store(toy, change):
     """A run reads what it would have read, from the disk or encoded again."""
     run(cfg_of(toy))
     expected = outcome(toy / "run")
-    files = list((toy / "features").rglob("*.features"))
+    files = list((toy / "features").rglob("*.npz"))
     opts = []
     if change == "dropped":
         shutil.rmtree(toy / "features")
@@ -132,11 +135,14 @@ def test_same_bits_whatever_became_of_the_store(toy, change):
     elif change == "cut":
         for file in files:
             os.truncate(file, file.stat().st_size // 2)
-    elif change == "damaged":  # as a power cut leaves a block whose mark came first
+    elif change == "damaged":  # in the numbers: only the checksum tells
         for file in files:
             with open(file, "r+b") as opened:
-                opened.seek(-10, os.SEEK_END)
+                opened.seek(file.stat().st_size // 2)
                 opened.write(bytes(10))
+    elif change == "another's":
+        for file in files:
+            np.savez(file, features=np.zeros((3, 3), np.float32))
     elif change == "half":
         for file in files[::2]:
             file.unlink()
@@ -145,12 +151,12 @@ def test_same_bits_whatever_became_of_the_store(toy, change):
     assert_same_outcome(expected, outcome(toy / "again"))
     if change == "never kept":
         assert {p.stat().st_mtime_ns for p in files} == {
-            p.stat().st_mtime_ns for p in (toy / "features").rglob("*.features")
+            p.stat().st_mtime_ns for p in (toy / "features").rglob("*.npz")
         }
 
 
 @pytest.mark.parametrize("trainer", ["ViP", "CoOp", "KgCoOp", "CoCoOp", "BayesianPrompt"])
-def test_training_on_features_is_training_on_pictures(toy, trainer, monkeypatch):
+def test_training_on_features_is_training_on_images(toy, trainer, monkeypatch):
     """fp32: the loss of every step within 1e-5, and the same predictions."""
     cls = type(_built(cfg_of(toy, trainer=trainer)))
     losses = []
@@ -165,27 +171,16 @@ def test_training_on_features_is_training_on_pictures(toy, trainer, monkeypatch)
     run(cfg_of(toy, trainer=trainer))
     on_features, losses = losses, []
     with monkeypatch.context() as patch:
-        patch.setattr(cls, "batches", pictures)
-        patch.setattr(cls, "inputs", pictures_of_split)
-        run(cfg_of(toy, trainer=trainer, name="pictures"))
+        patch.setattr("engine.trainer.FrozenFeatures", lambda *_: None)
+        run(cfg_of(toy, trainer=trainer, name="images"))
 
     assert len(losses) == 6
     np.testing.assert_allclose(on_features, losses, rtol=0, atol=1e-5)
     kept, plain = (
         np.loadtxt(toy / name / "predictions.csv", str, delimiter=",", skiprows=1, usecols=(0, 2))
-        for name in ("run", "pictures")
+        for name in ("run", "images")
     )
     assert (kept == plain).all()
-
-
-def pictures(self):
-    self.train_loader_x.batch_sampler.epoch = self.epoch
-    return self.train_loader_x
-
-
-def pictures_of_split(self, split):
-    loader = getattr(self, f"{split}_loader")
-    return (self.dm.scale(batch["img"]) for batch in loader)
 
 
 def _built(cfg):
@@ -195,12 +190,10 @@ def _built(cfg):
 
 
 def test_features_are_those_of_the_views(toy):
-    """By CLIP's own encoder and the whole transform, one picture at a time."""
+    """By CLIP's own encoder and the whole transform, one image at a time."""
     trainer = _built(cfg_of(toy))
     views = trainer.train_loader_x.dataset
-    from datasets.views import Views
-
-    plain = Views(views.pictures, views.transform, views.seed)
+    plain = Views(views.images, views.transform, views.seed)
     with torch.no_grad():
         expected = torch.cat(
             [trainer.model.backbone.model.encode_image(plain[2, i]["img"][None]) for i in range(20)]
@@ -213,53 +206,49 @@ def test_features_are_those_of_the_views(toy):
 
 
 def test_only_the_user_may_read_features(toy):
-    """They say something about patients' pictures."""
+    """They say something about patients' images."""
     run(cfg_of(toy))
     folder = toy / "features"
-    for path in [folder, *folder.glob("*/"), *folder.rglob("*.features")]:
+    for path in [folder, *folder.glob("*/"), *folder.rglob("*.npz")]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
 def test_default_place_follows_the_users_cache(monkeypatch, tmp_path, toy):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    store = FeatureStore(cfg_of(toy, "FEATURES.DIR", "").FEATURES)
-    assert store.root == tmp_path / "elsewhere" / "vip-for-dassl" / "features"
+    kept = KeptFeatures(cfg_of(toy, "FEATURES.DIR", "").FEATURES, {})
+    assert kept.root == tmp_path / "elsewhere" / "vip-for-dassl" / "features"
 
 
-SHAPE = 20, 4, np.float32
-
-
-def store_of(folder, megabytes):
+def kept_in(folder, megabytes, run):
     from yacs.config import CfgNode as CN
 
-    return FeatureStore(CN({"DIR": str(folder), "MAX_GB": megabytes / 1000}))
+    settings = CN({"KEEP": True, "DIR": str(folder), "MAX_GB": megabytes / 1000})
+    return KeptFeatures(settings, {"run": run})
 
 
 def size_of(folder):
-    return sum(p.stat().st_size for p in folder.rglob("*.features"))
+    return sum(p.stat().st_size for p in folder.rglob("*.npz"))
 
 
 def test_oldest_is_dropped_but_never_one_in_use(tmp_path):
     """The bound holds, and what a living run reads stays."""
-    big = 50_000, 4, np.float32  # 0.8 MB
-    living = store_of(tmp_path, 2)
-    in_use = living.folder({"run": 0})
-    assert living.rows(in_use, 0, big, 64)
-    os.utime(in_use, (1, 1))  # the oldest of all
+    big = np.ones((50_000, 4), np.float32)  # 0.8 MB
+    living = kept_in(tmp_path, 2, run=0)
+    assert living.write(0, big)
+    os.utime(living.folder, (1, 1))  # the oldest of all
     for i in range(1, 5):
-        store = store_of(tmp_path, 2)
-        assert store.rows(store.folder({"run": i}), 0, big, 64)
-        last = store.folder({"run": i})
+        later = kept_in(tmp_path, 2, run=i)
+        assert later.write(0, big)
         assert size_of(tmp_path) <= 2e6
-        del store
+        last = later.folder
+        del later
         time.sleep(0.01)
 
-    assert in_use.exists() and last.exists()
+    assert living.folder.exists() and last.exists()
     assert len(list(tmp_path.glob("*/key.json"))) == 2
-    other = store_of(tmp_path, 2)
-    held = other.folder({"run": 4})
-    assert other.rows(held, 0, big, 64)
-    assert living.rows(in_use, 1, big, 64) is None  # all that is there is in use
+    other = kept_in(tmp_path, 2, run=4)
+    assert (other.read(0, big.shape) == big).all()
+    assert not living.write(1, big)  # all that is there is in use
     assert size_of(tmp_path) <= 2e6
 
 
@@ -274,26 +263,32 @@ def test_what_does_not_fit_is_encoded_all_the_same(toy, capsys):
 def test_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "holidays").mkdir()
     (tmp_path / "holidays" / "key.json").write_text("x" * 3_000_000)
-    store = store_of(tmp_path, 1)
-    store.rows(store.folder({"run": 0}), 0, SHAPE, 8)
+    kept_in(tmp_path, 1, run=0).write(0, np.ones((20, 4), np.float32))
     assert (tmp_path / "holidays" / "key.json").exists()
 
 
-def test_full_disk_costs_the_keeping_and_not_the_run(toy, monkeypatch, capsys):
+@pytest.mark.parametrize("ahead", ["1", "3"])
+def test_full_disk_costs_the_keeping_and_not_the_run(toy, monkeypatch, capsys, ahead):
     run(cfg_of(toy))
     written = []
 
-    def full(*arguments):
-        written.append(arguments)
-        if len(written) > 5:
+    def full(file, **arrays):
+        written.append(file)
+        file.write(b"half of it")
+        if len(written) > 2:
             raise OSError(28, os.strerror(28))
-        return write(*arguments)
+        file.seek(0)
+        save(file, **arrays)
 
-    write = features._write
-    monkeypatch.setattr(features, "_write", full)
-    run(cfg_of(toy, "FEATURES.DIR", str(toy / "full"), name="full-disk"))
+    save = np.savez
+    monkeypatch.setattr(np, "savez", full)
+    opts = ["FEATURES.DIR", str(toy / "full"), "FEATURES.AHEAD", ahead]
+    run(cfg_of(toy, *opts, name="full-disk"))
 
-    assert "not kept any more" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("image features are not kept") >= 1 and os.strerror(28) in out
+    left = [p.name for p in (toy / "full").rglob("*") if p.suffix in (".npz", ".tmp")]
+    assert len(left) == 2
     assert_same_outcome(outcome(toy / "run"), outcome(toy / "full-disk"))
 
 
@@ -304,54 +299,125 @@ def test_folder_that_cannot_be_made_costs_the_keeping(toy, capsys):
     assert (toy / "run" / "results.json").exists()
 
 
-@pytest.mark.parametrize("words", [("BLOCK", "-1"), ("AHEAD", "-1"), ("MAX_GB", "-1.0")])
+@pytest.mark.parametrize(
+    "words", [("BLOCK", "-1"), ("AHEAD", "-1"), ("MAX_GB", "-1.0"), ("MAX_GB", "nan")]
+)
 def test_wrong_settings_are_named(toy, words):
     with pytest.raises(InputError, match=f"FEATURES.{words[0]}"):
-        run(cfg_of(toy, f"FEATURES.{words[0]}", words[1]))
+        FrozenFeatures(_with(cfg_of(toy), *words), None, Encoder(None))
 
 
-def test_rows_give_back_what_was_put(tmp_path):
-    """In memory and on the disk; a block that was not put is missing."""
-    kept = KeptRows(tmp_path / "0000.features", SHAPE, 8)
-    kept.create()
-    for rows in (kept, Rows(SHAPE, 8)):
-        values = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-        assert rows.missing() == [0, 1, 2]
-        rows.put(2, values[16:])
-        rows.put(0, values[:8])
-        assert rows.missing() == [1]
-        rows.put(1, values[8:16])
-        assert rows.missing() == []
-        assert torch.equal(rows.tensor(), torch.from_numpy(values))
+def _with(cfg, name, value):
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.FEATURES[name] = float(value)
+    return cfg
 
 
-def _write_and_read(path, n, ready):
-    """One of several writers of the same file."""
+class Encoder:
+    """The mean colour of each image, and a note of each batch.
+
+    Args:
+        notes: file that gets a line a batch. before: called with the number of batches so far.
+    """
+
+    fingerprint, precision, device, embed_dim = "toy", "fp32", torch.device("cpu"), 3
+
+    def __init__(self, notes, before=lambda n: None):
+        self.notes = notes
+        self.before = before
+        self.n = 0
+
+    def encode_image(self, x):
+        self.before(self.n)
+        self.n += 1
+        with open(self.notes, "a") as file:
+            file.write(f"{len(x)}\n")
+        return x.mean(dim=(2, 3))
+
+
+def features_of(cfg, encoder, epochs=3):
+    """The training features of each epoch."""
+    frozen = FrozenFeatures(cfg, ViewManager(cfg), encoder)
+    return torch.stack([frozen.of_epoch(epoch, epochs) for epoch in range(epochs)])
+
+
+def _one_of_several(cfg, notes, ready, expected):
     ready.wait()
-    values = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
-    rows = KeptRows(path, (n, 4, np.float32), 8)
-    for _ in range(20):
-        for b in range(-(-n // 8)):
-            rows.put(b, values[b * 8 : (b + 1) * 8])
-            missing = KeptRows(path, (n, 4, np.float32), 8).missing()
-            if b in missing:
-                os._exit(1)
-    os._exit(0 if np.array_equal(rows.tensor().numpy(), values) else 2)
+    encoder = Encoder(notes, before=lambda n: time.sleep(0.02))
+    os._exit(0 if torch.equal(features_of(cfg, encoder), expected) else 1)
 
 
-def test_several_writers_at_once(tmp_path):
-    """They write the same bits; none ever meets a block that is half there."""
-    path = tmp_path / "0000.features"
-    KeptRows(path, (60, 4, np.float32), 8).create()
+def test_several_runs_at_once_encode_each_epoch_once(toy, tmp_path):
+    """The others wait, and read the same bits."""
+    expected = features_of(cfg_of(toy, "FEATURES.KEEP", "False"), Encoder(tmp_path / "apart"))
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    writers = [context.Process(target=_write_and_read, args=(path, 60, ready)) for _ in range(3)]
-    for writer in writers:
-        writer.start()
+    words = cfg_of(toy), tmp_path / "notes", ready, expected
+    runs = [context.Process(target=_one_of_several, args=words) for _ in range(3)]
+    for process in runs:
+        process.start()
     ready.set()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    for process in runs:
+        process.join()
+    assert [process.exitcode for process in runs] == [0, 0, 0]
+    assert (tmp_path / "notes").read_text().split() == ["8", "8", "4"] * 3
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_killed_run_encodes_at_most_one_epoch_again(toy, tmp_path, workers):
+    """Killed in the second block of the second epoch: the first is kept, bit for bit."""
+    expected = features_of(cfg_of(toy, "FEATURES.KEEP", "False"), Encoder(tmp_path / "apart"))
+    cfg = cfg_of(toy, "DATALOADER.NUM_WORKERS", workers)
+
+    def kill(n):
+        if n == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    context = multiprocessing.get_context("fork")
+    words = cfg, Encoder(tmp_path / "killed", kill)
+    process = context.Process(target=features_of, args=words)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert files_of(toy) == ["0000.npz"]
+    (half,) = (toy / "features").glob("*/")
+    (half / ".0001.npz.x.tmp").write_bytes(b"what a run killed while it writes leaves")
+
+    assert torch.equal(features_of(cfg, Encoder(tmp_path / "again")), expected)
+    assert (tmp_path / "again").read_text().split() == ["8", "8", "4"] * 2
+    assert not list((toy / "features").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_features_that_are_not_finite_name_the_image_and_are_not_kept(toy, tmp_path, value):
+    class Broken(Encoder):
+        def encode_image(self, x):
+            features = super().encode_image(x)
+            if self.n == 2:
+                features[3, 1] = float(value)
+            return features
+
+    cfg = cfg_of(toy)
+    image = ViewManager(cfg).dataset.train_x[8 + 3]
+    with pytest.raises(InputError, match="not finite") as error:
+        features_of(cfg, Broken(tmp_path / "notes"))
+    assert str(image.impath) in str(error.value) and "\n" not in str(error.value)
+    assert not files_of(toy)
+
+
+@pytest.mark.parametrize("below", ["", "*/"])
+def test_deleted_folder_is_made_again_private(toy, tmp_path, below):
+    """A user may delete the cache, or a set in it, under a run that goes on."""
+    cfg = cfg_of(toy)
+    frozen = FrozenFeatures(cfg, ViewManager(cfg), Encoder(tmp_path / "notes"))
+    frozen.of_epoch(0, 3)
+    for folder in toy.glob(f"features/{below}"):
+        shutil.rmtree(folder)
+    frozen.of_epoch(1, 3)
+    assert files_of(toy) == ["0001.npz"]
+    for path in [toy / "features", *toy.glob("features/*/"), *toy.glob("features/*/*.npz")]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
 @pytest.mark.slow

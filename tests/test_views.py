@@ -28,7 +28,7 @@ def cfg(toy):
 
 
 def epoch_of(cfg, epoch):
-    """{picture: view} and the order of an epoch of training."""
+    """{path: view} and the order of an epoch of training."""
     loader = ViewManager(cfg).train_loader_x
     loader.batch_sampler.epoch = epoch
     batches = list(loader)
@@ -60,20 +60,20 @@ def test_views_and_order_change_with_epoch_and_seed(cfg):
 
 
 def test_last_part_of_an_epoch_is_dropped_as_in_dassl(cfg):
-    """20 pictures in batches of 8: two batches, but never none at all."""
+    """20 images in batches of 8: two batches, but never none at all."""
     assert len(ViewManager(cfg()).train_loader_x) == 2
     assert len(EpochBatches(5, 8, seed=1)) == 1
     assert [len(batch) for batch in EpochBatches(5, 8, seed=1)] == [5]
 
 
-def test_evaluation_reads_every_picture_in_order(cfg):
+def test_evaluation_reads_every_image_in_order(cfg):
     loader = ViewManager(cfg("DATALOADER.TEST.BATCH_SIZE", "5")).test_loader
 
     assert [i for batch in loader for i in batch["index"].tolist()] == list(range(12))
 
 
 def test_training_view_is_a_random_resized_crop(tmp_path):
-    """The transform's own draw under the picture's seed, by torchvision's functions alone."""
+    """The transform's own draw under the image's seed, by torchvision's functions alone."""
     from torchvision import transforms as T
 
     path = tmp_path / "x.png"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from core.errors import InputError
+from core.processes import worker_options
 
 from .datasets import Datum, build_dataset
 from .transforms import build_transform, plain_transform
@@ -130,11 +131,12 @@ def _loader(
         )
     if not data_source:
         raise InputError(f"{cfg.DATASET.NAME}: a split has no images")
+    cuda = cfg.USE_CUDA and torch.cuda.is_available()
     return DataLoader(
         views,
         batch_size=settings.BATCH_SIZE,
         sampler=SAMPLERS[settings.SAMPLER](data_source),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
         drop_last=is_train and len(data_source) >= settings.BATCH_SIZE,
-        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
+        pin_memory=cuda,
+        **worker_options(cfg.DATALOADER.NUM_WORKERS, cuda),
     )

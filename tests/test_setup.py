@@ -1,0 +1,49 @@
+"""What the scripts run on: the supported Pythons, and requirements that agree with them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SUPPORTED = range(10, 15)
+
+
+def fake_python(folder, minor):
+    """An executable that takes itself for Python 3.``minor``."""
+    path = folder / f"fake3.{minor}"
+    code = f"import sys; sys.version_info = (3, {minor}, 0); exec(sys.argv[1])"
+    path.write_text(f"#!/usr/bin/env bash\nexec {sys.executable} -c '{code}' \"$2\"\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("minor", [9, *SUPPORTED, 15])
+def test_scripts_take_the_supported_pythons(tmp_path, checkout, minor):
+    name = fake_python(tmp_path, minor)
+    found = subprocess.run(
+        ["bash", "-c", "source scripts/setup.sh; find_python"],
+        cwd=checkout,
+        env=os.environ | {"NAME": str(name)},
+        capture_output=True,
+        text=True,
+    )
+    if minor in SUPPORTED:
+        assert (found.returncode, found.stdout) == (0, f"{name}\n")
+    else:
+        assert found.returncode == 2 and found.stderr.startswith("error: no Python 3.10 to 3.14")
+        assert found.stderr.count("\n") == 1
+
+
+def test_readme_names_the_supported_pythons(checkout):
+    first, last = SUPPORTED[0], SUPPORTED[-1]
+    assert f"Python 3.{first} to 3.{last}," in (checkout / "README.md").read_text()
+
+
+def test_every_requirement_has_a_tested_version(checkout):
+    """Of what setup.py names, but Ray: its version is the cluster's."""
+    names = re.findall(r'"([A-Za-z][\w-]*)>=', (checkout / "setup.py").read_text())
+    tested = re.findall(r"^([\w-]+)==", (checkout / "constraints.txt").read_text(), re.M)
+    assert len(names) > 20
+    assert set(names) - {"ray"} == set(tested)
