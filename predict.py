@@ -22,16 +22,16 @@ def main(argv=None):
     args = parse_args(argv)
 
     from core.files import atomic_write
-    from explanations.selection import pictures_at
+    from datasets.pictures import pictures_at
     from trainers import load_run
 
     chosen = pictures_at(args.images)
     run = load_run(args.run)
-    probabilities = run.predict([picture.path for picture in chosen])
+    probabilities = run.predict([path for path, _ in chosen])
     rows = [["picture", "prediction", *(f"p({name})" for name in run.classnames)]]
-    for picture, row in zip(chosen, probabilities, strict=True):
+    for (path, _), row in zip(chosen, probabilities, strict=True):
         name = run.classnames[row.argmax()]
-        rows.append([str(picture.path), name, *(repr(float(p)) for p in row)])
+        rows.append([str(path), name, *(repr(float(p)) for p in row)])
     if args.output:
         with atomic_write(args.output) as file:
             csv.writer(file).writerows(rows)

@@ -27,6 +27,7 @@ from pydantic import (
 
 from core.errors import InputError, shortened
 from core.files import fingerprint, read_json, write_json
+from core.names import prompt_name
 from symptoms.phrases import MAX_LETTERS, clean, without_marks
 
 EDITED = "; edited by hand since"  # the end of a generated class's provenance after an edit
@@ -132,7 +133,7 @@ class SymptomFile:
                 raise InputError(
                     f"{path}: there is no class under 'classes'; add each with phrases"
                 )
-        classes, notes = _checked(path, data)
+        classes, notes = _checked(path, _named_as_prompts(path, data))
         return cls(path, classes, meta, notes)
 
     @property
@@ -167,9 +168,11 @@ class SymptomFile:
         Raises:
             InputError: the file lacks a class, or has one that is unknown.
         """
-        renamed = _class_map(same_as, (*classnames, *others), self.classes)
-        wanted = {name: renamed.get(name, name) for name in classnames}
-        known = {*wanted.values(), *(renamed.get(name, name) for name in others)}
+        named = [prompt_name(name) for name in (*classnames, *others)]
+        renamed = _class_map(same_as, named, self.classes)
+        in_file = dict(zip((*classnames, *others), (renamed.get(n, n) for n in named), strict=True))
+        wanted = {name: in_file[name] for name in classnames}
+        known = set(in_file.values())
         missing = [name for name, in_file in wanted.items() if in_file not in self.classes]
         unknown = [name for name in self.classes if name not in known]
         if missing or unknown:
@@ -249,6 +252,17 @@ def save_symptoms(
     write_json(path, {"classes": written, **(meta or {})})
 
 
+def _named_as_prompts(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """``entries`` with a space for each ``_`` of a class name, so that folder names are read too."""
+    named: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if named.setdefault(prompt_name(name), entry) is not entry:
+            raise InputError(
+                f"{path}: class {shortened(repr(name))} is there twice ('_' is a space); keep one"
+            )
+    return named
+
+
 def _checked(path: Path, entries: Mapping[str, Any]) -> tuple[dict[str, SymptomClass], tuple]:
     """The classes in ``entries`` without exact repeats, and the notes on them."""
     try:
@@ -305,7 +319,7 @@ def _class_map(
     """The file's name of each class that the dataset names otherwise."""
     found: dict[str, str] = {}
     for pair in pairs:
-        name, _, other = (part.strip() for part in str(pair).partition("="))
+        name, _, other = (prompt_name(part) for part in str(pair).partition("="))
         where = f"DATASET.SYMPTOM_CLASSES {shortened(repr(pair))}"
         if not name or not other:
             raise InputError(f"{where}: write 'class of the dataset=class of the symptom file'")
