@@ -1,4 +1,4 @@
-"""The readers of JSON and tables: whatever is wrong is one line that names the file and the place."""
+"""The readers of JSON and tables: what is wrong is one line that names file and place."""
 
 import json
 
