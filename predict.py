@@ -1,6 +1,6 @@
-"""Ask a run about pictures: a CSV with the probability of each class.
+"""Predict images with a run: a CSV with the probability of each class.
 
-python predict.py RUN --images a.jpg folder/ > answers.csv
+python predict.py RUN --images a.jpg folder/ > predictions.csv
 """
 
 import argparse
@@ -12,8 +12,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="a run's folder, of any method")
-    parser.add_argument("--images", nargs="+", required=True, help="picture files and folders")
+    parser.add_argument("run", help="folder of a run, of any method")
+    parser.add_argument("--images", nargs="+", required=True, help="image files and folders")
     parser.add_argument("--output", help="the CSV file (default: standard output)")
     return parser.parse_args(argv)
 
@@ -35,7 +35,7 @@ def main(argv=None):
     if args.output:
         with atomic_write(args.output) as file:
             csv.writer(file).writerows(rows)
-        print(f"{len(chosen)} answers are in {args.output}", file=sys.stderr)
+        print(f"{len(chosen)} predictions are in {args.output}", file=sys.stderr)
     else:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
 

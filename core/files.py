@@ -60,14 +60,7 @@ def read_json(path: str | Path) -> Any:
             is not finite, half of a surrogate pair, or is nested too deeply.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error.reason})") from None
+    text = _text(path)
     try:
         value = json.loads(
             text,
@@ -93,6 +86,17 @@ def read_json(path: str | Path) -> Any:
     except ValueError as error:  # an integer of thousands of digits
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error.reason})") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .drawing import (
 
 
 def draw_chest(attributes: Mapping[str, str], rng: Generator) -> Array:
-    """A chest-film-like picture [64, 64, 3] uint8, grey, with these attributes."""
+    """A chest-film-like image [64, 64, 3] uint8, grey, with these attributes."""
     has = attributes.get
     nuisance, signs = rng.spawn(2)  # apart, as for the lesions
     # Position, scale and rotation of the whole chest are nuisance.
@@ -27,34 +27,12 @@ def draw_chest(attributes: Mapping[str, str], rng: Generator) -> Array:
     x = (np.cos(angle) * (GRID_X - shift[0]) + np.sin(angle) * (GRID_Y - shift[1])) / scale
     y = (np.cos(angle) * (GRID_Y - shift[1]) - np.sin(angle) * (GRID_X - shift[0])) / scale
     side = np.abs(x)
-    right = x < 0  # the patient's right is on the left
     hidden = has("borders") == "hidden"
     blur = signs.uniform(0.13, 0.18)
     edge = blur if hidden else 0.025
 
-    # Lungs: two upright ovals, cut by the diaphragm's domes and by the heart.
-    wide = nuisance.uniform(0.34, 0.39)
-    oval = np.hypot((side - 0.45) / wide, (y + 0.05) / 0.78) - 1
-    dome = nuisance.uniform(0.42, 0.5) + 0.08 * ~right + 0.7 * (side - 0.42) ** 2
-    dome = dome.astype(np.float32)
-    lung = soft(oval * wide, 0.035) * soft(y - dome, edge)
-    heart_size = nuisance.uniform(0.26, 0.33)
-    heart = np.hypot((x - 0.13) / heart_size, (y - 0.28) / (heart_size * 0.95)) - 1
-    heart = soft(heart * heart_size, edge)
-    column = soft(side - 0.13 - 0.05 * smooth_noise(nuisance, 4), 0.04)
-
-    film = 0.64 + 0.1 * (y > dome) - 0.35 * soft(1.08 - side - 0.12 * (y + 1), 0.06)
-    air = nuisance.uniform(0.16, 0.24)
-    film += lung * (air - film)
-    # Ribs and collar bones.
-    arcs = y + 0.55 * (side - 0.35) ** 2 - 0.28 * side + nuisance.uniform(0, 0.2)
-    ribs = soft(np.abs((arcs * 5) % 1 - 0.5) - 0.13, 0.12)
-    film += 0.075 * ribs * (oval < 0.1)
-    collar = np.abs(y + 0.74 + 0.18 * (side - 0.3)) - 0.025
-    film += 0.1 * soft(collar, 0.02) * (side > 0.1)
-    film += np.maximum(heart, column) * (0.82 - film)
-
-    lungs_only = lung * (1 - np.maximum(heart, column))
+    film, lung, middle = _anatomy(x, y, edge, nuisance)
+    lungs_only = lung * (1 - middle)
     film += lungs_only * _markings(x, y, has("markings") == "increased", signs)
     mirror = nuisance.choice((-1.0, 1.0))
     if has("opacity") == "opaque":
@@ -69,6 +47,38 @@ def draw_chest(attributes: Mapping[str, str], rng: Generator) -> Array:
         _hollow(film, x * -mirror, y, signs)
 
     return _film(film.astype(np.float32), nuisance)
+
+
+def _anatomy(x: Array, y: Array, edge: float, rng: Generator) -> tuple[Array, Array, Array]:
+    """The film of a healthy chest, its lungs, and its heart and spine, each [64, 64].
+
+    ``edge`` is how soft the borders of heart and diaphragm are.
+    """
+    side = np.abs(x)
+    right = x < 0  # the patient's right is on the left
+    # Lungs: two upright ovals, cut by the diaphragm's domes and by the heart.
+    wide = rng.uniform(0.34, 0.39)
+    oval = np.hypot((side - 0.45) / wide, (y + 0.05) / 0.78) - 1
+    dome = rng.uniform(0.42, 0.5) + 0.08 * ~right + 0.7 * (side - 0.42) ** 2
+    dome = dome.astype(np.float32)
+    lung = soft(oval * wide, 0.035) * soft(y - dome, edge)
+    heart_size = rng.uniform(0.26, 0.33)
+    heart = np.hypot((x - 0.13) / heart_size, (y - 0.28) / (heart_size * 0.95)) - 1
+    heart = soft(heart * heart_size, edge)
+    column = soft(side - 0.13 - 0.05 * smooth_noise(rng, 4), 0.04)
+
+    film = 0.64 + 0.1 * (y > dome) - 0.35 * soft(1.08 - side - 0.12 * (y + 1), 0.06)
+    air = rng.uniform(0.16, 0.24)
+    film += lung * (air - film)
+    # Ribs and collar bones.
+    arcs = y + 0.55 * (side - 0.35) ** 2 - 0.28 * side + rng.uniform(0, 0.2)
+    ribs = soft(np.abs((arcs * 5) % 1 - 0.5) - 0.13, 0.12)
+    film += 0.075 * ribs * (oval < 0.1)
+    collar = np.abs(y + 0.74 + 0.18 * (side - 0.3)) - 0.025
+    film += 0.1 * soft(collar, 0.02) * (side > 0.1)
+    middle = np.maximum(heart, column)
+    film += middle * (0.82 - film)
+    return film, lung, middle
 
 
 def _fill_base(film: Array, side: Array, y: Array, where: Array, rng: Generator) -> None:

@@ -28,10 +28,10 @@ SECOND_COLOURS = {
 
 
 def draw_lesion(attributes: Mapping[str, str], rng: Generator) -> Array:
-    """A dermoscopy-like picture [64, 64, 3] uint8 of a lesion with these attributes."""
+    """A dermoscopy-like image [64, 64, 3] uint8 of a lesion with these attributes."""
     has = attributes.get
     symmetric = has("symmetry") == "symmetric"
-    # Apart, so that another attribute leaves the rest of the picture as it is.
+    # Apart, so that another attribute leaves the rest of the image as it is.
     nuisance, shape, inner = rng.spawn(3)
     image = _skin(nuisance)
 

@@ -106,7 +106,8 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 def _what_it_is(path: str | Path) -> str:
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        if file.read(132)[128:] == b"DICM":
+        # Some real files lack the mark.
+        if file.read(132)[128:] == b"DICM" or str(path).lower().endswith(DICOM):
             return "a DICOM file, which is not read; export it to PNG first"
     return "not an image, or a broken one; replace or remove it"
 

@@ -51,38 +51,48 @@ def draw_split(
     Raises:
         InputError: a class can't be on both sides.
     """
-    names = {picture.label: picture.classname for picture in pictures}
     total = Counter(picture.label for picture in pictures)
     # A hair above, so that 0.29 * 100 is 29.
     wanted = {label: max(1, int(n * fraction + 1e-9)) for label, n in total.items()}
-    groups: dict[tuple[bool, str, str], list[Picture]] = {}
+    groups: dict[_Group, list[Picture]] = {}
     for picture in pictures:
         owner = patient(picture)
-        groups.setdefault(
-            (bool(owner), owner or key(picture), "" if owner else picture.id), []
-        ).append(picture)
+        group = (bool(owner), owner or key(picture), "" if owner else picture.id)
+        groups.setdefault(group, []).append(picture)
     ranked = sorted(groups, key=lambda group: (_rank(seed, group[1]), group))
-    taken, missing = set(), Counter(wanted)
-    for group in ranked:
-        sizes = Counter(picture.label for picture in groups[group])
-        if all(size <= missing[label] for label, size in sizes.items()):
-            taken.add(group)
-            missing -= sizes
-    for label in wanted:
-        # Where every patient has more images than the share, the smallest overshoots least.
-        holders = [group for group in ranked if any(p.label == label for p in groups[group])]
-        if not taken.intersection(holders):
-            taken.add(min(holders, key=lambda group: len(groups[group])))
-    drawn = [picture for group in ranked if group in taken for picture in groups[group]]
-    rest = [picture for group in ranked if group not in taken for picture in groups[group]]
+    taken = _taken([groups[group] for group in ranked], wanted)
+    drawn = [p for group, is_in in zip(ranked, taken, strict=True) if is_in for p in groups[group]]
+    rest = [p for g, is_in in zip(ranked, taken, strict=True) if not is_in for p in groups[g]]
     lost = set(total) - {picture.label for picture in rest}
     if lost:
-        name = names[min(lost)]
+        name = next(picture.classname for picture in pictures if picture.label == min(lost))
         raise InputError(
             f"class {name!r} has too few images ({total[min(lost)]}) or too few patients "
             "(copies of one file count once)"
         )
     return rest, drawn
+
+
+_Group = tuple[bool, str, str]  # owned, by whom or what it is drawn by, identity of a lone image
+
+
+def _taken(groups: Sequence[Sequence[Picture]], wanted: Mapping[int, int]) -> list[bool]:
+    """Which groups to take, the first ones first, so that every class has what is wanted."""
+    taken = [False] * len(groups)
+    missing = Counter(wanted)
+    holders: dict[int, list[int]] = {label: [] for label in wanted}
+    for place, group in enumerate(groups):
+        sizes = Counter(picture.label for picture in group)
+        if all(size <= missing[label] for label, size in sizes.items()):
+            taken[place] = True
+            missing -= sizes
+        for label in sizes:
+            holders[label].append(place)
+    for places in holders.values():
+        # Where every patient has more images than the share, the smallest overshoots least.
+        if not any(taken[place] for place in places):
+            taken[min(places, key=lambda place: len(groups[place]))] = True
+    return taken
 
 
 def draw_shots(pictures: Sequence[Picture], shots: int, seed: str) -> list[Picture]:
@@ -135,24 +145,15 @@ def complete(
     split = {side: pictures for side, pictures in given.items() if pictures}
     if "train" not in split:
         raise InputError("there are no training images in it")
-    known = any(picture.patient for pictures in split.values() for picture in pictures)
-    if settings.PATIENTS_APART and not known:
-        raise InputError(
-            "DATASET.PATIENTS_APART is on, but no patient is known; set DATASET.PATIENT_PATTERN or "
-            "give a CSV with a column 'patient'"
-        )
-    apart = patients_apart and known
+    apart = patients_apart and _patients_known(split, settings.PATIENTS_APART)
     fractions = {"test": settings.TEST_FRACTION, "val": settings.VAL_FRACTION}
     drawn = [side for side in fractions if side not in split]
     owners = kept_together(split["train"], apart, key, duplicates)
     for side in drawn:
+        seed = f"{settings.SPLIT_SEED}/{side}"
         try:
             split["train"], split[side] = draw_split(
-                split["train"],
-                fractions[side],
-                f"{settings.SPLIT_SEED}/{side}",
-                key,
-                lambda picture: owners.get(picture.id, ""),
+                split["train"], fractions[side], seed, key, lambda p: owners.get(p.id, "")
             )
         except InputError as error:
             raise InputError(f"no {side} split can be drawn: {error}") from None
@@ -162,6 +163,16 @@ def complete(
         notes.append(f"{', '.join(drawn)}: drawn with seed {settings.SPLIT_SEED}, {how}")
     ordered = {side: sorted(split[side], key=lambda picture: picture.id) for side in SPLITS}
     return Completed(ordered, drawn, notes)
+
+
+def _patients_known(split: Split, needed: bool) -> bool:
+    known = any(picture.patient for pictures in split.values() for picture in pictures)
+    if needed and not known:
+        raise InputError(
+            "DATASET.PATIENTS_APART is on, but no patient is known; set DATASET.PATIENT_PATTERN or "
+            "give a CSV with a column 'patient'"
+        )
+    return known
 
 
 def kept_together(

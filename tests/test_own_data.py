@@ -446,8 +446,8 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
 
 
 def test_a_dicom_file_is_named_as_one(tmp_path):
-    for name in ("x.dcm", "x.png"):
-        (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(64))
+    for name, mark in (("x.dcm", b"DICM"), ("x.png", b"DICM"), ("bare.DCM", b"")):
+        (tmp_path / name).write_bytes(bytes(128) + mark + bytes(64))
         with pytest.raises(InputError, match="a DICOM file, which is not read; export it"):
             read_picture(tmp_path / name)
 
