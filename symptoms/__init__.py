@@ -253,7 +253,7 @@ def save_symptoms(
 
 
 def _named_as_prompts(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """``entries`` with a space for each ``_`` of a class name, so that folder names are read too."""
+    """``entries`` with a space for each ``_`` of a class name: folder names are read too."""
     named: dict[str, Any] = {}
     for name, entry in entries.items():
         if named.setdefault(prompt_name(name), entry) is not entry:

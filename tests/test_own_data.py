@@ -77,7 +77,7 @@ def test_symptom_files_are_matched_in_either_spelling(tmp_path, keys, names):
 
 def test_a_symptom_file_with_both_spellings_is_refused(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({"a_b": ["round"], "a b": ["even"]}))
-    with pytest.raises(InputError, match="'a b' stands there twice"):
+    with pytest.raises(InputError, match="'a b' is there twice"):
         load_symptoms(tmp_path / "s.json", ["a b"])
 
 
