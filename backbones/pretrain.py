@@ -33,7 +33,7 @@ from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token
 from core.errors import InputError, command_line
 from core.files import atomic_write, fingerprint
 from core.processes import end_worker_with_parent
-from datasets import synthetic
+from datasets import drawing, synthetic
 
 FOLDER = Path(__file__).resolve().parent
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
@@ -120,7 +120,7 @@ def draw_pictures(world, seed, n, classname=None):
 def new_model(name, vocabulary_size):
     return CLIP(
         embed_dim=EMBED_DIM,
-        image_resolution=synthetic.SIZE,
+        image_resolution=drawing.SIZE,
         **VISION[name],
         context_length=CONTEXT,
         vocab_size=vocabulary_size,
@@ -510,7 +510,8 @@ def report(paths, n=2000):
 
 def work_folder(parent):
     """The folder below ``parent`` of what the drawing, the captions and the training now are."""
-    modules = (synthetic.__file__, captions.__file__, backbones.__file__, __file__)
+    drawn = sorted(Path(drawing.__file__).parent.glob("draw*.py"))
+    modules = (synthetic.__file__, *drawn, captions.__file__, backbones.__file__, __file__)
     return parent / fingerprint([fingerprint(Path(module).read_bytes()) for module in modules])
 
 

@@ -3,11 +3,23 @@
 import contextlib
 import errno
 import sys
+from collections.abc import Sequence
 from functools import wraps
 
 
 class InputError(ValueError):
     """The input is wrong. The message is one line: what is wrong, where, what to do."""
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def and_more(items: Sequence[object], what: str) -> str:
+    """What follows the first of ``items`` in a message: " (and 3 more missing files)"."""
+    return f" (and {len(items) - 1:,} more {what})" if len(items) > 1 else ""
 
 
 def first_line(error):

@@ -7,14 +7,15 @@ import math
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from core.errors import InputError, short
 
 
 @contextlib.contextmanager
-def atomic_write(path, mode="w", private=False):
+def atomic_write(path: str | Path, mode: str = "w", private: bool = False) -> Iterator[IO[Any]]:
     """Open ``path`` for writing; it changes only when the block ends without an error.
 
     The bytes go to a temporary file beside it and are on the disk before the rename, so a reader
@@ -26,7 +27,7 @@ def atomic_write(path, mode="w", private=False):
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         # newline="" keeps csv.writer's line ends as they are on every platform.
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
@@ -40,13 +41,13 @@ def atomic_write(path, mode="w", private=False):
         raise
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
@@ -61,14 +62,7 @@ def read_json(path: str | Path) -> Any:
             is not finite, half of a surrogate pair, or is nested too deeply.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error.reason})") from None
+    text = _text(path)
     try:
         value = json.loads(
             text,
@@ -96,6 +90,17 @@ def read_json(path: str | Path) -> Any:
     return value
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error.reason})") from None
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -111,7 +116,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def fingerprint(value):
+def fingerprint(value: Any) -> str:
     """Twelve hexadecimal digits that change when ``value`` (bytes, or anything JSON holds) does."""
     if not isinstance(value, bytes):
         value = json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

@@ -1,79 +1,127 @@
-"""A user's own pictures: a folder for each class, or a table."""
+"""A user's own images: a folder for each class, or a table."""
 
-import csv
+import re
+from functools import cached_property
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from core.errors import InputError
+from core.errors import InputError, and_more, short
+from core.names import name_key
+from core.tables import read_table
 
 from .base import MedicalDataset
-from .pictures import Finder, find_pictures, is_hidden
-from .splits import SPLIT_NAMES, SPLITS, read_split_rows
+from .finding import subfolders
+from .pictures import Finder
+from .settings import FIELDS
+from .split_files import names_by_label, read_split_rows
+from .splits import SPLIT_NAMES, SPLITS, Split
+
+Row = dict[str, str]  # of a table: "path" and "label", and of FIELDS what else it has
+# Marks between the labels of one image: "Cardiomegaly|Emphysema".
+_SEVERAL = re.compile(r"[|;]")
 
 
 @DATASET_REGISTRY.register()
 class ImageFolder(MedicalDataset):
-    """Pictures described by a YAML file alone; see ``configs/datasets/example.yaml``.
+    """Images described by a YAML file alone; see ``configs/datasets/example.yaml``.
 
     Read from <class>/..., {train,val,test}/<class>/..., a table ``DATASET.CSV`` with the columns
-    path,label[,split][,patient][,subtype], or a split file. What is not given is drawn by seed,
-    with every class on each side in proportion, and patients apart where they are known.
+    path,label[,split][,patient][,subtype] (or as ``DATASET.CSV_COLUMNS`` calls them), or a split
+    file. What is not given is drawn by seed, with every class on each side in proportion, and
+    patients apart where they are known.
     """
 
-    source = "put your pictures in folders train/<class>/"
+    source = "put your images in folders train/<class>/"
     patients_known_apart = True
 
-    def prepare(self):
+    def prepare(self) -> None:
         if not self.settings.PATH:
-            raise InputError("DATASET.PATH is empty; set it to the folder of your pictures")
+            raise InputError("DATASET.PATH is empty; set it to the folder of your images")
 
-    def find_classnames(self):
+    def find_classnames(self) -> list[str]:
         """The YAML's names, else those of the table, the split file or the folders, sorted."""
         if self.settings.CLASSNAMES or self.settings.CLASS_FOLDERS:
             return list(self.settings.CLASSNAMES or self.settings.CLASS_FOLDERS)
         if self.settings.SPLIT_FILE:
-            rows = read_split_rows(self.find_file(self.settings.SPLIT_FILE, "DATASET.SPLIT_FILE"))
-            # In the order of the file's own labels.
-            numbered = {(label, name) for side in SPLITS for _, label, name in rows[side]}
-            return list(dict.fromkeys(name for _, name in sorted(numbered)))
+            path = self.find_file(self.settings.SPLIT_FILE, "DATASET.SPLIT_FILE")
+            names = names_by_label(path, read_split_rows(path))
+            for name in names:
+                self._check_one_label(name, str(path))
+            return names
         if self.settings.CSV:
-            return sorted({row["label"] for _, row in self._table()[1]})
+            return sorted({row["label"] for _, row in self._table})
         folder = self.split_folders().get("train", self.dataset_dir)
-        return [
-            entry.name
-            for entry in sorted(folder.iterdir())
-            if entry.is_dir() and not is_hidden(entry.name) and find_pictures(entry)[0]
-        ]
+        return [entry.name for entry in subfolders(folder) if self.files_of(entry)[0]]
 
-    def read(self):
+    def read(self) -> Split:
         if self.settings.CSV:
             return self._read_table()
         if self.split_folders():
             return self.read_split_folders()
         return {"train": self.read_class_folders(self.dataset_dir)}
 
-    def _read_table(self):
-        path, rows = self._table()
-        self.given_by = str(path)
-        finder = Finder()
-        given = {side: [] for side in SPLITS}
-        missing, seen = [], {}
-        for number, row in rows:
-            where = f"{path}, line {number}"
-            label = self.label_of(row["label"])
-            if label is None:
+    # A table
+
+    @cached_property
+    def _csv(self) -> Path:
+        return self.find_file(self.settings.CSV, "DATASET.CSV")
+
+    @cached_property
+    def _table(self) -> list[tuple[int, Row]]:
+        """The table's (line number, row) pairs, without rows that are excluded."""
+        table = read_table(self._csv)
+        columns = {}
+        for field in FIELDS:
+            name = str(self.settings.CSV_COLUMNS[field])
+            column = table.column(name) if name else None
+            if column is not None:
+                columns[field] = column
+            elif field in ("path", "label") or name not in ("", field):
                 raise InputError(
-                    f"{where}: the label {row['label']!r} is none of "
-                    f"{', '.join(self.all_classnames)}; name it in DATASET.CLASSNAMES or, where it "
-                    "is called otherwise, DATASET.CLASS_FOLDERS"
+                    f"{self._csv}: has no column {short(name)}, only "
+                    f"{', '.join(filter(None, table.columns)) or 'none'}; set "
+                    f"DATASET.CSV_COLUMNS.{field} to the table's own name for it"
                 )
-            side = SPLIT_NAMES.get(row.get("split", "train").lower())
-            if side is None:
-                raise InputError(f"{where}: the split {row['split']!r} is none of train, val, test")
-            # Paths are the dataset's; a table kept elsewhere may also have them beside itself.
-            found = finder.find(self.dataset_dir, row["path"]) or finder.find(
-                path.parent, row["path"]
+        rows = [
+            (number, {field: row[column] for field, column in columns.items()})
+            for number, row in table.rows
+        ]
+        for number, row in rows:
+            for field in ("path", "label"):
+                if not row[field]:
+                    raise InputError(
+                        f"{self._csv}, line {number}: its {columns[field]} is empty; fill it in"
+                    )
+            where = f"{self._csv}, line {number}, column {columns['label']}"
+            self._check_one_label(row["label"], where)
+        rows = [
+            (number, row)
+            for number, row in rows
+            if not self.is_excluded(self.dataset_dir / row["path"].replace("\\", "/"))
+        ]
+        if not rows:
+            raise InputError(f"{self._csv}: has no images; write one in a line")
+        return rows
+
+    def _check_one_label(self, label: str, where: str) -> None:
+        named = [*self.settings.CLASSNAMES, *self.settings.CLASS_FOLDERS]
+        if _SEVERAL.search(label) and name_key(label) not in {name_key(str(n)) for n in named}:
+            raise InputError(
+                f"{where}: {short(label)} is several labels of one image, and an image has one "
+                "class here; remove such lines, or name it in DATASET.CLASSNAMES if it is one class"
             )
+
+    def _read_table(self) -> Split:
+        self.given_by = str(self._csv)
+        finder = Finder()
+        given: Split = {side: [] for side in SPLITS}
+        missing: list[tuple[int, str]] = []
+        seen: dict[Path, int] = {}
+        for number, row in self._table:
+            where = f"{self._csv}, line {number}"
+            label, side = self._label_and_side(row, where)
+            found = self._find(finder, row["path"], where)
             if found is None:
                 missing.append((number, row["path"]))
                 continue
@@ -81,48 +129,35 @@ class ImageFolder(MedicalDataset):
                 raise InputError(
                     f"{where}: {row['path']} is in line {seen[found]} already; keep one"
                 )
-            given[side].append(
-                self.picture(
-                    found,
-                    label,
-                    patient=row.get("patient") or None,
-                    subtype=row.get("subtype") or None,
-                )
-            )
+            patient, subtype = row.get("patient") or None, row.get("subtype") or None
+            given[side].append(self.picture(found, label, patient, subtype))
         if missing:
             number, name = missing[0]
-            more = f" (and {len(missing) - 1:,} more missing files)" if missing[1:] else ""
             raise InputError(
-                f"{path}, line {number}: {name} is not below {self.dataset_dir}{more}; "
-                "restore it or take the line out"
+                f"{self._csv}, line {number}: {short(name)} is not below {self.dataset_dir}"
+                f"{and_more(missing, 'missing files')}; restore it or remove the line"
             )
         return given
 
-    def _table(self):
-        """The table's path and its (line number, row) pairs, with stripped cells."""
-        path = self.find_file(self.settings.CSV, "DATASET.CSV")
+    def _label_and_side(self, row: Row, where: str) -> tuple[int, str]:
+        label = self.label_of(row["label"])
+        if label is None:
+            raise InputError(
+                f"{where}: the label {short(row['label'])} is not one of {self.classes}; name it "
+                "in DATASET.CLASSNAMES or, where it is called otherwise, DATASET.CLASS_FOLDERS"
+            )
+        side = SPLIT_NAMES.get(row.get("split", "train").lower())
+        if side is None:
+            raise InputError(
+                f"{where}: the split {short(row['split'])} is not one of train, val, test"
+            )
+        return label, side
+
+    def _find(self, finder: Finder, name: str, where: str) -> Path | None:
+        # Paths are the dataset's; a table kept elsewhere may also have them beside itself.
         try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                reader.fieldnames = [
-                    (name or "").strip().lower() for name in reader.fieldnames or []
-                ]
-                rows = [
-                    (reader.line_num, {key: (row[key] or "").strip() for key in reader.fieldnames})
-                    for row in reader
-                ]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path}: cannot be read as a UTF-8 table ({error})") from None
-        columns = ", ".join(reader.fieldnames) or "none"
-        for column in ("path", "label"):
-            if column not in reader.fieldnames:
-                raise InputError(
-                    f"{path}: has no column {column!r}, only {columns}; its"
-                    " first line should be path,label[,split][,patient]"
-                )
-            for number, row in rows:
-                if not row[column]:
-                    raise InputError(f"{path}, line {number}: its {column} is empty; fill it in")
-        if not rows:
-            raise InputError(f"{path}: has no pictures; write one in a line")
-        return path, rows
+            return finder.find_picture(self.dataset_dir, name) or finder.find(
+                self._csv.parent, name
+            )
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None

@@ -1,36 +1,71 @@
-"""Pictures from files: every mode to the right RGB, and broken files found before training."""
+"""Images from files: which files are images, where they are, and every mode to the right RGB."""
 
 import contextlib
 import functools
-import json
+import heapq
 import os
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from dassl.data.datasets import Datum
+from PIL import Image, ImageOps, PngImagePlugin
 
-from core.errors import InputError
-from core.files import atomic_write, fingerprint
+from core.errors import InputError, short
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# Pillow opens these, but they are not raster images of one picture, or need outside programs.
+_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+DICOM = (".dcm", ".dicom")
+# Pillow's own bound (179 million) would refuse slides. At this one an RGB image takes 2 GB.
+MAX_PIXELS = 500_000_000
+Image.MAX_IMAGE_PIXELS = None
+# Colour profiles and notes of more than Pillow's 1 MB are not damage either.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 1024**2
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
-# Below this many, the first check takes no time worth announcing.
-_MANY = 1000
 
 
-def read_picture(path, keep_grey=False):
-    """Read a picture file as 8-bit RGB, upright; with ``keep_grey``, 8-bit grey as it is.
+class Picture(Datum):
+    """An image file with its label, and what else is known of it.
+
+    ``id`` is its POSIX path below the dataset's folder, by which splits, views and fingerprints
+    know it. ``patient`` and ``subtype`` are "" where unknown.
+    """
+
+    def __init__(
+        self,
+        impath: str | Path,
+        label: int,
+        classname: str,
+        id: str,
+        patient: str = "",
+        subtype: str = "",
+    ):
+        super().__init__(impath=str(impath), label=label, classname=classname)
+        self.id = id
+        self.patient = patient
+        self.subtype = subtype
+
+    def relabelled(self, label: int) -> "Picture":
+        return Picture(self.impath, label, self.classname, self.id, self.patient, self.subtype)
+
+
+# Reading
+
+
+def read_picture(path: str | Path, keep_grey: bool = False) -> Image.Image:
+    """Read an image file as 8-bit RGB, upright; with ``keep_grey``, 8-bit grey as it is.
 
     Grey becomes three equal channels; 16-bit grey is scaled from its whole range (0 to 65535), so
-    pictures compare with each other; transparent pixels become black, the colour around a
+    images compare with each other; transparent pixels become black, the colour around a
     dermatoscope's field and outside an X-ray's collimator, which adds nothing to what is shown.
 
     Raises:
-        InputError: the file is missing, broken or cut short, or its values have no known range.
+        InputError: the file is missing, broken, cut short or too large, or its values have no
+            known range.
     """
-    with _opened(path) as picture:
+    with open_picture(path) as picture:
         picture = _upright(picture)
         if keep_grey and picture.mode == "L" and "transparency" not in picture.info:
             picture.load()
@@ -38,44 +73,54 @@ def read_picture(path, keep_grey=False):
         return to_rgb(picture)
 
 
-def _check_picture(path):
-    """Raise what ``read_picture`` would, at a fraction of its cost for a JPEG.
-
-    Decoding at an eighth of the size still reads the whole compressed stream.
-    """
-    with _opened(path) as picture:
-        picture.draft(picture.mode, (picture.width // 8, picture.height // 8))
-        to_rgb(picture)
-
-
 @contextlib.contextmanager
-def _opened(path):
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever fails in the block is an InputError that names the file."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_formats()) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise InputError(
+                    f"has {picture.width:,} x {picture.height:,} pixels; at most {MAX_PIXELS:,} "
+                    "are read: save it at a lower resolution, or cut it into parts"
+                )
             yield picture
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: the picture is missing") from None
+        raise InputError(f"{path}: the image is missing") from None
     except PermissionError:
-        raise InputError(f"{path}: the picture may not be read; change its permissions") from None
+        raise InputError(f"{path}: the image may not be read; change its permissions") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture, or a broken one; replace or remove it") from None
+        raise InputError(f"{path}: {_what_it_is(path)}") from None
+    except MemoryError:
+        raise InputError(
+            f"{path}: there is too little memory for this image; save it at a lower resolution"
+        ) from None
     # Decoders raise many types on damaged bytes, SyntaxError and struct.error among them.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # the system's trouble, not the image's
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: a broken picture ({reason}); replace or remove it") from error
+        raise InputError(f"{path}: a broken image ({reason}); replace or remove it") from error
 
 
-def _upright(picture):
+def _what_it_is(path: str | Path) -> str:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        # Some real files lack the mark.
+        if file.read(132)[128:] == b"DICM" or str(path).lower().endswith(DICOM):
+            return "a DICOM file, which is not read; export it to PNG first"
+    return "not an image, or a broken one; replace or remove it"
+
+
+def _upright(picture: Image.Image) -> Image.Image:
     # Damaged EXIF says nothing about the pixels, which decide by themselves whether it is broken.
     with contextlib.suppress(SyntaxError, ValueError, KeyError, TypeError):
         return ImageOps.exif_transpose(picture)
     return picture
 
 
-def to_rgb(picture):
-    """A PIL picture of any mode as 8-bit RGB, as ``read_picture`` gives it."""
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A PIL image of any mode as 8-bit RGB, as ``read_picture`` gives it."""
     if picture.mode in _SIXTEEN_BIT:
         values = np.asarray(picture)
         if picture.mode == "I" and (values.min() < 0 or values.max() > 65535):
@@ -91,123 +136,204 @@ def to_rgb(picture):
     return picture.convert("RGB")
 
 
-def find_pictures(folder):
-    """The picture files anywhere below ``folder``, sorted; hidden files are none.
+# Which files are images
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """The formats that are read; a file's bytes decide which it has, not its name."""
+    Image.init()
+    return [name for name in Image.ID if name in Image.OPEN and name not in _NOT_IMAGES]
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+    """The endings of image files, in lower case with their dot: all that Pillow reads."""
+    readable = {*_formats(), "MPO"}  # a camera's JPEG with a second image
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in readable)
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file is an image by its ending."""
+    return os.path.splitext(path)[1].lower() in endings()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an operating system put it there rather than a person (._x, __MACOSX, Thumbs.db)."""
+    return name.startswith((".", "__")) or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def skipped_note(paths: Sequence[str | Path]) -> str:
+    """What to say of files that are not images: their number, the first name, DICOM apart."""
+    names = sorted(os.path.basename(path) for path in paths)
+    if len(names) == 1:
+        note = f"skipped 1 file that is not an image: {names[0]}"
+    else:
+        note = f"skipped {len(names):,} files that are not images, first {names[0]}"
+    dicom = [name for name in names if name.lower().endswith(DICOM)]
+    if dicom:
+        note += f" ({len(dicom):,} DICOM, first {dicom[0]}: DICOM is not read, export it to PNG)"
+    return note
+
+
+# Finding them
+
+
+def files_below(folder: str | Path) -> dict[str, Path]:
+    """The files anywhere below ``folder``, each real file once; hidden files are none.
+
+    Links are followed, except one to a folder that holds ``folder``. A file that is reached both
+    directly and by a link keeps its direct path.
 
     Returns:
-        pictures: paths.
-        others: names of the files that are no pictures by their ending.
+        real path -> path below ``folder``, sorted by path.
     """
-    pictures, others = [], []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in names:
-            if is_hidden(name):
-                continue
-            if name.lower().endswith(ENDINGS):
-                pictures.append(Path(parent, name))
-            else:
-                others.append(name)
-    return sorted(pictures), sorted(others)
+    start = os.path.realpath(folder)
+    files: dict[str, Path] = {}
+    seen: set[str] = set()
+    folders: list[Path] = [Path(folder)]
+    links: list[Path] = []
+    while folders or links:
+        # Links come last, so that what they lead to keeps its own path where it has one.
+        here = folders.pop() if folders else heapq.heappop(links)
+        real = os.path.realpath(here)
+        if os.path.isdir(here):
+            if real not in seen and (real == start or not _holds(real, start)):
+                seen.add(real)
+                inner, linked = _list_folder(here, real, files)
+                folders += inner
+                for link in linked:
+                    heapq.heappush(links, link)
+        elif os.path.isfile(here) or not os.path.exists(here):  # a dead link: a missing file
+            files.setdefault(real, here)
+    return dict(sorted(files.items(), key=lambda item: item[1]))
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return os.path.commonpath([outer, inner]) == outer
+
+
+def _list_folder(folder: Path, real: str, files: dict[str, Path]) -> tuple[list[Path], list[Path]]:
+    """Add the files directly in ``folder`` to ``files``; returns its folders and its links."""
+    folders, links = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_symlink():
+                    links.append(Path(entry.path))
+                elif entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.is_file():  # not a pipe or a socket
+                    files.setdefault(os.path.join(real, entry.name), Path(entry.path))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return folders, links
+
+
+def find_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """The image files anywhere below ``folder``, and the files that are not images, both sorted."""
+    pictures: list[Path] = []
+    others: list[Path] = []
+    for path in files_below(folder).values():
+        (pictures if is_picture(path) else others).append(path)
+    return pictures, others
+
+
+def pictures_at(paths: Iterable[str | Path]) -> list[tuple[Path, str]]:
+    """The images that paths name: files, and folders with all that is below them.
+
+    What a folder holds besides is said on standard error.
+
+    Returns:
+        pairs of a file and its name: its path below the folder that was named.
+
+    Raises:
+        InputError: nothing there, or a folder without images.
+    """
+    chosen: list[tuple[Path, str]] = []
+    for path in map(Path, paths):
+        if os.path.isdir(path):
+            files, others = find_pictures(path)
+            if not files:
+                why = f": {skipped_note(others)}" if others else ""
+                raise InputError(f"{path}: holds no images{why}")
+            if others:
+                print(f"{path}: {skipped_note(others)}", file=sys.stderr)
+            chosen += [(file, file.relative_to(path).as_posix()) for file in files]
+        elif os.path.isfile(path):
+            chosen.append((path, path.name))
+        else:
+            raise InputError(f"{short(str(path))}: there is no such image or folder")
+    return chosen
 
 
 class Finder:
     """Finds files whatever the case of the letters in their paths, listing each folder once."""
 
-    def __init__(self):
-        self._listing = functools.cache(self._list)
+    def __init__(self) -> None:
+        self._listing = functools.cache(_listing)
+        self._by_name = functools.cache(_by_name)
 
-    def find(self, folder, relative):
+    def find(self, folder: str | Path, relative: str) -> Path | None:
         """The file ``relative`` below ``folder`` as the disk spells it, None if there is none."""
+        path, name = self._parent(folder, relative)
+        found = self._spelled(path, name) if path else None
+        return Path(found) if found and os.path.isfile(found) else None
+
+    def find_picture(self, folder: str | Path, relative: str) -> Path | None:
+        """As ``find``; the image's ending may be missing and, of a bare name, its folder too.
+
+        Raises:
+            InputError: several images fit.
+        """
+        if exact := self.find(folder, relative):
+            return exact
+        path, name = self._parent(folder, relative)
+        found = self._by_name(path, False).get(name.casefold(), []) if path else []
+        if not found and "/" not in relative.replace("\\", "/"):
+            found = self._by_name(str(folder), True).get(name.casefold(), [])
+        if len(found) > 1:
+            raise InputError(
+                f"{short(relative)} may be {found[0]} or {found[1]}; write the path out"
+            )
+        return found[0] if found else None
+
+    def _parent(self, folder: str | Path, relative: str) -> tuple[str | None, str]:
+        """The folder of ``relative`` as the disk spells it, None if missing; the last name."""
         relative = relative.strip().replace("\\", "/")
         if os.path.isabs(relative):
             relative = os.path.relpath(relative, folder)
-        path = str(folder)
-        for part in PurePosixPath(relative).parts:
-            if part == "..":
-                path = os.path.dirname(path)
-                continue
-            exact, folded = self._listing(path)
-            name = part if part in exact else folded.get(part.casefold())
-            if name is None:
-                return None
-            path = os.path.join(path, name)
-        return Path(path) if os.path.isfile(path) else None
+        path: str | None = str(folder)
+        parts = PurePosixPath(relative).parts or ("",)
+        for part in parts[:-1]:
+            if path is not None:
+                path = os.path.dirname(path) if part == ".." else self._spelled(path, part)
+        return path, parts[-1]
 
-    @staticmethod
-    def _list(folder):
-        try:
-            names = sorted(os.listdir(folder), reverse=True)
-        except OSError:
-            names = []
-        return set(names), {name.casefold(): name for name in names}
+    def _spelled(self, folder: str, name: str) -> str | None:
+        exact, folded = self._listing(folder)
+        spelled = name if name in exact else folded.get(name.casefold())
+        return None if spelled is None else os.path.join(folder, spelled)
 
 
-def is_hidden(name):
-    """Whether an operating system put it there rather than a person (._x, __MACOSX, Thumbs.db)."""
-    return name.startswith((".", "__")) or name.lower() in ("thumbs.db", "desktop.ini")
-
-
-def check_pictures(pictures, folder):
-    """Decode every picture that has not been seen whole before.
-
-    What passed is remembered by size and time of change in the user's cache folder, so the next
-    run on the same files only asks for those.
-
-    Args:
-        pictures: identity below ``folder`` -> path.
-        folder: the dataset's folder.
-
-    Raises:
-        InputError: names the first bad picture and how many more there are.
-    """
-    memory = _cache_folder() / f"{fingerprint(str(folder))}.json"
-    checked = _read_memory(memory)
-    unseen, errors = {}, {}
-    for identity, path in pictures.items():
-        try:
-            stat = os.stat(path)
-        except OSError:
-            errors[identity] = f"{path}: the picture is missing"
-            continue
-        state = [stat.st_size, stat.st_mtime_ns]
-        if checked.get(identity) != state:
-            unseen[identity] = state
-    if len(unseen) > _MANY:
-        print(f"Checking {len(unseen):,} pictures, this once", flush=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda identity: _error_of(pictures[identity]), unseen)
-        for identity, error in zip(unseen, results, strict=True):
-            if error:
-                errors[identity] = error
-            else:
-                checked[identity] = unseen[identity]
-    if any(identity not in errors for identity in unseen):
-        # The memory only saves time: without it the next run checks again.
-        with contextlib.suppress(OSError), atomic_write(memory) as file:
-            json.dump({"folder": str(folder), "checked": checked}, file)
-    if errors:
-        first = next(errors[identity] for identity in pictures if identity in errors)
-        more = f" (and {len(errors) - 1:,} more bad pictures)" if len(errors) > 1 else ""
-        raise InputError(f"{first}{more}")
-
-
-def _error_of(path):
+def _listing(folder: str) -> tuple[set[str], dict[str, str]]:
     try:
-        _check_picture(path)
-    except InputError as error:
-        return str(error)
-    return None
+        names = sorted(os.listdir(folder), reverse=True)
+    except (OSError, ValueError):
+        names = []
+    return set(names), {name.casefold(): name for name in names}
 
 
-def _cache_folder():
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vip-for-dassl" / "checked"
-
-
-def _read_memory(path):
-    try:
-        checked = json.loads(path.read_text(encoding="utf-8"))["checked"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return checked if isinstance(checked, dict) else {}
+def _by_name(folder: str, deep: bool) -> dict[str, list[Path]]:
+    """Images of a folder by their name and by their name without ending, in lower case."""
+    if deep:
+        files = find_pictures(folder)[0]
+    else:
+        files = [Path(folder, name) for name in sorted(_listing(folder)[0]) if is_picture(name)]
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        for name in {file.name.casefold(), file.stem.casefold()}:
+            found.setdefault(name, []).append(file)
+    return found

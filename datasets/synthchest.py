@@ -1,11 +1,13 @@
 """SynthChest: drawn chest films in the layout of the pneumonia release, a tenth of its size."""
 
+from pathlib import Path
+
 from dassl.data.datasets import DATASET_REGISTRY
 
 from . import synthetic
 from .pneumonia import Pneumonia
 
-SEED = 8  # of the pictures; the dataset is the same for everybody
+SEED = 8  # of the images; the dataset is the same for everybody
 COUNTS = {  # a tenth of the release's
     ("train", "NORMAL"): 135,
     ("train", "PNEUMONIA"): 388,
@@ -20,26 +22,26 @@ class SynthChest(Pneumonia):
     """585 drawn chest films, "normal lung" and "pneumonia": synthetic, of no medical meaning.
 
     Drawn once below ROOT, in the release's own layout, so that the reader of the real data reads
-    it. ``attributes.csv`` beside it holds what each picture shows. A "patient" of the file names is
-    only a number: two pictures of one are no more alike than any others.
+    it. ``attributes.csv`` beside it holds what each image shows. A "patient" of the file names is
+    only a number: two images of one are no more alike than any others.
     """
 
     dataset_dir = "synthchest/chest_xray"
     source = "give another DATASET.ROOT, or delete the folder and it is drawn again"
     paper_counts = None
 
-    def prepare(self):
+    def prepare(self) -> None:
         synthetic.write_once(self.dataset_dir, write_release)
 
 
-def write_release(folder):
-    """Draw every picture and write the true attributes below ``folder``."""
+def write_release(folder: Path) -> None:
+    """Draw every image and write the true attributes below ``folder``."""
     shown, index = [], 0
     for (split, class_folder), n in COUNTS.items():
         classname = CLASSNAMES[class_folder]
         for number in range(n):
             pixels, attributes = synthetic.picture(synthetic.CHESTS, SEED, index, classname)
-            patient = 1 + number * 2 // 3  # every other patient has two pictures
+            patient = 1 + number * 2 // 3  # every other patient has two images
             if class_folder == "NORMAL":
                 name = f"IM-{patient:04d}-{number:04d}.jpeg"
             else:

@@ -1,6 +1,7 @@
 """SynthDerm: drawn lesions in the layout and size of Derm7pt."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
@@ -8,7 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from . import synthetic
 from .derm7pt import Derm7pt
 
-SEED = 7  # of the pictures; the dataset is the same for everybody
+SEED = 7  # of the images; the dataset is the same for everybody
 MELANOMA = {"train": (90, 346), "valid": (61, 161), "test": (101, 320)}  # of how many
 
 COLUMNS = (
@@ -30,20 +31,21 @@ class SynthDerm(Derm7pt):
     """827 drawn lesions, 252 "melanoma" and 575 "nevus": synthetic, of no medical meaning.
 
     Drawn once below ROOT, in the release's own layout, so that the reader of the real data reads
-    it. ``attributes.csv`` beside it holds what each picture shows.
+    it. ``attributes.csv`` beside it holds what each image shows.
     """
 
     dataset_dir = "synthderm/release_v0"
     source = "give another DATASET.ROOT, or delete the folder and it is drawn again"
 
-    def prepare(self):
+    def prepare(self) -> None:
         synthetic.write_once(self.dataset_dir, write_release)
 
 
-def write_release(folder):
-    """Draw every picture, the table, the indexes and the true attributes below ``folder``."""
+def write_release(folder: Path) -> None:
+    """Draw every image, the table, the indexes and the true attributes below ``folder``."""
     rng = np.random.default_rng(SEED)
-    classnames, indexes = [], {}
+    classnames: list[str] = []
+    indexes: dict[str, range] = {}
     for split, (n_melanoma, n) in MELANOMA.items():
         indexes[split] = range(len(classnames), len(classnames) + n)
         classnames += list(
@@ -67,10 +69,12 @@ def write_release(folder):
     synthetic.write_attributes(folder / "attributes.csv", synthetic.LESIONS, shown)
 
 
-def _meta_row(index, name, classname, attributes):
+def _meta_row(
+    index: int, name: str, classname: str, attributes: dict[str, str]
+) -> dict[str, object]:
     """The release's columns; a drawn structure is regular where the lesion is symmetric."""
     has, regular = attributes.get, attributes["symmetry"] == "symmetric"
-    row = dict.fromkeys(COLUMNS, "")
+    row: dict[str, object] = dict.fromkeys(COLUMNS, "")
     row |= {
         "case_num": index + 1,
         "diagnosis": classname,
@@ -85,7 +89,7 @@ def _meta_row(index, name, classname, attributes):
         "elevation": "flat",
         "derm": name,
         "case_id": f"synthetic {index:03d}",
-        "notes": "drawn by a program; not a medical picture",
+        "notes": "drawn by a program; not a medical image",
     }
     kind = "regular" if regular else "irregular"
     if has("network") == "network":

@@ -1,5 +1,6 @@
 """A run's configuration: defaults, the files that change them, and the folder that follows."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def method_node(name: str) -> CN:
 def default_cfg():
     """Dassl's defaults, ours for datasets and runs, and every method's under its own name."""
     cfg = get_cfg_default()
-    for key, value in DATASET_DEFAULTS.items():
+    for key, value in copy.deepcopy(DATASET_DEFAULTS).items():
         cfg.DATASET[key] = value
     cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
     cfg.MODEL.COMPILE = False  # torch.compile for the text encoder; see docs/speed.md

@@ -7,7 +7,6 @@ Which attribute a symptom speaks of is a small file, ``symptoms/attribute_pairs/
 A picture shows the symptom if any of the named attributes has one of the values listed for it.
 """
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
+from core.tables import read_table
 from results import statistics
 
 PAIRS = Path("symptoms") / "attribute_pairs"
@@ -44,26 +44,26 @@ def true_attributes(dataset):
 
 
 def _drawn(table):
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    found = read_table(table)
+    if "picture" not in found.columns:
+        raise InputError(f"{table}: has no column 'picture'; draw the dataset again")
     return {
         row["picture"]: {name: v for name, v in row.items() if name not in ("picture", "class")}
-        for row in rows
+        for _, row in found.rows
     }
 
 
 def _seven_points(table):
-    with open(table, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
-        columns = [name for name in SEVEN_POINTS if name in reader.fieldnames]
-        return {
-            f"images/{row['derm'].strip()}".casefold(): {
-                name: " ".join((row[name] or "").lower().split()) for name in columns
-            }
-            for row in reader
-            if row.get("derm")
+    found = read_table(table, errors="replace")
+    columns = {name: found.column(name) for name in SEVEN_POINTS if found.column(name)}
+    derm = found.column("derm")
+    return {
+        f"images/{row[derm]}".casefold(): {
+            name: " ".join(row[column].lower().split()) for name, column in columns.items()
         }
+        for _, row in found.rows
+        if derm and row[derm]
+    }
 
 
 def read_pairs(path):

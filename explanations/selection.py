@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
-from datasets.pictures import find_pictures
+from core.names import name_key
+from datasets import pictures
 
 OUTCOMES = ("wrong", "right")
 
@@ -28,27 +29,16 @@ def pictures_of_split(run, split):
 def pictures_at(paths, classnames=()):
     """The pictures that paths name: files, and folders with all that is below them.
 
-    A picture in a folder named as a class is taken to be of that class.
+    An image in a folder named as a class is taken to be of that class.
 
     Raises:
-        InputError: nothing there, or a folder without pictures.
+        InputError: nothing there, or a folder without images.
     """
-    labels = {name.casefold(): label for label, name in enumerate(classnames)}
-    chosen = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files, _ = find_pictures(path)
-            if not files:
-                raise InputError(f"{path}: holds no pictures")
-        elif path.exists():
-            files = [path]
-        else:
-            raise InputError(f"{path}: there is no such picture or folder")
-        for file in files:
-            name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-            truth = labels.get(file.absolute().parent.name.casefold())
-            chosen.append(Chosen(file, name, truth))
-    return chosen
+    labels = {name_key(name): label for label, name in enumerate(classnames)}
+    return [
+        Chosen(file, name, labels.get(name_key(file.absolute().parent.name)))
+        for file, name in pictures.pictures_at(paths)
+    ]
 
 
 def wanted(chosen, prediction, only=None, versus=None):

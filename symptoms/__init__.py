@@ -27,6 +27,7 @@ from pydantic import (
 
 from core.errors import InputError, shortened
 from core.files import fingerprint, read_json, write_json
+from core.names import prompt_name
 from symptoms.phrases import MAX_LETTERS, clean, without_marks
 
 EDITED = "; edited by hand since"  # the end of a generated class's provenance after an edit
@@ -132,7 +133,7 @@ class SymptomFile:
                 raise InputError(
                     f"{path}: there is no class under 'classes'; add each with phrases"
                 )
-        classes, notes = _checked(path, data)
+        classes, notes = _checked(path, _named_as_prompts(path, data))
         return cls(path, classes, meta, notes)
 
     @property
@@ -155,14 +156,15 @@ class SymptomFile:
         Raises:
             InputError: the file lacks a class, or has one that is unknown.
         """
-        known = {*classnames, *others}
-        missing = [name for name in classnames if name not in self.classes]
+        wanted = {name: prompt_name(name) for name in classnames}
+        known = {prompt_name(name) for name in (*classnames, *others)}
+        missing = [name for name, in_file in wanted.items() if in_file not in self.classes]
         unknown = [name for name in self.classes if name not in known]
         if missing or unknown:
             raise InputError(f"{self.path}: {self._mismatch(missing, unknown, classnames, others)}")
         for note in self.notes:
             logger.warning("%s", note)
-        entries = {name: self.classes[name] for name in classnames}
+        entries = {name: self.classes[in_file] for name, in_file in wanted.items()}
         return Symptoms(
             {name: entry.phrases for name, entry in entries.items()},
             {name: entry.provenance for name, entry in entries.items()},
@@ -232,6 +234,17 @@ def save_symptoms(
     # The phrases first: they are what a person reads and edits.
     written = {name: entry.model_dump() for name, entry in classes.items()}
     write_json(path, {"classes": written, **(meta or {})})
+
+
+def _named_as_prompts(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """``entries`` with a space for each ``_`` of a class name: folder names are read too."""
+    named: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if named.setdefault(prompt_name(name), entry) is not entry:
+            raise InputError(
+                f"{path}: class {shortened(repr(name))} is there twice ('_' is a space); keep one"
+            )
+    return named
 
 
 def _checked(path: Path, entries: Mapping[str, Any]) -> tuple[dict[str, SymptomClass], tuple]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from PIL import Image
 
 import datasets  # noqa: F401  (registers them)
 from core.errors import InputError
-from datasets import pictures
+from datasets import checks
 from datasets.base import DEFAULTS
 from datasets.pictures import read_picture
 from datasets.splits import SPLITS, draw_shots, draw_split, shared_patients
@@ -36,11 +37,15 @@ def jpeg(size=8):
 JPEG = jpeg()
 
 
-def put(folder, *names, content=JPEG):
+_numbers = itertools.count()
+
+
+def put(folder, *names, content=None):
+    """Write files; without ``content``, JPEGs of different bytes (a number follows the image)."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(JPEG + b"%d" % next(_numbers) if content is None else content)
 
 
 def load(name, path, seed=1, **settings):
@@ -180,8 +185,8 @@ def broken_releases():
     first = "test_indexes.csv"
     return [
         (remove("meta/valid_indexes.csv"), "valid_indexes.csv: is missing"),
-        (rewrite(first, lambda t: t + "22\n"), "line 9: '22' is no row of meta.csv"),
-        (rewrite(first, lambda t: t + "x\n"), "'x' is no row"),
+        (rewrite(first, lambda t: t + "22\n"), "line 9: '22' is not a row of meta.csv"),
+        (rewrite(first, lambda t: t + "x\n"), "'x' is not a row"),
         (rewrite("meta.csv", lambda t: t.replace("diagnosis,", "d,", 1)), "no column 'diagnosis'"),
         (
             lambda root: rewrite(
@@ -191,7 +196,7 @@ def broken_releases():
         ),
         (
             lambda root: [path.unlink() for path in (root / "images/Nel").glob("*00*")],
-            r"meta.csv: names NEL/Derm00.*\(and \d+ more missing pictures\)",
+            r"meta.csv: names NEL/Derm00.*\(and \d+ more missing images\)",
         ),
     ]
 
@@ -276,7 +281,7 @@ def test_pneumonia_of_kaggle_is_the_same_split(chest_xray, tmp_path, capsys):
     for side in ("train_x", "val", "test"):
         one, other = ({Path(i).name for i in ids(d)[side]} for d in (release, kaggle))
         assert one == other
-    assert "the folder val, of 16 pictures, counted with train" in capsys.readouterr().out
+    assert "the folder val, of 16 images, counted with train" in capsys.readouterr().out
 
 
 def test_pneumonia_with_patients_apart(chest_xray):
@@ -371,11 +376,9 @@ def test_a_class_that_cannot_be_split_is_named(tmp_path):
     put(tmp_path, *(f"a/{n}.png" for n in range(9)), "b/1_1.png", "b/1_2.png")
     with pytest.raises(InputError, match=r"no val split can be drawn: class 'b' has too few"):
         own(tmp_path)
-    with pytest.raises(
-        InputError, match=r"class 'b' has too few pictures \(2\) or too few patients"
-    ):
+    with pytest.raises(InputError, match=r"class 'b' has too few images \(2\) or too few patients"):
         own(tmp_path, PATIENT_PATTERN=r"^(\d+)")
-    with pytest.raises(InputError, match="a fraction of 1.5 is not between 0 and 1"):
+    with pytest.raises(InputError, match="TEST_FRACTION is 1.5; give more than 0 and less than 1"):
         own(tmp_path, TEST_FRACTION=1.5)
 
 
@@ -396,7 +399,7 @@ def test_fifty_classes_are_split_and_recorded(fifty, capsys):
     data = json.loads(record.read_text())
     assert data["fingerprint"] == dataset.split_fingerprint
     assert data["val"][0] == [dataset.val[0].id, dataset.val[0].label, dataset.val[0].classname]
-    assert "test, val: drawn with seed 1, pictures at random" in capsys.readouterr().out
+    assert "test, val: drawn with seed 1, images at random" in capsys.readouterr().out
 
     again = own(fifty, SPLIT_FILE=f"splits/{record.name}", SPLIT_SEED=5)
     assert ids(again) == ids(dataset) and again.split_fingerprint == dataset.split_fingerprint
@@ -495,7 +498,7 @@ def test_names_and_folders_come_from_the_settings(tmp_path, capsys):
         "test/ben/deeper/y.png": 1,
     }
     card = capsys.readouterr().out
-    assert "train, test: given by the folders" in card and "no pictures: notes.txt" in card
+    assert "train, test: given by the folders" in card
 
 
 def table(folder, *lines, name="table.csv"):
@@ -531,7 +534,7 @@ def test_a_table_with_splits_is_taken_as_it_is(tmp_path, capsys):
         "test": ["4.jpg", "5.jpg"],
     }
     card = capsys.readouterr().out
-    assert "in both train and test: 2 patients, with 2 of the 2 test pictures: p0, p1" in card
+    assert "in both train and test: 2 patients, with 2 of the 2 test images: p0, p1" in card
     with pytest.raises(InputError, match="has p0, p1 in both train and test; mend the split"):
         own(tmp_path, CSV=name, PATIENTS_APART=True)
 
@@ -544,9 +547,11 @@ def test_patients_by_file_name(tmp_path):
     assert shared_patients(dataset.split) == {} and dataset.test[0].patient
     with pytest.raises(InputError, match="PATIENTS_APART is on, but no patient is known"):
         own(tmp_path, PATIENTS_APART=True)
-    with pytest.raises(InputError, match=r"PATIENT_PATTERN '\^\\d' should have one group"):
+    with pytest.raises(
+        InputError, match=r"PATIENT_PATTERN is '\^.*; give a regular expression with one group"
+    ):
         own(tmp_path, PATIENT_PATTERN=r"^\d")
-    with pytest.raises(InputError, match="PATIENT_PATTERN is no regular expression"):
+    with pytest.raises(InputError, match=r"PATIENT_PATTERN is '\('; give a regular expression"):
         own(tmp_path, PATIENT_PATTERN="(")
 
 
@@ -554,13 +559,16 @@ def test_patients_by_file_name(tmp_path):
     ("lines", "message"),
     [
         (["file,label", "a.jpg,x"], "no column 'path', only file, label"),
-        (["path,label"], "has no pictures"),
+        (["path,label"], "has no images"),
         (["path,label", "a.jpg,x", "b.jpg,"], "line 3: its label is empty"),
-        (["path,label", "a.jpg,x", "nope.jpg,y"], "line 3: nope.jpg is not below"),
+        (["path,label", "a.jpg,x", "nope.jpg,y"], "line 3: 'nope.jpg' is not below"),
         (["path,label", "a.jpg,x", "A.JPG,y"], "line 3: A.JPG is in line 2 already"),
-        (["path,label,split", "a.jpg,x,train", "b.jpg,y,dev"], "'dev' is none of train, val, test"),
-        (["path,label,split", "a.jpg,x,train", "b.jpg,y,"], "line 3: the split '' is none"),
-        (["path,label,split", "a.jpg,x,train", "b.jpg,y,test"], "class 'x' has too few pictures"),
+        (
+            ["path,label,split", "a.jpg,x,train", "b.jpg,y,dev"],
+            "'dev' is not one of train, val, test",
+        ),
+        (["path,label,split", "a.jpg,x,train", "b.jpg,y,"], "line 3: the split '' is not one"),
+        (["path,label,split", "a.jpg,x,train", "b.jpg,y,test"], "class 'x' has too few images"),
     ],
 )
 def test_a_wrong_table_is_one_line(tmp_path, lines, message):
@@ -578,9 +586,11 @@ def test_a_label_that_is_no_class_is_named(tmp_path):
     put(tmp_path, "a/1.jpg", "b/1.jpg", "c/1.jpg")
     name = table(tmp_path, "path,label", "a/1.jpg,a", "c/1.jpg,c")
 
-    with pytest.raises(InputError, match="table.csv, line 3: the label 'c' is none of a, b"):
+    with pytest.raises(InputError, match="table.csv, line 3: the label 'c' is not one of a, b"):
         own(tmp_path, CSV=name, CLASSNAMES=["a", "b"])
-    with pytest.raises(InputError, match="/c: holds pictures, but 'c' is none of the classes a, b"):
+    with pytest.raises(
+        InputError, match="/c: holds images, but 'c' is not one of the classes a, b"
+    ):
         own(tmp_path, CLASSNAMES=["a", "b"])
 
 
@@ -589,12 +599,12 @@ def test_a_label_that_is_no_class_is_named(tmp_path):
     [
         ({"PATH": ""}, "DATASET.PATH is empty"),
         ({"PATH": "/nowhere/at/all"}, "/nowhere/at/all: there is no such folder"),
-        ({"CLASSNAMES": ["a"]}, "there are 1 classes; two are needed"),
+        ({"CLASSNAMES": ["a"]}, "the number of classes is 1; at least 2 are needed"),
         ({"CLASSNAMES": ["a", "A"]}, "two classes are named '[aA]'"),
         ({"CLASSNAMES": ["a", " "]}, "has an empty name"),
         (
             {"CLASSNAMES": ["a", "b", "d"]},
-            "class 'd' has no pictures; put them in a folder named 'd'",
+            "class 'd' has no images; put them in a folder named 'd'",
         ),
         ({"CLASSNAMES": ["a", "b"], "CLASS_FOLDERS": ["a"]}, "1 names for 2 classes"),
         ({"CSV": "none.csv"}, "none.csv: there is no such file.*set DATASET.CSV"),
@@ -615,7 +625,7 @@ def test_an_empty_class_is_named(tmp_path):
     put(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg")
     (tmp_path / "test/b").mkdir()
 
-    with pytest.raises(InputError, match="/test: class 'b' has no pictures"):
+    with pytest.raises(InputError, match="/test: class 'b' has no images"):
         own(tmp_path)
     with pytest.raises(InputError, match="there is no folder 'train' in it; get ChestXRay2017"):
         load("Pneumonia", tmp_path / "test")
@@ -657,12 +667,18 @@ def test_a_release_takes_a_split_file_too(derm7pt, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test": [["9.jpg", 0, "a"], ["8.jpg", 1, "b"]]}, r"names 9.jpg.*\(and 1 more missing"),
-        ({"test": [["4.jpg", 0, "c"], ["5.jpg", 1, "b"]]}, "4.jpg has the class 'c', none of a, b"),
-        ({"test": [["0.jpg", 0, "a"], ["5.jpg", 1, "b"]]}, "stands in train and again in test"),
-        ({"test": [["4.jpg", "a"]]}, r"entry 1 of 'test' should be \[path, label, class name\]"),
-        ({"test": [["4.jpg", 0, "a"]]}, "the test split has no picture of the class 'b'"),
-        ({"train": []}, "no training pictures"),
+        ({"test": [["9.jpg", 0, "a"], ["8.jpg", 1, "b"]]}, r"names '9.jpg'.*\(and 1 more missing"),
+        (
+            {"test": [["4.jpg", 0, "c"], ["5.jpg", 1, "b"]]},
+            "'4.jpg' has the class 'c', which is not one of a, b",
+        ),
+        ({"test": [["0.jpg", 0, "a"], ["5.jpg", 1, "b"]]}, "is in train and again in test"),
+        (
+            {"test": [["4.jpg", "a"]]},
+            r"entry 1 of 'test' is .* should be \[path, label, class name\]",
+        ),
+        ({"test": [["4.jpg", 0, "a"]]}, "the test split has no image of the class 'b'"),
+        ({"train": []}, "no training images"),
         ({"fingerprint": "0" * 12}, "was changed after it was written"),
     ],
 )
@@ -758,17 +774,18 @@ def test_values_of_unknown_range_are_refused(tmp_path):
 
 @pytest.fixture
 def two(tmp_path):
-    put(tmp_path, *(f"{name}/{n}.jpg" for name in "ab" for n in range(5)), content=jpeg(64))
+    for number in range(10):
+        put(tmp_path, f"{'ab'[number % 2]}/{number // 2}.jpg", content=jpeg(64) + b"%d" % number)
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a picture, or a broken one"),
-        (b"no picture at all", "not a picture, or a broken one"),
-        (jpeg(64)[:-300], "a broken picture .*truncated"),
-        (jpeg(64)[:300], "a broken picture"),
+        (b"", "not an image, or a broken one"),
+        (b"no picture at all", "not an image, or a broken one"),
+        (jpeg(64)[:-300], "a broken image .*truncated"),
+        (jpeg(64)[:300], "a broken image"),
     ],
 )
 def test_a_broken_picture_is_named_before_training(two, content, message):
@@ -779,7 +796,7 @@ def test_a_broken_picture_is_named_before_training(two, content, message):
         own(two)
     assert "\n" not in str(error.value)
     put(two, "a/0.jpg", content=content)
-    with pytest.raises(InputError, match=r"/[ab]/[03].jpg: .*\(and 1 more bad pictures\)"):
+    with pytest.raises(InputError, match=r"/[ab]/[03].jpg: .*\(and 1 more bad images\)"):
         own(two)
 
 
@@ -791,9 +808,7 @@ def test_the_quick_check_refuses_what_reading_refuses(tmp_path):
         whole = path.read_bytes()
         for end in range(0, len(whole), 37):
             path.write_bytes(whole[:end])
-            assert refused(pictures.read_picture, path) == refused(pictures._check_picture, path), (
-                end
-            )
+            assert refused(read_picture, path) == refused(checks.check_picture, path), end
 
 
 def refused(function, path):
@@ -807,10 +822,8 @@ def refused(function, path):
 def test_a_picture_is_checked_once(two, cache, monkeypatch):
     """What passed is remembered until the file changes; a damaged memory is no memory."""
     checked = []
-    check = pictures._check_picture
-    monkeypatch.setattr(
-        pictures, "_check_picture", lambda path: (checked.append(path), check(path))
-    )
+    check = checks.check_picture
+    monkeypatch.setattr(checks, "check_picture", lambda path: (checked.append(path), check(path)))
 
     own(two)
     assert len(checked) == 10

@@ -93,6 +93,21 @@ def test_your_own_data(checkout, copy_of, toy, short):
     assert "2 trained" in out
 
 
+def test_step_6_names_the_folder_of_the_run(checkout, tmp_path):
+    """With the page's own files, and without a pattern that a second variant would match too."""
+    page = checkout / "docs" / "your_own_data.md"
+    found = blocks(page)
+    (tmp_path / "mydata.json").write_text(found["symptoms/mydata.json"])
+    config = found["configs/datasets/mydata.yaml"] + f"  SYMPTOMS: {tmp_path / 'mydata.json'}\n"
+    (tmp_path / "mydata.yaml").write_text(config)
+    cfg, _ = load_cfg("ViP", str(tmp_path / "mydata.yaml"), "vit_b16")
+
+    step = page.read_text(encoding="utf-8").split("## 6.")[1].split("\n## ")[0]
+    (run,) = re.findall(r"^RUN=(\S+)$", step, re.MULTILINE)
+    assert run == cfg.OUTPUT_DIR
+    assert not re.search(r"[*?]|\$\(", step)
+
+
 def test_settings_people_ask_for_exist(checkout):
     """Every KEY VALUE of the table is one that a run takes."""
     text = (checkout / "docs" / "your_own_data.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from core.errors import InputError
-from datasets import contact_sheet, synthchest, synthderm, synthetic
+from datasets import contact_sheet, drawing, synthchest, synthderm, synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
 
 PLAIN_LESION = {
@@ -80,7 +80,7 @@ def test_a_symmetric_lesion_is_its_own_mirror_image():
         for picture in darkness(pictures):
             dark = np.clip(picture - np.median(picture), 0, None)
             weight = dark / dark.sum()
-            y, x = (weight * synthetic.GRID_Y).sum(), (weight * synthetic.GRID_X).sum()
+            y, x = (weight * drawing.GRID_Y).sum(), (weight * drawing.GRID_X).sum()
             shift = (-int(round(y * 32)), -int(round(x * 32)))
             centred = np.roll(dark, shift, (0, 1))
             found.append(abs(centred - centred[::-1, ::-1]).sum() / centred.sum())
@@ -286,7 +286,7 @@ def test_contact_sheets(tmp_path, capsys):
     assert "SynthDerm: best accuracy" in capsys.readouterr().out
     for world in WORLDS:
         with Image.open(tmp_path / f"sheet-{world.name}.png") as sheet:
-            assert sheet.width > 6 * 2 * synthetic.SIZE
+            assert sheet.width > 6 * 2 * drawing.SIZE
     for place in (tmp_path / "none" / "sheet.png", tmp_path / "sheet.unknown"):
         with pytest.raises(InputError, match="--sheet: .*cannot be written"):
             contact_sheet.main(["--sheet", str(place)])

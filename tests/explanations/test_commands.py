@@ -246,8 +246,8 @@ def test_wrong_folder_and_pictures(toy_run, tmp_path, capsys, main):
     no_run = wrong(main, [str(tmp_path), "--images", str(tmp_path / "whole.png")], capsys)
     assert f"{tmp_path} is not a run (it holds no config.yaml)" in no_run
     assert "broken.png" in wrong(main, [run, *some], capsys)
-    assert "no such picture" in wrong(main, [run, "--images", str(tmp_path / "no.png")], capsys)
-    assert "holds no pictures" in wrong(main, [run, "--images", str(tmp_path / "empty")], capsys)
+    assert "no such image" in wrong(main, [run, "--images", str(tmp_path / "no.png")], capsys)
+    assert "holds no images" in wrong(main, [run, "--images", str(tmp_path / "empty")], capsys)
 
 
 def test_wrong_questions_to_explain(toy_run, tmp_path, capsys):

@@ -1,0 +1,11 @@
+"""Class names: how prompts, folders and symptom files spell the same class."""
+
+
+def prompt_name(name: str) -> str:
+    """A class name as prompts have it: ``_`` is a space, as every CoOp-family method reads it."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def name_key(name: str) -> str:
+    """What two spellings of one class name have in common: case and ``_`` do not matter."""
+    return prompt_name(name).casefold()

@@ -1,0 +1,190 @@
+"""What is wrong with image files, found before training: damage, copies, masks."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from core.errors import InputError
+from core.files import atomic_write, fingerprint, read_json
+
+from .pictures import Picture, open_picture, to_rgb
+
+# Below this many, the first check takes no time worth announcing.
+_MANY = 1000
+# Images larger than this are decoded one at a time, for their memory.
+_LARGE = 50_000_000
+_one_large = threading.Lock()
+
+
+class FileMemory:
+    """What is known of files, until their size or time of change differs; kept between runs.
+
+    It lies in the user's cache folder and only saves time.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._path = _cache_folder() / f"{fingerprint(str(folder))}.json"
+        self._facts: dict[str, Any] = {}
+        with contextlib.suppress(InputError, KeyError, TypeError):
+            facts = read_json(self._path)["checked"]
+            self._facts = facts if isinstance(facts, dict) else {}
+        self._changed = False
+
+    def recall(self, identity: str, stat: os.stat_result) -> list[str]:
+        """What was noted of a file that has not changed since: "whole", its digest."""
+        known = self._facts.get(identity)
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            # A list of these two alone is older: it was written of whole images only.
+            return list(map(str, known[2:])) if len(known) > 2 else ["whole"]
+        return []
+
+    def note(self, identity: str, stat: os.stat_result, fact: str) -> None:
+        facts = [*self.recall(identity, stat), fact]
+        self._facts[identity] = [stat.st_size, stat.st_mtime_ns, *facts]
+        self._changed = True
+
+    def save(self) -> None:
+        if self._changed:
+            # Without it the next run checks again.
+            with contextlib.suppress(OSError), atomic_write(self._path) as file:
+                json.dump({"folder": str(self._folder), "checked": self._facts}, file)
+            self._changed = False
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vip-for-dassl" / "checked"
+
+
+# Damage
+
+
+def check_pictures(pictures: Mapping[str, str], memory: FileMemory) -> None:
+    """Decode every image that has not been seen whole before.
+
+    Args:
+        pictures: identity below the dataset's folder -> path.
+
+    Raises:
+        InputError: names the first bad image and how many more there are.
+    """
+    unseen, errors = {}, {}
+    for identity, path in pictures.items():
+        try:
+            stat = os.stat(path)
+        except OSError:
+            errors[identity] = f"{path}: the image is missing"
+            continue
+        if "whole" not in memory.recall(identity, stat):
+            unseen[identity] = stat
+    if len(unseen) > _MANY:
+        print(f"Checking {len(unseen):,} images, this once", flush=True)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda identity: _error_of(pictures[identity]), unseen)
+        for (identity, stat), error in zip(unseen.items(), results, strict=True):
+            if error:
+                errors[identity] = error
+            else:
+                memory.note(identity, stat, "whole")
+    memory.save()
+    if errors:
+        first = next(errors[identity] for identity in pictures if identity in errors)
+        more = f" (and {len(errors) - 1:,} more bad images)" if len(errors) > 1 else ""
+        raise InputError(f"{first}{more}")
+
+
+def _error_of(path: str) -> str | None:
+    try:
+        check_picture(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def check_picture(path: str | Path) -> None:
+    """Raise what ``read_picture`` would, at a fraction of its cost for a JPEG.
+
+    Decoding at an eighth of the size still reads the whole compressed stream.
+    """
+    with open_picture(path) as picture:
+        picture.draft(picture.mode, (picture.width // 8, picture.height // 8))
+        large = picture.width * picture.height > _LARGE
+        with _one_large if large else contextlib.nullcontext():
+            to_rgb(picture)
+
+
+# Copies
+
+
+def find_duplicates(pictures: Iterable[Picture], memory: FileMemory) -> list[list[Picture]]:
+    """The images whose files hold the same bytes: groups of two or more, sorted by identity.
+
+    Only files of equal size are read, and their digests are remembered.
+    """
+    by_size: dict[int, list[tuple[Picture, os.stat_result]]] = {}
+    for picture in pictures:
+        with contextlib.suppress(OSError):  # a missing one is named by the other check
+            stat = os.stat(picture.impath)
+            by_size.setdefault(stat.st_size, []).append((picture, stat))
+    by_bytes: dict[tuple[int, str], list[Picture]] = {}
+    for size, found in by_size.items():
+        for picture, stat in found if size and len(found) > 1 else []:
+            by_bytes.setdefault((size, _digest(picture, stat, memory)), []).append(picture)
+    memory.save()
+    groups = [sorted(group, key=lambda p: p.id) for group in by_bytes.values() if len(group) > 1]
+    return sorted(groups, key=lambda group: group[0].id)
+
+
+def _digest(picture: Picture, stat: os.stat_result, memory: FileMemory) -> str:
+    for fact in memory.recall(picture.id, stat):
+        if fact.startswith("sha256:"):
+            return fact
+    try:
+        whole = hashlib.sha256()
+        with open(picture.impath, "rb") as file:
+            while block := file.read(2**20):
+                whole.update(block)
+    except OSError as error:
+        raise InputError(f"{picture.impath}: cannot be read ({error.strerror})") from None
+    digest = f"sha256:{whole.hexdigest()[:32]}"
+    memory.note(picture.id, stat, digest)
+    return digest
+
+
+# Masks
+
+_SUFFIX = re.compile(
+    r"^(.+?)[ _.-]+(masks?|seg|segmentations?|segmented|labels?|annotations?|annotated|gt|"
+    r"ground[ _-]?truth|overlay)([ _-]?\d+)?$",
+    re.IGNORECASE,
+)
+_FOLDER = re.compile(
+    r"masks?|segs?|segmentations?|labels?|annotations?|gt|ground[ _-]?truths?", re.IGNORECASE
+)
+
+
+def masks_among(identities: Collection[str], class_folders: Collection[str] = ()) -> list[str]:
+    """The images that look like masks of others: ``a_mask.png`` beside ``a.png``, ``masks/a.png``.
+
+    Args:
+        identities: POSIX paths.
+        class_folders: names in lower case that a folder may have whatever they mean.
+    """
+    stems = {identity.rpartition(".")[0].casefold() for identity in identities}
+    found = []
+    for identity in identities:
+        path = PurePosixPath(identity)
+        match = _SUFFIX.match(path.stem)
+        beside = match and str(path.with_name(match[1])).casefold() in stems
+        folders = [name for name in path.parts[:-1] if name.casefold() not in class_folders]
+        if beside or any(_FOLDER.fullmatch(name) for name in folders):
+            found.append(identity)
+    return sorted(found)
