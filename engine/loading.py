@@ -175,43 +175,6 @@ class LoadedRun:
         features = image_features.to(self._device)
         return self.model.from_features(features).logits.double().cpu().numpy()
 
-    def explain(self, images, drop=(), add=()):
-        """Why: similarities, attention and exact contributions of every symptom.
-
-        Args:
-            images: as for ``predict``.
-            drop: symptoms to leave out. add: (class name, phrase) pairs to take in. No training.
-
-        Returns:
-            ``explanations.Explanation``; without drop and add it is the run's own answer.
-
-        Raises:
-            InputError: the method reads no symptoms, or a symptom or class is unknown.
-        """
-        from explanations import explain
-
-        return explain(self.with_symptoms(drop, add) if drop or add else self, images)
-
-    def check_symptoms(self):
-        """Raise InputError where there is no merge of symptoms to explain."""
-        if self.symptoms is None or not hasattr(self.model, "symptom_features"):
-            raise InputError(
-                f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a "
-                "run of ViP, or of ZeroshotCLIP by symptoms"
-            )
-
-    def with_symptoms(self, drop=(), add=()):
-        """The same learned parameters reading other symptoms: no training.
-
-        Raises:
-            InputError: a symptom or class that is not there, or a class left without symptoms.
-        """
-        from explanations.what_if import changed_phrases
-
-        self.check_symptoms()
-        phrases = changed_phrases(self.symptoms.phrases, drop, add)
-        return self.reading(Symptoms(phrases))
-
     def reading(self, symptoms: Symptoms) -> "LoadedRun":
         """The same learned parameters reading other symptoms of the same classes: no training."""
         with seeded_draws(0):
