@@ -26,7 +26,7 @@ def draw_faithfulness(
         _draw_curves(axis, curve)
         gain, low, high = row["gain"], row["low"], row["high"]
         axis.set_title(
-            f"{curve.measure}: {gain:+.2f} logits sooner [{low:+.2f}, {high:+.2f}]", fontsize=9
+            f"{curve.measure}: mean area {gain:+.2f} logits [{low:+.2f}, {high:+.2f}]", fontsize=9
         )
     axes[0].set_ylabel(
         "logit of the predicted class,\nminus its value with all symptoms", fontsize=8.5

@@ -100,7 +100,8 @@ def test_report_of_many_runs(many, capsys):
         "zero-shot (Fig. 3 I)",
         "training loss",
         "validation accuracy",
-        "Confusion",
+        "Confusion matrices",
+        "F1 is macro F1",
         "ROC, positive: nevus",
         "ROC, mean over classes",
         "sensitivity and specificity",
@@ -133,8 +134,8 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
 
     with_, without = checked(tmp_path / "with.html"), checked(tmp_path / "without.html")
     assert 1 <= with_.count("data:image/jpeg;base64,") <= 6
-    assert "The best explained, of those answered rightly" in with_
-    assert "data:image" not in without and "best explained" not in without
+    assert "Best explained, among the correctly classified" in with_
+    assert "data:image" not in without and "Best explained" not in without
     assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
 
 
@@ -144,7 +145,7 @@ def test_a_dataset_that_is_not_here(many):
 
     report.main([str(many)])
 
-    assert "Explained pictures" in checked(many / "report.html")
+    assert "Explained images" in checked(many / "report.html")
 
 
 def test_unfinished_runs_are_named(many):

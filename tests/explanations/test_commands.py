@@ -10,6 +10,7 @@ from PIL import Image
 import explain
 import predict
 from core.errors import command_line
+from explanations import with_symptoms
 from explanations.selection import pictures_at
 from trainers import load_run
 
@@ -76,8 +77,8 @@ def test_explain_a_split(toy_run, tmp_path, capsys):
     page = (tmp_path / "index.html").read_text()
     assert all(f'src="pictures/{path.name}"' in page for path in drawn)
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
-    assert "nearest words" in page
-    assert "12 of 12 of the test pictures" in capsys.readouterr().out
+    assert page.index("nearest to the learned context") > page.rindex("<section>")
+    assert "12 of 12 test images." in capsys.readouterr().out
 
 
 def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
@@ -93,10 +94,11 @@ def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
     ]
     everything = {row["picture"] for row in read_csv(folder / "predictions.csv")}
     expected = {
-        ("--only", "right"): right[0],
+        ("--only", "correct"): right[0],
+        ("--only", "right"): right[0],  # earlier names
         ("--only", "wrong"): everything - right[0],
         ("--versus", str(other)): right[0] - right[1],
-        ("--versus", str(other), "--only", "wrong"): right[1] - right[0],
+        ("--versus", str(other), "--only", "incorrect"): right[1] - right[0],
     }
 
     capsys.readouterr()
@@ -104,7 +106,7 @@ def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
         output = tmp_path / str(number)
         explain.main([str(folder), *options, "--output-dir", str(output)])
         printed = capsys.readouterr().out
-        assert printed.startswith(f"{len(pictures)} of 12 of the test pictures are ")
+        assert printed.startswith(f"{len(pictures)} of 12 test images are classified ")
         table = output / "explanations.csv"
         found = {row["picture"] for row in read_csv(table)} if pictures else set()
         assert found == pictures
@@ -131,7 +133,7 @@ def test_what_if_stands_beside_the_original(toy_run, tmp_path, capsys):
     assert phrases["what if"] - phrases["as trained"] == {"deep as a lake"}
     run = load_run(folder)
     path = run.dataset.dataset_dir / rows[0]["picture"]
-    changed = run.with_symptoms(["no blue at all"], [("blue", "deep as a lake")])
+    changed = with_symptoms(run, ["no blue at all"], [("blue", "deep as a lake")])
     answer = changed.predict(path)[0]
     own = next(row for row in rows if row["version"] == "what if" and row["class"] == "red")
     assert float(own["class_probability"]) == pytest.approx(answer[0], abs=1e-6)
@@ -169,7 +171,7 @@ def test_faithfulness_without_attributes(toy_run, tmp_path, capsys):
     assert [row["measure"] for row in rows] == ["deletion", "insertion"]
     assert all(float(r["low"]) <= float(r["gain"]) <= float(r["high"]) for r in rows)
     assert (tmp_path / "faithfulness.png").stat().st_size > 5000
-    assert "true attributes of these pictures are not known" in printed
+    assert "true attributes of these images are not known" in printed
 
 
 def test_faithfulness_with_attributes(toy_run, data, tmp_path, capsys):
@@ -194,7 +196,7 @@ def test_faithfulness_with_attributes(toy_run, data, tmp_path, capsys):
     assert row["symptom"] == "no blue at all" and row["attribute"] == "tone: warm"
     assert 0 <= float(row["low"]) <= float(row["auc"]) <= float(row["high"]) <= 1
     assert row["pictures"] == "12" and row["shown"] == "6"
-    assert "not paired with an attribute in" in printed and "the color of the sky" in printed
+    assert "without an attribute in" in printed and "the color of the sky" in printed
     assert (tmp_path / "attributes.png").exists()
 
 
@@ -202,7 +204,7 @@ def test_words_are_printed(toy_run, capsys):
     explain.main([str(toy_run("ViP")), "--words"])
 
     printed = capsys.readouterr().out
-    assert printed.count("distance") >= 20 and "A learned vector is no word" in printed
+    assert printed.count("distance") >= 20 and "A learned vector is not a word" in printed
 
 
 def wrong(main, words, capsys):
@@ -221,16 +223,19 @@ def wrong(main, words, capsys):
     [
         (["--limit", "0"], "--limit is 0; give 1 or more"),
         (["--limit", "-3"], "--limit is -3; give 1 or more"),
-        (["--faithfulness", "--only", "wrong", "--limit", "5"], "leave out --only, --limit"),
-        (["--faithfulness", "--drop", "x", "--add", "a", "y"], "leave out --drop, --add"),
-        (["--words", "--versus", "x"], "leave out --versus"),
-        (["--words", "--images", "x"], "leave out --images"),
-        (["--words", "--faithfulness"], "give one"),
-        (["--pairs", "x.json"], "goes with --faithfulness"),
+        (
+            ["--faithfulness", "--only", "wrong", "--limit", "5"],
+            "--only, --limit cannot be combined",
+        ),
+        (["--faithfulness", "--drop", "x", "--add", "a", "y"], "--drop, --add cannot be combined"),
+        (["--words", "--versus", "x"], "--versus cannot be combined with --words"),
+        (["--words", "--images", "x"], "--images cannot be combined with --words"),
+        (["--words", "--faithfulness"], "give one of them"),
+        (["--pairs", "x.json"], "no effect without --faithfulness"),
     ],
 )
-def test_options_that_would_go_unheard(tmp_path, capsys, options, message):
-    """Said before anything is loaded."""
+def test_options_without_effect_are_rejected(tmp_path, capsys, options, message):
+    """Before anything is loaded."""
     assert message in wrong(explain.main, [str(tmp_path), *options], capsys)
 
 
@@ -256,9 +261,9 @@ def test_wrong_questions_to_explain(toy_run, tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     own = ["--images", str(tmp_path / "a.png")]
 
-    assert "CoOp reads no symptoms" in wrong(explain.main, [str(toy_run("CoOp"))], capsys)
-    assert "ZeroshotCLIP reads no symptoms" in wrong(explain.main, [names], capsys)
+    assert "CoOp does not read symptoms" in wrong(explain.main, [str(toy_run("CoOp"))], capsys)
+    assert "ZeroshotCLIP does not read symptoms" in wrong(explain.main, [names], capsys)
     assert "no class has the symptom 'x'" in wrong(explain.main, [run, "--drop", "x"], capsys)
     assert "no class 'green'" in wrong(explain.main, [run, "--add", "green", "x"], capsys)
-    assert "is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
+    assert "true class is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
     assert "not a run" in wrong(explain.main, [run, "--versus", str(tmp_path)], capsys)

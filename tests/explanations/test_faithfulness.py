@@ -156,16 +156,16 @@ def test_a_value_that_no_picture_has_is_said_once(capsys):
     )
 
     assert rows[0]["shown"] == 1
-    said = "pairs.json: no picture has veil 'thik'; there are: faint, none, thick\n"
+    said = "pairs.json: no image has veil 'thik'; the values are: faint, none, thick\n"
     assert capsys.readouterr().err == said
 
 
 def test_wrong_pairs_are_named(tmp_path):
     """A file that is missing or malformed, an attribute that no picture has."""
-    with pytest.raises(InputError, match="there is no such file of attribute pairs"):
+    with pytest.raises(InputError, match="this file of attribute pairs does not exist"):
         read_pairs(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"pairs": [{"symptom": "a"}]}')
-    with pytest.raises(InputError, match="x.json: should hold"):
+    with pytest.raises(InputError, match="x.json: must contain"):
         read_pairs(tmp_path / "x.json")
     with pytest.raises(InputError, match="there is no attribute 'weight'; choose one of veil"):
         attribute_areas(
