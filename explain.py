@@ -86,8 +86,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.pairs and not args.faithfulness:
         raise InputError("--pairs has no effect without --faithfulness")
     question = "--words" if args.words else "--faithfulness" if args.faithfulness else None
-    choices = ("only", "versus", "limit", "drop", "add")
-    choices += ("images",) if args.words else ()
+    choices = ["only", "versus", "limit", "drop", "add", *(["images"] if args.words else [])]
     given = [f"--{name}" for name in choices if getattr(args, name)]
     if question and given:
         raise InputError(f"{', '.join(given)} cannot be combined with {question}; leave out one")

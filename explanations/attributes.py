@@ -151,7 +151,7 @@ def _check_values(truth: Attributes, pairs: Pairs, path: str | Path) -> None:
     for attributes in truth.values():
         for name, value in attributes.items():
             values.setdefault(name, set()).add(value)
-    unknown = {}
+    unknown: dict[tuple[str, str], None] = {}  # a set in order
     for _, shown_by in pairs:
         for name, listed in shown_by.items():
             if name not in values:

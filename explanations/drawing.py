@@ -148,21 +148,28 @@ def _rows(
     """The bars class by class; with ``changed`` also what was added."""
     rows = []
     for c in classes:
-        name = explanation.classnames[c]
-        own = explanation.phrases[name]
-        new = changed.phrases[name] if changed is not None else own
-        for symptom in [*own, *(p for p in new if p not in own)]:
-            source = explanation if symptom in own else changed
-            j = source.phrases[name].index(symptom)
-            part = explanation.parts.symptom[i, c, j] if symptom in own else None
-            other = None
-            if changed is not None and symptom in new:
-                other = changed.parts.symptom[i, c, new.index(symptom)]
-            rows.append(_Row(c, symptom, source.scores[i, c, j], part, other))
+        own = list(explanation.phrases[explanation.classnames[c]])
+        new = list(changed.phrases[explanation.classnames[c]]) if changed is not None else []
+        for j, symptom in enumerate(own):
+            score, part = explanation.scores[i, c, j], explanation.parts.symptom[i, c, j]
+            rows.append(_Row(c, symptom, score, part, _part(changed, i, c, symptom, new)))
+        for j, symptom in enumerate(new):
+            if changed is not None and symptom not in own:
+                part = changed.parts.symptom[i, c, j]
+                rows.append(_Row(c, symptom, changed.scores[i, c, j], None, part))
         if explanation.parts.own.any():
             other = changed.parts.own[i, c] if changed is not None else None
             rows.append(_Row(c, OWN, None, explanation.parts.own[i, c], other))
     return rows
+
+
+def _part(
+    changed: Explanation | None, i: int, c: int, symptom: str, symptoms: Sequence[str]
+) -> float | None:
+    """The contribution of a symptom with the changed symptoms; None if it is not one of them."""
+    if changed is None or symptom not in symptoms:
+        return None
+    return changed.parts.symptom[i, c, symptoms.index(symptom)]
 
 
 def _headline(

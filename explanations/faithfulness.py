@@ -103,8 +103,8 @@ def curves(
         chosen = np.flatnonzero(predicted == label)
         ranked = _ranked(model, parts, chosen, label)
         of_class = _curves_of_class(_Asker(model, features[chosen], label), ranked, generator)
-        for measure, pair in of_class.items():
-            found[measure].append(tuple(_stretched(curve, max(counts)) for curve in pair))
+        for measure, (own, chance) in of_class.items():
+            found[measure].append((_stretched(own, max(counts)), _stretched(chance, max(counts))))
     return {
         measure: Curves(measure, *(np.concatenate(side) for side in zip(*pairs, strict=True)))
         for measure, pairs in found.items()
