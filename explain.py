@@ -11,6 +11,7 @@ python explain.py RUN --words                              words nearest to the 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -135,9 +136,9 @@ def candidates(
 
     if not args.images:
         return pictures_of_split(run, args.split), lambda: run.features(args.split)
-    # A file's name may be no text; what is written to files and pages must be.
+    # A file's name may not be valid text; what is written to files and pages must be.
     chosen = [
-        replace(image, name=image.name.encode("utf-8", "backslashreplace").decode())
+        replace(image, name=os.fsencode(image.name).decode("utf-8", "backslashreplace"))
         for image in pictures_at(args.images, run.classnames)
     ]
     return chosen, lambda: run.encode([image.path for image in chosen])

@@ -1,7 +1,12 @@
 """predict.py and explain.py: files that agree among themselves, and one line for wrong input."""
 
 import csv
+import errno
 import json
+import os
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from PIL import Image
 
 import explain
 import predict
+import report
 from core.errors import command_line
 from explanations import with_symptoms
 from explanations.selection import pictures_at
@@ -267,3 +273,98 @@ def test_wrong_questions_to_explain(toy_run, tmp_path, capsys):
     assert "no class 'green'" in wrong(explain.main, [run, "--add", "green", "x"], capsys)
     assert "true class is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
     assert "not a run" in wrong(explain.main, [run, "--versus", str(tmp_path)], capsys)
+
+
+LETTERS = "a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drop", LETTERS], "no class has the symptom 'aaa"),
+        (["--drop", "\udcff"], "no class has the symptom '\\udcff'"),
+        (["--add", LETTERS, "x"], "there is no class 'aaa"),
+        (["--add", "red", LETTERS], "has 1,000,000 characters; the limit is 1,000"),
+        (["--add", "red", "a word " * 90], "takes 1"),
+        (["--add", "red", "half a letter \udcff"], "is not valid UTF-8 text"),
+        (["--add", "red", " . "], "is empty"),
+    ],
+    ids=["drop long", "drop bytes", "class", "add long", "tokens", "add bytes", "empty"],
+)
+def test_hostile_symptoms_are_named_in_short(toy_run, capsys, options, message):
+    """One short line, whatever is given as a symptom or a class."""
+    line = wrong(explain.main, [str(toy_run("ViP")), *options], capsys)
+
+    assert message in line and len(line) < 1000
+
+
+def test_hostile_image_names(toy_run, tmp_path, capsys):
+    """HTML, formulas and bytes that are not text: shown as they are, and nothing else happens."""
+    names = [b"<img src=x onerror=alert(1)>.png", b"$\\frac{a}$.png", b"no text \xff.png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            Image.new("RGB", (20, 20), "red").save(file, format="png")
+
+    explain.main(
+        [str(toy_run("ViP")), "--images", str(tmp_path), "--output-dir", str(tmp_path / "out")]
+    )
+
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
+    found = {row["picture"] for row in read_csv(tmp_path / "out" / "explanations.csv")}
+    shown = {name.decode("utf-8", "backslashreplace") for name in names}
+    printed = capsys.readouterr().out
+    assert found == shown and all(f"{name}: predicted" in printed for name in shown)
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3
+
+
+OUTPUTS = {
+    "explain": lambda run, place: (explain.main, [run, "--limit", "1", "--output-dir", place]),
+    "faithfulness": lambda run, place: (
+        explain.main,
+        [run, "--faithfulness", "--output-dir", place],
+    ),
+    "report": lambda run, place: (report.main, [run, "--output", f"{place}/report.html"]),
+}
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize("place", ["file", "file/below", "read-only"])
+def test_output_that_cannot_be_written(toy_run, tmp_path, capsys, monkeypatch, command, place):
+    """A file in place of the folder, a folder below a file, a read-only mount: one line, exit 2."""
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "read-only").mkdir()
+    if place == "read-only":  # root may write into any folder, so the mount is simulated
+
+        def refuse(dir, prefix, **_):
+            raise OSError(errno.EROFS, "Read-only file system", f"{dir}/{prefix}")
+
+        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    main, words = OUTPUTS[command](str(toy_run("ViP")), str(tmp_path / place))
+    capsys.readouterr()
+
+    with pytest.raises(SystemExit) as stopped:
+        command_line(lambda: main(words))()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert lines[-1].startswith("error: ") and str(tmp_path / place) in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert (tmp_path / "file").read_text() == "kept" and not any((tmp_path / "read-only").iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["explain.py", "RUN", "--words"], ["report.py", "RUN", "--output", "OUT"]]
+)
+def test_a_closed_pipe_ends_quietly(toy_run, checkout, tmp_path, words):
+    """As ``| head -0`` closes it: no traceback."""
+    names = {"RUN": str(toy_run("ViP")), "OUT": str(tmp_path / "report.html")}
+    process = subprocess.Popen(
+        [sys.executable, *(names.get(word, word) for word in words)],
+        cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    said = process.stderr.read()
+
+    assert process.wait() != 1
+    assert "Traceback" not in said and "BrokenPipe" not in said
