@@ -168,7 +168,7 @@ class OtherRun:
 
     def line(self, i: int) -> str:
         name = self.run.classnames[self.prediction[i]]
-        return f"{self.run.cfg.TRAINER.NAME}: {name}, {100 * self.probabilities[i].max():.1f} %"
+        return f"{self.run.cfg.TRAINER.NAME} predicted {name}, {100 * self.probabilities[i].max():.1f} %"
 
 
 def select(

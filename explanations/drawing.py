@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from core.colours import CORRECT, INCORRECT, series_colour
+from core.colours import CORRECT, INCORRECT, QUIET, series_colour
 
 from .explanation import OWN, Explanation
 
-GREY = "#666666"  # quiet text
 DARK = "#333333"
 MOST_CLASSES = 4  # more bars would not be read
 # Inches.
@@ -191,7 +190,7 @@ def _headline(
         lines = [line(explanation)]
     else:
         lines = [line(explanation, "as trained: "), line(changed, "what if: ")]
-    return lines + ([(other, GREY)] if other else [])
+    return lines + ([(other, QUIET)] if other else [])
 
 
 def _draw_image(axis: Axes, image: Image.Image, name: str) -> None:
@@ -200,7 +199,7 @@ def _draw_image(axis: Axes, image: Image.Image, name: str) -> None:
     if name:
         shown = name if len(name) <= 46 else f"...{name[-43:]}"
         # A dollar sign would start a formula.
-        axis.set_title(shown, fontsize=7.5, color=GREY, y=-0.09, parse_math=False)
+        axis.set_title(shown, fontsize=7.5, color=QUIET, y=-0.09, parse_math=False)
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
@@ -244,7 +243,7 @@ def _draw_bars(
         )  # fmt: skip
     axis.set_yticks([])
     axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.tick_params(axis="x", labelsize=7, colors=GREY, length=2)
+    axis.tick_params(axis="x", labelsize=7, colors=QUIET, length=2)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color("#bbbbbb")
 
@@ -254,7 +253,7 @@ def _label_rows(axis: Axes, layout: _Layout, rows: Sequence[_Row]) -> None:
     axis.tick_params(axis="y", length=0)
     for tick, row in zip(axis.get_yticklabels(), rows, strict=True):
         tick.set_parse_math(False)
-        tick.set_color(GREY if row.symptom == OWN else "#111111")
+        tick.set_color(QUIET if row.symptom == OWN else "#111111")
 
 
 def _label_classes(

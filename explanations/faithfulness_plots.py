@@ -9,11 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from core.colours import SERIES, series_colour
+from core.colours import QUIET, SERIES, series_colour
 
 from .faithfulness import Curves
-
-GREY = "#666666"
 
 
 def draw_faithfulness(
@@ -40,7 +38,7 @@ def _draw_curves(axis: Axes, curve: Curves) -> None:
     shares = np.linspace(0, 1, curve.random.shape[1])
     for values, colour, label in (
         (curve.by_contribution, SERIES[0], "by contribution"),
-        (curve.random, GREY, "in random order"),
+        (curve.random, QUIET, "in random order"),
     ):
         mean = values.mean(axis=0)
         margin = 1.96 * values.std(axis=0) / np.sqrt(len(values))
@@ -66,7 +64,7 @@ def draw_areas(rows: Sequence[Mapping[str, Any]]) -> Figure:
     labels = [textwrap.fill(f"{row['symptom']} ({row['class']})", 60, max_lines=2) for row in rows]
     axis.set_yticks(range(len(rows)), labels, fontsize=7.5, parse_math=False)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--")
+    axis.axvline(0.5, color=QUIET, linewidth=0.8, linestyle="--")
     axis.set_xlim(0, 1.02)
     axis.set_xlabel("AUC of similarity against the true attribute (0.5: chance)", fontsize=8.5)
     axis.tick_params(axis="x", labelsize=8)
