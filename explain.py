@@ -167,8 +167,8 @@ class OtherRun:
         return self.probabilities.argmax(axis=1)
 
     def line(self, i: int) -> str:
-        name = self.run.classnames[self.prediction[i]]
-        return f"{self.run.cfg.TRAINER.NAME} predicted {name}, {100 * self.probabilities[i].max():.1f} %"
+        name, probability = self.run.classnames[self.prediction[i]], self.probabilities[i].max()
+        return f"{self.run.cfg.TRAINER.NAME} predicted {name}, {100 * probability:.1f} %"
 
 
 def select(
