@@ -8,13 +8,13 @@ An image shows the symptom if any of the named attributes has one of the values 
 """
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from core.errors import InputError, shortened
 from results import statistics
@@ -72,28 +72,35 @@ def _seven_points(table: Path) -> Attributes:
         }
 
 
+class _Pair(BaseModel):
+    symptom: str
+    shown_by: dict[str, list[str]]
+
+
+class _PairsFile(BaseModel):
+    pairs: list[_Pair]
+
+
 def read_pairs(path: str | Path) -> Pairs:
     """The pairs of a file: a list of (symptom, {attribute: [values]}).
 
     Raises:
-        InputError: the file is missing or not of the form above.
+        InputError: the file is missing, cannot be read or is not of the form above.
     """
-    path = Path(path)
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8-sig"))["pairs"]
-        return [
-            (pair["symptom"], {name: list(v) for name, v in pair["shown_by"].items()})
-            for pair in pairs
-        ]
+        text = Path(path).read_text(encoding="utf-8-sig")
+        file = _PairsFile.model_validate_json(text, strict=True)
     except FileNotFoundError:
         raise InputError(f"{path}: this file of attribute pairs does not exist") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:  # not UTF-8, not JSON, or of another form
+        reason = shortened(" ".join(str(error).split()), 160)
         raise InputError(
             f'{path}: must contain {{"pairs": [{{"symptom": ..., "shown_by": {{attribute: '
-            f"[values]}}}}]}} ({shortened(repr(error))})"
+            f"[values]}}}}]}} ({reason})"
         ) from None
+    return [(pair.symptom, pair.shown_by) for pair in file.pairs]
 
 
 def attribute_areas(

@@ -140,7 +140,7 @@ def describe_task(
 ) -> dict[str, Any]:
     """Charts and tables of one dataset and setting; ``bare`` takes paths out of texts."""
     predictions, missing = _predictions(methods, bare)
-    described = {
+    described: dict[str, Any] = {
         "title": task.title,
         "missing": missing,
         "curves": training_curves(methods, bare),
