@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from core.errors import InputError, shortened
 from engine.loading import LoadedRun
+from symptoms import Symptoms
 from trainers.vip import SymptomCLIP
 
 LONGEST = 1000  # characters of a symptom; the text encoder reads far fewer
@@ -32,7 +33,7 @@ def with_symptoms(
         InputError: the method does not read symptoms, or as in ``changed_phrases``.
     """
     require_symptoms(run)
-    return run.with_phrases(changed_phrases(run.symptoms.phrases, drop, add))
+    return run.reading(Symptoms(changed_phrases(run.symptoms.phrases, drop, add)))
 
 
 def changed_phrases(
