@@ -63,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_args(args)
 
-    from explanations.what_if import require_symptoms
+    from explanations.what_if import merge_of
     from trainers import load_run
 
     run = load_run(args.run, root=args.root)
     if args.words:
         return print_words(run)
-    require_symptoms(run)
+    merge_of(run)  # or an error, before anything is encoded
     folder = Path(args.output_dir or Path(args.run) / "explanations")
     if args.faithfulness:
         return measure_faithfulness(args, run, folder)
@@ -258,9 +258,11 @@ def report_order(run: "LoadedRun", features: Any, explanation: "Explanation", fo
     """Deletion and insertion of symptoms in order of contribution."""
     from explanations.faithfulness import curves, summary
     from explanations.faithfulness_plots import draw_faithfulness
+    from explanations.what_if import merge_of
     from reporting.explanation_page import save_png, write_rows
 
-    found = curves(run.model, features, explanation.prediction)
+    model, _ = merge_of(run)
+    found = curves(model, features, explanation.prediction)
     rows = [summary(curve) for curve in found.values()]
     if not rows:
         print("No predicted class has two symptoms: there is no order to test.")

@@ -33,7 +33,9 @@ SPLITS = {"train": "train_x", "val": "val", "test": "test"}
 ImageSource = str | Path | Image.Image | Tensor
 
 
-def load_run(folder: Path | str, root: str | None = None, device: str | None = None) -> "LoadedRun":
+def load_run(
+    folder: Path | str, root: Path | str | None = None, device: str | None = None
+) -> "LoadedRun":
     """Load what a run's folder holds: its configuration, classes and best checkpoint.
 
     The dataset's images need not be there. Paths in the configuration (symptoms, backbone) are
@@ -222,7 +224,9 @@ class LoadedRun:
         return self._transform(to_rgb(image) if is_open else read_picture(image))
 
 
-def read_config(folder: Path | str, root: str | None = None, device: str | None = None) -> CN:
+def read_config(
+    folder: Path | str, root: Path | str | None = None, device: str | None = None
+) -> CN:
     """The configuration of the run in ``folder``, frozen; arguments as in ``load_run``."""
     file = Path(folder) / CONFIG
     if not file.is_file():

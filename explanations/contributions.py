@@ -1,6 +1,7 @@
 """A logit as the sum of what each symptom adds to it, without approximation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ def _of_sum(model: SymptomCLIP, features: Tensor, image: Tensor) -> tuple[Tensor
     if model.merge == "prompt":
         weight = model.attention(features).double()
         terms = weight.unsqueeze(-1) * features.double()  # [K, k, d]
-        token = model.learned.token[0].double()
+        learned: Any = model.learned
+        token = learned.token[0].double()
     else:
         weight = model.mask.double() / model.mask.sum(dim=1, keepdim=True)
         terms = weight.unsqueeze(-1) * F.normalize(features.double(), dim=-1)

@@ -11,7 +11,7 @@ from engine.loading import LoadedRun
 
 from .contributions import Contributions, contributions
 from .standardise import Standard, standard
-from .what_if import require_symptoms, with_symptoms
+from .what_if import merge_of, with_symptoms
 
 OWN = "(the class's own token)"  # in place of a symptom, for the contribution of g
 
@@ -117,7 +117,7 @@ def explain(
     Raises:
         InputError: the method does not read symptoms, or a symptom or class is unknown.
     """
-    require_symptoms(run)
+    merge_of(run)  # before anything is encoded
     if drop or add:
         run = with_symptoms(run, drop, add)
     return explain_features(run, run.encode(images), standard(run))
@@ -125,11 +125,12 @@ def explain(
 
 def explain_features(run: LoadedRun, features: Tensor, reference: Standard | None) -> Explanation:
     """The explanation of images that are encoded already: features [n, d]."""
-    parts = contributions(run.model, features)
+    model, symptoms = merge_of(run)
+    parts = contributions(model, features)
     logits = run.logits(features)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Explanation(
-        phrases=run.symptoms.phrases,
+        phrases=symptoms.phrases,
         parts=parts,
         logits=logits,
         probabilities=shifted / shifted.sum(axis=1, keepdims=True),

@@ -59,6 +59,7 @@ def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Ten
     Returns:
         [n, m] float64.
     """
+    learned: Any = model.learned
     image = F.normalize(features.to(model.mask.device).double(), dim=-1)
     symptoms = model.symptom_features()[label]  # [k, d]
     subsets = subsets.to(symptoms.device)
@@ -70,9 +71,9 @@ def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Ten
     if model.merge == "mean":
         merged = subsets.double() @ units
     else:
-        token = model.learned.token[0][label]
+        token = learned.token[0][label]
         repeated = symptoms.expand(len(subsets), -1, -1)
-        weight = model.learned.attn(token.expand(len(subsets), -1), repeated, subsets)
+        weight = learned.attn(token.expand(len(subsets), -1), repeated, subsets)
         merged = token.double() + weight.double() @ symptoms.double()
     return (scale * image @ F.normalize(merged, dim=-1).T).cpu().numpy()
 

@@ -14,6 +14,7 @@ from core.errors import InputError
 from engine.loading import LoadedRun
 
 from .contributions import contributions
+from .what_if import merge_of
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class Standard:
 
 def standard(run: LoadedRun) -> Standard | None:
     """The ``Standard`` of a run; None and a line on stderr if its training images are missing."""
+    model, _ = merge_of(run)
     try:
         features = run.features("train")
     except InputError as error:
         print(f"similarities are raw cosines, not standardised: {error}", file=sys.stderr)
         return None
-    parts = contributions(run.model, features)
+    parts = contributions(model, features)
     deviation = parts.similarity.std(axis=0)
     return Standard(
         parts.similarity.mean(axis=0),

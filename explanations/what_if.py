@@ -11,13 +11,18 @@ from trainers.vip import SymptomCLIP
 LONGEST = 1000  # characters of a symptom; the text encoder reads far fewer
 
 
-def require_symptoms(run: LoadedRun) -> None:
-    """Raise InputError if the run's model does not merge symptoms."""
+def merge_of(run: LoadedRun) -> tuple[SymptomCLIP, Symptoms]:
+    """The model of a run that merges symptoms, and its symptoms.
+
+    Raises:
+        InputError: the run's method does not read symptoms.
+    """
     if run.symptoms is None or not isinstance(run.model, SymptomCLIP):
         raise InputError(
             f"{run.folder}: {run.cfg.TRAINER.NAME} does not read symptoms; explanations need a "
             "run of ViP, or of ZeroshotCLIP with PROMPTS=symptoms"
         )
+    return run.model, run.symptoms
 
 
 def with_symptoms(
@@ -32,8 +37,8 @@ def with_symptoms(
     Raises:
         InputError: the method does not read symptoms, or as in ``changed_phrases``.
     """
-    require_symptoms(run)
-    return run.reading(Symptoms(changed_phrases(run.symptoms.phrases, drop, add)))
+    _, symptoms = merge_of(run)
+    return run.reading(Symptoms(changed_phrases(symptoms.phrases, drop, add)))
 
 
 def changed_phrases(
