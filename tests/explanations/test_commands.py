@@ -285,7 +285,7 @@ LETTERS = "a" * 1_000_000
         (["--drop", "\udcff"], "no class has the symptom '\\udcff'"),
         (["--add", LETTERS, "x"], "there is no class 'aaa"),
         (["--add", "red", LETTERS], "has 1,000,000 characters; the limit is 1,000"),
-        (["--add", "red", "a word " * 90], "takes 1"),
+        (["--add", "red", "a word " * 90], "180 tokens"),
         (["--add", "red", "half a letter \udcff"], "is not valid UTF-8 text"),
         (["--add", "red", " . "], "is empty"),
     ],
