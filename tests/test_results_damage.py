@@ -209,15 +209,21 @@ def test_a_damaged_log_is_skipped(output, damage, monkeypatch, capsys):
     assert "900" not in printed.out
 
 
+REPORT_DAMAGE = {
+    RESULTS: {kind: RESULTS_DAMAGE[kind] for kind in ("binary", "seed NaN", "options list")},
+    "config.yaml": CONFIG_DAMAGE,
+    "predictions.csv": {kind: PREDICTIONS_DAMAGE[kind] for kind in ("binary", "NaN", "empty")},
+    "history.csv": HISTORY_DAMAGE,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        *[(RESULTS, RESULTS_DAMAGE[kind]) for kind in ("binary", "seed NaN", "options list")],
-        *[("config.yaml", damage) for damage in CONFIG_DAMAGE.values()],
-        *[("predictions.csv", PREDICTIONS_DAMAGE[kind]) for kind in ("binary", "NaN", "empty")],
-        *[("history.csv", damage) for damage in HISTORY_DAMAGE.values()],
+        pytest.param(name, damage, id=f"{name}-{kind}")
+        for name, kinds in REPORT_DAMAGE.items()
+        for kind, damage in kinds.items()
     ],
-    ids=str,
 )
 def test_the_report_is_written_all_the_same(output, name, damage):
     """It names what it left out, but for a history, which is only missing from a curve."""
