@@ -112,24 +112,9 @@ def read_saved_dict(path: str | Path, map_location: Any = "cpu") -> dict[Any, An
     if not path.is_file():
         raise InputError(f'there is no checkpoint "{path}"')
     damaged = f'"{path}" is not a complete checkpoint: truncated, damaged or another kind of file'
+    stand_ins = [_stand_in(module, name) for module, name in _checked_names(path, damaged)]
     try:
-        names = sorted(set(_names_in(path)))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-    ) as error:
-        raise InputError(damaged) from error
-    for module, name in names:
-        if module.split(".")[0] in _NEVER_DATA or (
-            module == "builtins" and name in _NEVER_DATA_BUILTINS
-        ):
-            raise InputError(f'"{path}" is refused: it asks to run {module}.{name}')
-    try:
-        with _only_allowed([_stand_in(module, name) for module, name in names]):
+        with _only_allowed(stand_ins):
             content = torch.load(path, map_location=map_location, weights_only=True)
         if isinstance(content, dict):
             return _without_stand_ins(content, {})
@@ -190,6 +175,20 @@ def _kind(value: Any) -> str:
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _checked_names(path: Path, damaged: str) -> list[tuple[str, str]]:
+    """The (module, name) pairs that the file asks for, none of which runs a program."""
+    try:
+        names = sorted(set(_names_in(path)))
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, LookupError) as e:
+        raise InputError(damaged) from e
+    for module, name in names:
+        if module.split(".")[0] in _NEVER_DATA or (
+            module == "builtins" and name in _NEVER_DATA_BUILTINS
+        ):
+            raise InputError(f'"{path}" is refused: it asks to run {module}.{name}')
+    return names
 
 
 def _names_in(path: Path) -> Iterator[tuple[str, str]]:

@@ -195,7 +195,7 @@ def save_model(
         save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
 
-def load_model(self: Any, directory: str | Path, epoch: int | None = None) -> None:
+def load_model(self: Any, directory: str, epoch: int | None = None) -> None:
     """Load every model from ``directory``: the best one, or that of an epoch."""
     if not directory:
         print("load_model() is skipped: no folder of a trained model is given")

@@ -103,7 +103,7 @@ class TrainerBase:
         if self._writer is not None:
             self._writer.close()
 
-    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+    def write_scalar(self, tag: str, scalar_value: Any, global_step: int | None = None) -> None:
         """Add one number to TensorBoard's event file."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)

@@ -27,9 +27,7 @@ INTERPOLATION_MODES = {
 AVAI_CHOICES = ("random_crop", "random_resized_crop", "random_flip", "colorjitter", "normalize")
 
 
-def build_transform(
-    cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None
-) -> Compose | None:
+def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> Any:
     """The transform of INPUT.TRANSFORMS, or of ``choices``; None with INPUT.NO_TRANSFORM.
 
     In training the image is resized to INPUT.SIZE unless a random crop does that. In testing the

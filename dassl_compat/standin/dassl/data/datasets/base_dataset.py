@@ -61,17 +61,20 @@ class Datum:
 
 
 class DatasetBase:
-    """Lists of Datum: labelled and unlabelled training images, validation and test images."""
+    """Lists of Datum: labelled and unlabelled training images, validation and test images.
+
+    A list that is not given is None.
+    """
 
     dataset_dir = ""  # the folder's name below DATASET.ROOT
     domains: list[str] = []  # the names of all domains
 
     def __init__(
         self,
-        train_x: list[Datum],
-        train_u: list[Datum] | None = None,
-        val: list[Datum] | None = None,
-        test: list[Datum] | None = None,
+        train_x: list[Any],
+        train_u: list[Any] | None = None,
+        val: list[Any] | None = None,
+        test: list[Any] | None = None,
     ) -> None:
         self._train_x = train_x
         self._train_u = train_u
@@ -81,19 +84,19 @@ class DatasetBase:
         self._lab2cname = {item.label: item.classname for item in train_x}
 
     @property
-    def train_x(self) -> list[Datum]:
+    def train_x(self) -> list[Any]:
         return self._train_x
 
     @property
-    def train_u(self) -> list[Datum] | None:
+    def train_u(self) -> Any:
         return self._train_u
 
     @property
-    def val(self) -> list[Datum] | None:
+    def val(self) -> Any:
         return self._val
 
     @property
-    def test(self) -> list[Datum] | None:
+    def test(self) -> Any:
         return self._test
 
     @property
