@@ -1,81 +1,99 @@
-"""Say why a run answered as it did: from a picture's similarity to each symptom to its logit.
+"""Explain the predictions of a run: how each symptom contributes to the logits of an image.
 
-python explain.py RUN                                      the test pictures: PNGs, a table, a page
-python explain.py RUN --images a.jpg folder/               pictures of yours
-python explain.py RUN --only wrong --limit 20              the first 20 that it gets wrong
-python explain.py RUN --versus OTHER                       right here, wrong there (Fig. 3 II)
-python explain.py RUN --versus OTHER --only wrong          the reverse (Fig. 4)
+python explain.py RUN                                      the test images: PNGs, a table, a page
+python explain.py RUN --images a.jpg folder/               your own images
+python explain.py RUN --only incorrect --limit 20          the first 20 misclassified images
+python explain.py RUN --versus OTHER                       correct here, incorrect there (Fig. 3 II)
+python explain.py RUN --versus OTHER --only incorrect      the reverse (Fig. 4)
 python explain.py RUN --drop "Redness or swelling around the spot" --add melanoma "blue-white veil"
-python explain.py RUN --faithfulness                       is the explanation true?
+python explain.py RUN --faithfulness                       are the explanations true?
 python explain.py RUN --words                              words nearest to the learned context
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imported late: --help starts without PyTorch
+    import numpy as np
+
+    from engine.loading import LoadedRun
+    from explanations.explanation import Explanation
+    from explanations.selection import Chosen
+    from reporting.explanation_page import Explained
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+EARLIER = {"wrong": "incorrect", "right": "correct"}  # earlier names of --only's choices
+PRINTED = 20  # images whose predictions are printed
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", help="a run's folder, of a method that reads symptoms")
-    add(
-        "--images", nargs="+", metavar="PATH", help="picture files and folders, in place of a split"
-    )
-    add("--split", default="test", choices=("train", "val", "test"), help="default: test")
-    add("--only", choices=("wrong", "right"), help="only the pictures that the run gets so")
-    add("--versus", metavar="OTHER_RUN", help="only those that one run gets right, the other wrong")
-    add("--limit", type=int, metavar="N", help="at most N pictures")
-    add("--drop", action="append", default=[], metavar="PHRASE", help="what if without it?")
+    add("run", help="folder of a run whose method reads symptoms")
+    add("--images", nargs="+", metavar="PATH",
+        help="image files and folders to explain, instead of a split")  # fmt: skip
+    add("--split", default="test", choices=tuple(SPLITS), help="split to explain (default: test)")
+    add("--only", choices=("incorrect", "correct"), type=lambda word: EARLIER.get(word, word),
+        help="only the images that the run classifies incorrectly, or correctly")  # fmt: skip
+    add("--versus", metavar="OTHER_RUN", help="only the images that RUN classifies correctly and "
+        "OTHER_RUN incorrectly; with --only incorrect, the reverse")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="at most N images")
+    add("--drop", action="append", default=[], metavar="PHRASE",
+        help="also show the predictions without this symptom; repeatable")  # fmt: skip
     add("--add", action="append", default=[], nargs=2, metavar=("CLASS", "PHRASE"),
-        help="what if with it?")  # fmt: skip
-    add("--faithfulness", action="store_true", help="tables and plots of how true explanations are")
-    add("--pairs", metavar="FILE", help="symptom and attribute pairs for --faithfulness "
+        help="also show the predictions with this symptom; repeatable")  # fmt: skip
+    add("--faithfulness", action="store_true", help="measure how true the explanations are: "
+        "tables and plots")  # fmt: skip
+    add("--pairs", metavar="FILE", help="pairs of symptom and attribute for --faithfulness "
         "(default: symptoms/attribute_pairs/<dataset>.json)")  # fmt: skip
     add("--words", action="store_true", help="print the words nearest to the learned context")
     add("--root", help="folder that holds the datasets (default: the run's)")
-    add("--output-dir", help="where to write (default: RUN/explanations)")
+    add("--output-dir", help="output folder (default: RUN/explanations)")
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_args(args)
 
+    from explanations.what_if import merge_of
     from trainers import load_run
 
     run = load_run(args.run, root=args.root)
     if args.words:
-        return show_words(run)
-    run.check_symptoms()
+        return print_words(run)
+    merge_of(run)  # or an error, before anything is encoded
     folder = Path(args.output_dir or Path(args.run) / "explanations")
     if args.faithfulness:
-        return test_faithfulness(args, run, folder)
-    return explain_pictures(args, run, folder)
+        return measure_faithfulness(args, run, folder)
+    return explain_images(args, run, folder)
 
 
-def check_args(args):
-    """Refuse what would otherwise be left unheard."""
+def check_args(args: argparse.Namespace) -> None:
+    """Reject options that have no effect together."""
     from core.errors import InputError
 
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; give 1 or more")
     if args.words and args.faithfulness:
-        raise InputError("--words and --faithfulness answer different questions; give one")
+        raise InputError("--words and --faithfulness cannot be combined; give one of them")
     if args.pairs and not args.faithfulness:
-        raise InputError("--pairs goes with --faithfulness")
+        raise InputError("--pairs has no effect without --faithfulness")
     question = "--words" if args.words else "--faithfulness" if args.faithfulness else None
-    choices = ("only", "versus", "limit", "drop", "add")
-    choices += ("images",) if args.words else ()
+    choices = ["only", "versus", "limit", "drop", "add", *(["images"] if args.words else [])]
     given = [f"--{name}" for name in choices if getattr(args, name)]
     if question and given:
-        why = "looks at no picture" if args.words else "looks at every picture as it is"
-        raise InputError(f"{question} {why}; leave out {', '.join(given)}")
+        raise InputError(f"{', '.join(given)} cannot be combined with {question}; leave out one")
 
 
-def show_words(run):
+def print_words(run: "LoadedRun") -> None:
     from explanations.words import nearest_words
 
     words = nearest_words(run)
@@ -87,154 +105,213 @@ def show_words(run):
     print(words.caution)
 
 
-def candidates(args, run):
-    from explanations.selection import pictures_at, pictures_of_split
-
-    if args.images:
-        return pictures_at(args.images, run.classnames)
-    return pictures_of_split(run, args.split)
+# Explanations of single images
 
 
-def image_features(args, run, chosen):
-    if args.images:
-        return run.encode([picture.path for picture in chosen])
-    return run.features(args.split)
+def explain_images(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
+    from explanations.what_if import with_symptoms
+    from reporting.explanation_page import write_explanations
 
-
-def explain_pictures(args, run, folder):
-    from core.errors import InputError
-    from explanations.drawing import verdict
-    from explanations.explanation import explain_features
-    from explanations.selection import wanted
-    from explanations.standardise import standard
-    from explanations.words import nearest_words
-    from explanations.writing import write_explanations
-
-    chosen = candidates(args, run)
-    changed_run = run.with_symptoms(args.drop, args.add) if args.drop or args.add else None
-    other = other_run(args.versus, run) if args.versus else None
-    features = image_features(args, run, chosen)
-    other_labels, others = None, None
-    if other:
-        probabilities = other.predict([p.path for p in chosen], progress="asking the other run")
-        other_labels = probabilities.argmax(axis=1)
-    index = wanted(chosen, run.logits(features).argmax(axis=1), args.only, other_labels)
-    found = len(index)
-    index = index[: args.limit]
-    selection = describe(args, run, other, len(chosen), found, len(index))
+    chosen, encode = candidates(args, run)
+    changed = with_symptoms(run, args.drop, args.add) if args.drop or args.add else None
+    other = OtherRun(args.versus, run, chosen) if args.versus else None
+    features = encode()
+    index, selection = select(args, chosen, run.logits(features).argmax(axis=1), other)
     print(selection)
     if not index:
         return
-    chosen, features = [chosen[i] for i in index], features[index]
+    others = [other.line(i) for i in index] if other else []
+    explained = explain_chosen(run, changed, [chosen[i] for i in index], features[index])
+    explained = replace(explained, others=others, selection=selection, change=describe_change(args))
+    page = write_explanations(folder, explained)
+    print_verdicts(explained)
+    print(f"Open {page}; the numbers are in {folder / 'explanations.csv'}")
+
+
+def candidates(
+    args: argparse.Namespace, run: "LoadedRun"
+) -> tuple[list["Chosen"], Callable[[], Any]]:
+    """The images to choose from, and a function that encodes them all."""
+    from explanations.selection import pictures_at, pictures_of_split
+
+    if not args.images:
+        return pictures_of_split(run, args.split), lambda: run.features(args.split)
+    # A file's name may not be valid text; what is written to files and pages must be.
+    chosen = [
+        replace(image, name=os.fsencode(image.name).decode("utf-8", "backslashreplace"))
+        for image in pictures_at(args.images, run.classnames)
+    ]
+    return chosen, lambda: run.encode([image.path for image in chosen])
+
+
+class OtherRun:
+    """The predictions of the run that --versus names, on the same images."""
+
+    def __init__(self, folder: str, run: "LoadedRun", chosen: Sequence["Chosen"]) -> None:
+        from core.errors import InputError
+        from trainers import load_run
+
+        self.run = load_run(folder)
+        if self.run.classnames != run.classnames:
+            raise InputError(
+                f"{folder} has the classes {', '.join(self.run.classnames)}, {run.folder} has "
+                f"{', '.join(run.classnames)}: the two runs cannot be compared"
+            )
+        self.probabilities = self.run.predict(
+            [image.path for image in chosen], progress="predicting with the other run"
+        )
+
+    @property
+    def prediction(self) -> "np.ndarray":
+        """[n] labels."""
+        return self.probabilities.argmax(axis=1)
+
+    def line(self, i: int) -> str:
+        name, probability = self.run.classnames[self.prediction[i]], self.probabilities[i].max()
+        return f"{self.run.cfg.TRAINER.NAME} predicted {name}, {100 * probability:.1f} %"
+
+
+def select(
+    args: argparse.Namespace,
+    chosen: Sequence["Chosen"],
+    prediction: "np.ndarray",
+    other: OtherRun | None,
+) -> tuple[list[int], str]:
+    """The indices of the images to explain, and a sentence that says which they are."""
+    from explanations.selection import with_outcome
+
+    index = with_outcome(chosen, prediction, args.only, other.prediction if other else None)
+    shown = index[: args.limit]
+    images = "given" if args.images else SPLITS[args.split]
+    text = f"{len(index)} of {len(chosen)} {images} images"
     if other:
-        others = [
-            f"{other.cfg.TRAINER.NAME}: {run.classnames[other_labels[i]]}, "
-            f"{100 * probabilities[i].max():.1f} %"
-            for i in index
-        ]
-    explanation = explain_features(run, features, standard(run))
-    changed = None
-    if changed_run:
-        changed = explain_features(changed_run, features, standard(changed_run))
+        this, that = "correctly", "incorrectly"
+        if args.only == "incorrect":
+            this, that = that, this
+        text += f" are classified {this} by this run and {that} by {other.run.name}"
+    elif args.only:
+        text += f" are classified {args.only}ly"
+    return shown, text + (f"; {len(shown)} shown." if len(shown) < len(index) else ".")
+
+
+def explain_chosen(
+    run: "LoadedRun", changed: "LoadedRun | None", chosen: Sequence["Chosen"], features: Any
+) -> "Explained":
+    """The explanations of the chosen images, whose features are [n, d]."""
+    from core.errors import InputError
+    from explanations.words import nearest_words
+    from reporting.explanation_page import Explained
+
     try:
         words = nearest_words(run)
     except InputError:  # zero-shot, or the context switched off
         words = None
-    page = write_explanations(
-        folder,
-        run,
-        chosen,
-        explanation,
-        changed,
-        others,
-        selection=selection,
-        change=describe_change(args),
+    return Explained(
+        run=run,
+        chosen=chosen,
+        explanation=explained_by(run, features),
+        changed=explained_by(changed, features) if changed else None,
         words=words,
     )
-    for i, picture in enumerate(chosen[:20]):
-        line = f"{picture.name}: {verdict(explanation, i, picture.truth)}"
-        print(line + (f"; what if: {verdict(changed, i, picture.truth)}" if changed else ""))
-    if len(chosen) > 20:
-        print(f"... and {len(chosen) - 20} more")
-    print(f"Open {page}; the numbers are in {folder / 'explanations.csv'}")
 
 
-def other_run(folder, run):
-    from core.errors import InputError
-    from trainers import load_run
+def explained_by(run: "LoadedRun", features: Any) -> "Explanation":
+    from explanations.explanation import explain_features
+    from explanations.standardise import standard
 
-    other = load_run(folder)
-    if other.classnames != run.classnames:
-        raise InputError(
-            f"{folder} has the classes {', '.join(other.classnames)}, {run.folder} has "
-            f"{', '.join(run.classnames)}: they cannot be compared"
-        )
-    return other
+    return explain_features(run, features, standard(run))
 
 
-def describe(args, run, other, total, found, shown):
-    where = "the pictures given" if args.images else f"the {args.split} pictures"
-    text = f"{found} of {total} of {where}"
-    if other:
-        here, there = ("wrong", "right") if args.only == "wrong" else ("right", "wrong")
-        text += f" are {here} here and {there} with {other.name}"
-    elif args.only:
-        text += f" are {args.only}"
-    return text + (f"; {shown} shown." if shown < found else ".")
-
-
-def describe_change(args):
+def describe_change(args: argparse.Namespace) -> str:
     parts = [f"without “{phrase}”" for phrase in args.drop]
     parts += [f"{name} with “{phrase}”" for name, phrase in args.add]
     return ", ".join(parts)
 
 
-def test_faithfulness(args, run, folder):
-    from explanations.attributes import PAIRS, attribute_areas, read_pairs, true_attributes
-    from explanations.drawing import draw_areas, draw_faithfulness
-    from explanations.explanation import explain_features
-    from explanations.faithfulness import curves, summary
-    from explanations.writing import save_png, write_rows
+def print_verdicts(explained: "Explained") -> None:
+    from explanations.drawing import verdict
 
-    chosen = candidates(args, run)
-    features = image_features(args, run, chosen)
+    for i, image in enumerate(explained.chosen[:PRINTED]):
+        line = f"{image.name}: {verdict(explained.explanation, i, image.truth)}"
+        if explained.changed:
+            line += f"; what if: {verdict(explained.changed, i, image.truth)}"
+        print(line)
+    if len(explained.chosen) > PRINTED:
+        print(f"... and {len(explained.chosen) - PRINTED} more")
+
+
+# --faithfulness
+
+
+def measure_faithfulness(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
+    from explanations.explanation import explain_features
+
+    chosen, encode = candidates(args, run)
+    features = encode()
     explanation = explain_features(run, features, None)
-    found = curves(run.model, features, explanation.prediction)
+    report_order(run, features, explanation, folder)
+    report_attributes(args, run, explanation, [image.name for image in chosen], folder)
+    print(f"Tables and plots are in {folder}", file=sys.stderr)
+
+
+def report_order(run: "LoadedRun", features: Any, explanation: "Explanation", folder: Path) -> None:
+    """Deletion and insertion of symptoms in order of contribution."""
+    from explanations.faithfulness import curves, summary
+    from explanations.faithfulness_plots import draw_faithfulness
+    from explanations.what_if import merge_of
+    from reporting.explanation_page import save_png, write_rows
+
+    model, _ = merge_of(run)
+    found = curves(model, features, explanation.prediction)
     rows = [summary(curve) for curve in found.values()]
-    if rows:
-        print(f"{rows[0]['pictures']} pictures; logits of the predicted class, one symptom stays:")
-        write_rows(folder / "faithfulness.csv", list(rows[0]), rows)
-        save_png(draw_faithfulness(found, rows), folder / "faithfulness.png")
-    else:
-        print("no predicted class has two symptoms: there is no order to test")
+    if not rows:
+        print("No predicted class has two symptoms: there is no order to test.")
+        return
+    print(
+        f"{rows[0]['pictures']} images. Symptoms of the predicted class are removed (deletion) or "
+        "added (insertion) one by one, and one always remains. Area between the curve by "
+        "contribution and the curve in random order, mean over images [95 % interval]:"
+    )
     for row in rows:
         print(
-            f"  {row['measure']:10}by contribution sooner than at random by {row['gain']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}], in {100 * row['sooner']:.0f} % of pictures"
+            f"  {row['measure']:10}{row['gain']:+.3f} logits [{row['low']:+.3f}, "
+            f"{row['high']:+.3f}]; above zero for {100 * row['sooner']:.0f} % of the images"
         )
+    write_rows(folder / "faithfulness.csv", list(rows[0]), rows)
+    save_png(draw_faithfulness(found, rows), folder / "faithfulness.png")
 
-    path = Path(args.pairs or PAIRS / f"{run.cfg.RUN.DATASET}.json")
+
+def report_attributes(
+    args: argparse.Namespace,
+    run: "LoadedRun",
+    explanation: "Explanation",
+    names: Sequence[str],
+    folder: Path,
+) -> None:
+    """AUC of single symptoms against the attributes that the dataset records."""
+    from explanations.attributes import PAIRS, attribute_areas, read_pairs, true_attributes
+    from explanations.faithfulness_plots import draw_areas
+    from reporting.explanation_page import save_png, write_rows
+
     truth = {} if args.images else true_attributes(run.dataset)
     if not truth:
-        print("the true attributes of these pictures are not known: no AUC of single symptoms")
-    else:
-        names = [picture.name for picture in chosen]
-        areas = attribute_areas(explanation, names, truth, read_pairs(path), path)
-        for row in areas:
-            auc = (
-                "-"
-                if row["auc"] is None
-                else f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-            )
-            print(f"  AUC {auc}  {row['class']}: {row['symptom']} | {row['attribute']}")
-        paired = {row["symptom"].casefold() for row in areas}
-        rest = [p for s in run.symptoms.phrases.values() for p in s if p.casefold() not in paired]
-        if rest:
-            print(f"  not paired with an attribute in {path}: {'; '.join(rest)}")
-        if areas:
-            write_rows(folder / "attributes.csv", list(areas[0]), areas)
-            save_png(draw_areas(areas), folder / "attributes.png")
-    print(f"Tables and plots are in {folder}", file=sys.stderr)
+        print("The true attributes of these images are not known: no AUC of single symptoms.")
+        return
+    path = Path(args.pairs or PAIRS / f"{run.cfg.RUN.DATASET}.json")
+    areas = attribute_areas(explanation, names, truth, read_pairs(path), path)
+    for row in areas:
+        auc = "-"
+        if row["auc"] is not None:
+            auc = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        print(f"  AUC {auc}  {row['class']}: {row['symptom']} | {row['attribute']}")
+    paired = {row["symptom"].casefold() for row in areas}
+    phrases = [p for symptoms in explanation.phrases.values() for p in symptoms]
+    rest = [phrase for phrase in phrases if phrase.casefold() not in paired]
+    if rest:
+        print(f"  without an attribute in {path}: {'; '.join(rest)}")
+    if areas:
+        write_rows(folder / "attributes.csv", list(areas[0]), areas)
+        save_png(draw_areas(areas), folder / "attributes.png")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
-"""Write one HTML file that shows what finished runs found: no network, fit to print.
+"""Write one HTML page with all results of finished runs; it needs no network and can be printed.
 
 python report.py output/                    writes output/report.html
-python report.py output/ --no-images        without pictures of the dataset: medical data is private
+python report.py output/ --no-images        without images of the dataset: medical data is private
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", nargs="?", default="output", help="where the runs are (default: output)")
-    add("--output", help="the file (default: FOLDER/report.html)")
-    add("--no-images", action="store_true", help="leave the dataset's pictures out")
+    add("folder", nargs="?", default="output", help="folder that holds the runs (default: output)")
+    add("--output", help="output file (default: FOLDER/report.html)")
+    add("--no-images", action="store_true", help="leave out the images of the dataset")
     add("--root", help="folder that holds the datasets (default: each run's)")
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
 
     from reporting.report import make_report

@@ -33,7 +33,9 @@ SPLITS = {"train": "train_x", "val": "val", "test": "test"}
 ImageSource = str | Path | Image.Image | Tensor
 
 
-def load_run(folder: Path | str, root: str | None = None, device: str | None = None) -> "LoadedRun":
+def load_run(
+    folder: Path | str, root: Path | str | None = None, device: str | None = None
+) -> "LoadedRun":
     """Load what a run's folder holds: its configuration, classes and best checkpoint.
 
     The dataset's images need not be there. Paths in the configuration (symptoms, backbone) are
@@ -176,43 +178,6 @@ class LoadedRun:
         features = image_features.to(self._device)
         return self.model.from_features(features).logits.double().cpu().numpy()
 
-    def explain(self, images, drop=(), add=()):
-        """Why: similarities, attention and exact contributions of every symptom.
-
-        Args:
-            images: as for ``predict``.
-            drop: symptoms to leave out. add: (class name, phrase) pairs to take in. No training.
-
-        Returns:
-            ``explanations.Explanation``; without drop and add it is the run's own answer.
-
-        Raises:
-            InputError: the method reads no symptoms, or a symptom or class is unknown.
-        """
-        from explanations import explain
-
-        return explain(self.with_symptoms(drop, add) if drop or add else self, images)
-
-    def check_symptoms(self):
-        """Raise InputError where there is no merge of symptoms to explain."""
-        if self.symptoms is None or not hasattr(self.model, "symptom_features"):
-            raise InputError(
-                f"{self.folder}: {self.cfg.TRAINER.NAME} reads no symptoms; explanations need a "
-                "run of ViP, or of ZeroshotCLIP by symptoms"
-            )
-
-    def with_symptoms(self, drop=(), add=()):
-        """The same learned parameters reading other symptoms: no training.
-
-        Raises:
-            InputError: a symptom or class that is not there, or a class left without symptoms.
-        """
-        from explanations.what_if import changed_phrases
-
-        self.check_symptoms()
-        phrases = changed_phrases(self.symptoms.phrases, drop, add)
-        return self.reading(Symptoms(phrases))
-
     def reading(self, symptoms: Symptoms) -> "LoadedRun":
         """The same learned parameters reading other symptoms of the same classes: no training."""
         with seeded_draws(0):
@@ -260,7 +225,9 @@ class LoadedRun:
         return self._transform(to_rgb(image) if is_open else read_picture(image))
 
 
-def read_config(folder: Path | str, root: str | None = None, device: str | None = None) -> CN:
+def read_config(
+    folder: Path | str, root: Path | str | None = None, device: str | None = None
+) -> CN:
     """The configuration of the run in ``folder``, frozen; arguments as in ``load_run``."""
     file = Path(folder) / CONFIG
     if not file.is_file():

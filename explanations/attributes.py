@@ -1,22 +1,28 @@
-"""Does a symptom's similarity follow the attribute it speaks of, where the dataset knows the truth?
+"""Does a symptom's similarity follow the attribute it describes, where the dataset records it?
 
-Which attribute a symptom speaks of is a small file, ``symptoms/attribute_pairs/<dataset>.json``::
+The file ``symptoms/attribute_pairs/<dataset>.json`` says which attribute a symptom describes::
 
     {"pairs": [{"symptom": "clear, well-defined edges", "shown_by": {"border": ["clear"]}}]}
 
-A picture shows the symptom if any of the named attributes has one of the values listed for it.
+An image shows the symptom if any of the named attributes has one of the values listed for it.
 """
 
-import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from core.errors import InputError
+from core.errors import InputError, shortened
 from core.tables import read_table
 from results import statistics
 
+from .explanation import Explanation
+
+Attributes = Mapping[str, Mapping[str, str]]  # image id -> {attribute: value}
+Pairs = Sequence[tuple[str, Mapping[str, Sequence[str]]]]  # (symptom, {attribute: values})
 PAIRS = Path("symptoms") / "attribute_pairs"
 SEVEN_POINTS = (
     "pigment_network",
@@ -29,12 +35,12 @@ SEVEN_POINTS = (
 )
 
 
-def true_attributes(dataset):
-    """Picture id -> {attribute: value} of what the dataset knows; {} if it knows nothing.
+def true_attributes(dataset: Any) -> Attributes:
+    """Attributes that the dataset records for its images; {} if it records none.
 
-    Read from ``attributes.csv`` (picture, class, then a column an attribute), which the drawn
-    datasets bring; for Derm7pt, from the columns of its meta.csv that score the seven-point
-    checklist.
+    They are read from ``attributes.csv`` (columns picture, class, then one per attribute), which
+    the synthetic datasets write; for Derm7pt, from the columns of its meta.csv that score the
+    seven-point checklist.
     """
     folder = Path(dataset.dataset_dir)
     if (folder / "attributes.csv").is_file():
@@ -43,7 +49,7 @@ def true_attributes(dataset):
     return _seven_points(table) if table else {}
 
 
-def _drawn(table):
+def _drawn(table: Path) -> Attributes:
     found = read_table(table)
     if "picture" not in found.columns:
         raise InputError(f"{table}: has no column 'picture'; draw the dataset again")
@@ -53,7 +59,7 @@ def _drawn(table):
     }
 
 
-def _seven_points(table):
+def _seven_points(table: Path) -> Attributes:
     found = read_table(table, errors="replace")
     columns = {name: found.column(name) for name in SEVEN_POINTS if found.column(name)}
     derm = found.column("derm")
@@ -66,85 +72,110 @@ def _seven_points(table):
     }
 
 
-def read_pairs(path):
+class _Pair(BaseModel):
+    symptom: str
+    shown_by: dict[str, list[str]]
+
+
+class _PairsFile(BaseModel):
+    pairs: list[_Pair]
+
+
+def read_pairs(path: str | Path) -> Pairs:
     """The pairs of a file: a list of (symptom, {attribute: [values]}).
 
     Raises:
-        InputError: the file is missing or not of the form above.
+        InputError: the file is missing, cannot be read or is not of the form above.
     """
-    path = Path(path)
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8-sig"))["pairs"]
-        return [
-            (pair["symptom"], {name: list(v) for name, v in pair["shown_by"].items()})
-            for pair in pairs
-        ]
+        text = Path(path).read_text(encoding="utf-8-sig")
+        file = _PairsFile.model_validate_json(text, strict=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file of attribute pairs") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: this file of attribute pairs does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not UTF-8, not JSON, or of another form
+        reason = shortened(" ".join(str(error).split()), 160)
         raise InputError(
-            f'{path}: should hold {{"pairs": [{{"symptom": ..., "shown_by": {{attribute: '
-            f"[values]}}}}]}} ({error!r})"
+            f'{path}: must contain {{"pairs": [{{"symptom": ..., "shown_by": {{attribute: '
+            f"[values]}}}}]}} ({reason})"
         ) from None
+    return [(pair.symptom, pair.shown_by) for pair in file.pairs]
 
 
-def attribute_areas(explanation, identities, truth, pairs, path="the pairs"):
+def attribute_areas(
+    explanation: Explanation,
+    identities: Sequence[str],
+    truth: Attributes,
+    pairs: Pairs,
+    path: str | Path = "the pairs",
+) -> list[dict[str, Any]]:
     """AUC of each paired symptom's similarity against its attribute, with DeLong's interval.
 
-    Args:
-        explanation: ``Explanation`` of n pictures.
-        identities: their n ids. truth: what ``true_attributes`` gives. pairs: of ``read_pairs``.
+    A listed value that no image of ``truth`` has is reported on stderr: it may be misspelt.
 
-    A value that no picture of ``truth`` has is named on stderr: it may be misspelt.
+    Args:
+        explanation: of n images. identities: their n ids.
+        path: the file of the pairs, for messages.
 
     Returns:
-        rows of dicts: class, symptom, attribute, pictures, shown, auc, low, high; auc None where
-        the pictures show the attribute all or not at all.
+        rows of dicts: class, symptom, attribute, pictures, shown, auc, low, high; auc is None if
+        all images show the attribute, or none does.
 
     Raises:
-        InputError: a pair names an attribute that no picture has.
+        InputError: a pair names an attribute that no image has.
     """
-    lowered = {key.casefold(): value for key, value in truth.items()}
-    known = [lowered.get(identity.casefold()) for identity in identities]
-    kept = [i for i, attributes in enumerate(known) if attributes is not None]
-    values = {}
-    for attributes in lowered.values():
+    truth = {identity.casefold(): attributes for identity, attributes in truth.items()}
+    _check_values(truth, pairs, path)
+    with_truth = [i for i, identity in enumerate(identities) if identity.casefold() in truth]
+    attributes = [truth[identities[i].casefold()] for i in with_truth]
+    rows = []
+    for symptom, shown_by in pairs:
+        shown = np.array([any(own[a] in v for a, v in shown_by.items()) for own in attributes])
+        for classname, phrase, scores in _similarities(explanation, symptom):
+            row = {
+                "class": classname,
+                "symptom": phrase,
+                "attribute": _describe(shown_by),
+                "pictures": len(shown),
+                "shown": int(shown.sum()),
+            }
+            rows.append(row | _area(shown, scores[with_truth]))
+    return rows
+
+
+def _similarities(explanation: Explanation, symptom: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(class name, phrase, [n] similarities) wherever a class has the symptom."""
+    for c, (classname, phrases) in enumerate(explanation.phrases.items()):
+        for j, phrase in enumerate(phrases):
+            if phrase.casefold() == symptom.casefold():
+                yield classname, phrase, explanation.parts.similarity[:, c, j]
+
+
+def _check_values(truth: Attributes, pairs: Pairs, path: str | Path) -> None:
+    """Reject unknown attributes; report unknown values, each once."""
+    values: dict[str, set[str]] = {}
+    for attributes in truth.values():
         for name, value in attributes.items():
             values.setdefault(name, set()).add(value)
-    rows, strange = [], {}
-    for symptom, shown_by in pairs:
+    unknown: dict[tuple[str, str], None] = {}  # a set in order
+    for _, shown_by in pairs:
         for name, listed in shown_by.items():
             if name not in values:
                 raise InputError(
                     f"{path}: there is no attribute {name!r}; choose one of {', '.join(values)}"
                 )
-            strange |= {(name, value): None for value in listed if value not in values[name]}
-        shown = np.array([any(known[i][a] in v for a, v in shown_by.items()) for i in kept])
-        for c, (classname, phrases) in enumerate(explanation.phrases.items()):
-            for j, phrase in enumerate(phrases):
-                if phrase.casefold() == symptom.casefold():
-                    scores = explanation.parts.similarity[kept, c, j]
-                    rows.append(
-                        {
-                            "class": classname,
-                            "symptom": phrase,
-                            "attribute": _describe(shown_by),
-                            "pictures": len(kept),
-                            "shown": int(shown.sum()),
-                        }
-                        | _area(shown, scores)
-                    )
-    for name, value in strange:
-        known = ", ".join(sorted(values[name]))
-        print(f"{path}: no picture has {name} {value!r}; there are: {known}", file=sys.stderr)
-    return rows
+            unknown |= {(name, value): None for value in listed if value not in values[name]}
+    for name, value in unknown:
+        have = ", ".join(sorted(values[name]))
+        print(f"{path}: no image has {name} {value!r}; the values are: {have}", file=sys.stderr)
 
 
-def _area(shown, scores):
+def _area(shown: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
     if shown.all() or not shown.any():
         return {"auc": None, "low": None, "high": None}
     return dict(zip(("auc", "low", "high"), statistics.delong_interval(shown, scores), strict=True))
 
 
-def _describe(shown_by):
+def _describe(shown_by: Mapping[str, Sequence[str]]) -> str:
     return ", or ".join(f"{name}: {' / '.join(values)}" for name, values in shown_by.items())

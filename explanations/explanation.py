@@ -1,64 +1,59 @@
-"""The explanation of a batch of pictures, and the rows of its table."""
+"""The explanation of a batch of images, and the rows of its table."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from engine.loading import LoadedRun
 
 from .contributions import Contributions, contributions
-from .standardise import standard
+from .standardise import Standard, standard
+from .what_if import merge_of, with_symptoms
 
-OWN = "(the class's own token)"  # stands in a symptom's place for the part of g
+OWN = "(the class's own token)"  # in place of a symptom, for the contribution of g
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Answers on n pictures, taken apart by symptom.
+    """Predictions on n images, split by symptom.
 
     Attributes:
         phrases: class name -> symptoms, in the order of the classes.
         parts: ``Contributions``.
         logits: [n, K], the model's own. probabilities: [n, K].
-        standardised: [n, K, k] similarities in deviations from the training pictures' mean, and
-        above_average: [n, K, k] contributions less their mean over the training pictures; both None
-            where those pictures are not here.
+        standardised: [n, K, k] similarities in deviations from the training images' mean, and
+        above_average: [n, K, k] contributions minus their mean over the training images; both None
+            if those images are missing.
     """
 
-    phrases: dict
+    phrases: Mapping[str, Sequence[str]]
     parts: Contributions
     logits: np.ndarray
     probabilities: np.ndarray
     standardised: np.ndarray | None = None
     above_average: np.ndarray | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.logits)
 
     @property
-    def classnames(self):
+    def classnames(self) -> list[str]:
         return list(self.phrases)
 
     @property
-    def prediction(self):
+    def prediction(self) -> np.ndarray:
         """[n] labels."""
         return self.probabilities.argmax(axis=1)
 
-    def take(self, index):
-        """The explanation of some of the pictures."""
+    @property
+    def scores(self) -> np.ndarray:
+        """[n, K, k] similarities to show: standardised where that is known, else the cosines."""
+        return self.parts.similarity if self.standardised is None else self.standardised
 
-        def rows(array):
-            return None if array is None else array[index]
-
-        parts = Contributions(*(rows(getattr(self.parts, f)) for f in _FIELDS))
-        return Explanation(
-            self.phrases,
-            parts,
-            rows(self.logits),
-            rows(self.probabilities),
-            rows(self.standardised),
-            rows(self.above_average),
-        )
-
-    def difference(self, one, other):
+    def difference(self, one: str, other: str) -> tuple[list[str], np.ndarray]:
         """What each phrase adds to logit ``one`` minus logit ``other``.
 
         A phrase of both classes counts once, with the difference of what it adds to them.
@@ -70,7 +65,7 @@ class Explanation:
             phrases (``OWN`` for the tokens), and [n, phrases] contributions that sum to the
             difference of the logits.
         """
-        totals = {}
+        totals: dict[str, Any] = {}
         for name, sign in ((one, 1), (other, -1)):
             c = self.classnames.index(name)
             for j, phrase in enumerate(self.phrases[name]):
@@ -78,8 +73,8 @@ class Explanation:
             totals[OWN] = totals.get(OWN, 0) + sign * self.parts.own[:, c]
         return list(totals), np.stack(list(totals.values()), axis=1)
 
-    def rows(self, i):
-        """Picture ``i`` as dicts, one for each class's own token (MeP) and each symptom."""
+    def rows(self, i: int) -> list[dict[str, Any]]:
+        """Image ``i`` as dicts, one for each class's own token (MeP) and each symptom."""
         rows = []
         for c, (name, symptoms) in enumerate(self.phrases.items()):
             of_class = {
@@ -106,32 +101,36 @@ class Explanation:
         return rows
 
 
-_FIELDS = ("similarity", "weight", "symptom", "own")
-
-
-def explain(run, images, reference=None):
-    """Explain a run's answers.
+def explain(
+    run: LoadedRun,
+    images: Any,
+    drop: Iterable[str] = (),
+    add: Iterable[tuple[str, str]] = (),
+) -> Explanation:
+    """Explain a run's predictions: similarity, attention and contribution of every symptom.
 
     Args:
-        run: ``LoadedRun`` of a method that merges symptoms.
-        images: pictures as ``LoadedRun.predict`` takes them.
-        reference: ``Standard``; computed for ``None``.
+        run: a run whose model merges symptoms.
+        images: as ``LoadedRun.predict`` takes them.
+        drop: symptoms to remove. add: (class name, symptom) pairs. Nothing is trained.
 
-    Returns:
-        ``Explanation``.
+    Raises:
+        InputError: the method does not read symptoms, or a symptom or class is unknown.
     """
-    run.check_symptoms()
-    features = run.encode(images)
-    return explain_features(run, features, reference or standard(run))
+    merge_of(run)  # before anything is encoded
+    if drop or add:
+        run = with_symptoms(run, drop, add)
+    return explain_features(run, run.encode(images), standard(run))
 
 
-def explain_features(run, features, reference):
-    """The explanation of pictures that are encoded already; ``reference`` may be None."""
-    parts = contributions(run.model, features)
+def explain_features(run: LoadedRun, features: Tensor, reference: Standard | None) -> Explanation:
+    """The explanation of images that are encoded already: features [n, d]."""
+    model, symptoms = merge_of(run)
+    parts = contributions(model, features)
     logits = run.logits(features)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Explanation(
-        phrases=run.symptoms.phrases,
+        phrases=symptoms.phrases,
         parts=parts,
         logits=logits,
         probabilities=shifted / shifted.sum(axis=1, keepdims=True),
@@ -140,5 +139,5 @@ def explain_features(run, features, reference):
     )
 
 
-def _at(array, *index):
+def _at(array: np.ndarray | None, *index: int) -> float | None:
     return None if array is None else array[index]

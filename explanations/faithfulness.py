@@ -1,23 +1,27 @@
-"""Is the explanation true? Take symptoms away, or bring them in, by their contribution.
+"""Is an explanation true? Remove symptoms, or add them one by one, in order of contribution.
 
-If contributions say what the answer rests on, then taking the symptoms of the predicted class away
-from the greatest contribution down lowers its logit sooner than taking them in random order, and
-bringing them in in that order raises it sooner. The model is asked again at each step, so the
-weights and the norm of what remains are its own.
+If contributions say what a prediction rests on, then removing the symptoms of the predicted class
+from the greatest contribution downwards lowers its logit sooner than removing them in random
+order, and adding them in that order raises it sooner. The model is evaluated again at each step,
+so the weights and the norm of the remaining symptoms are its own.
 """
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from results import statistics
+from trainers.vip import SymptomCLIP
 
-from .contributions import contributions
+from .contributions import Contributions, contributions
 
 SUBSETS = 500  # of one size; all of them where there are no more
 MEASURES = ("deletion", "insertion")
@@ -25,10 +29,10 @@ MEASURES = ("deletion", "insertion")
 
 @dataclass(frozen=True)
 class Curves:
-    """Mean change of the predicted class's logit over pictures, at equal shares of its symptoms.
+    """Change of the predicted class's logit, image by image, at equal shares of its symptoms.
 
-    ``by_contribution`` and ``random`` are [n, m], pictures by steps: the logit less what it is with
-    all symptoms there.
+    ``by_contribution`` and ``random`` are [n, m], images by steps: the logit minus its value with
+    all symptoms.
     """
 
     measure: str
@@ -36,25 +40,26 @@ class Curves:
     random: np.ndarray
 
     @property
-    def gain(self):
+    def gain(self) -> np.ndarray:
         """[n] area by which the order by contribution beats the random one, in logits."""
         sign = 1 if self.measure == "insertion" else -1
         return sign * (self.by_contribution - self.random).mean(axis=1)
 
 
 @torch.no_grad()
-def subset_logits(model, features, label, subsets):
-    """Logits of one class when it had only some of its symptoms.
+def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Tensor) -> np.ndarray:
+    """Logits of one class if it had only some of its symptoms.
 
     Args:
-        model: ``SymptomCLIP``.
+        model: the model of a run that merges symptoms.
         features: [n, d] image features.
         label: the class's index.
-        subsets: [m, k] bool, which of its symptoms are there.
+        subsets: [m, k] bool, the symptoms that remain.
 
     Returns:
         [n, m] float64.
     """
+    learned: Any = model.learned
     image = F.normalize(features.to(model.mask.device).double(), dim=-1)
     symptoms = model.symptom_features()[label]  # [k, d]
     subsets = subsets.to(symptoms.device)
@@ -66,101 +71,115 @@ def subset_logits(model, features, label, subsets):
     if model.merge == "mean":
         merged = subsets.double() @ units
     else:
-        token = model.learned.token[0][label]
+        token = learned.token[0][label]
         repeated = symptoms.expand(len(subsets), -1, -1)
-        weight = model.learned.attn(token.expand(len(subsets), -1), repeated, subsets)
+        weight = learned.attn(token.expand(len(subsets), -1), repeated, subsets)
         merged = token.double() + weight.double() @ symptoms.double()
     return (scale * image @ F.normalize(merged, dim=-1).T).cpu().numpy()
 
 
-def curves(model, features, predicted, seed=0):
+def curves(
+    model: SymptomCLIP, features: Tensor, predicted: np.ndarray, seed: int = 0
+) -> dict[str, Curves]:
     """Deletion and insertion by contribution and in random order.
 
-    At least one symptom always stays. The random order's value at a step is the mean over all sets
-    of that size (over ``SUBSETS`` drawn ones where there are more), so it has no noise of its own.
-    Pictures whose predicted class has a single symptom say nothing and are left out.
+    At least one symptom always remains. The random order's value at a step is the mean over all
+    sets of that size (over ``SUBSETS`` random ones if there are more), so it has no noise of its
+    own. Images whose predicted class has a single symptom are skipped.
 
     Args:
-        model: ``SymptomCLIP``.
+        model: the model of a run that merges symptoms.
         features: [n, d]. predicted: [n] labels.
 
     Returns:
-        measure -> ``Curves``; empty if no class has two symptoms.
+        measure -> ``Curves``; empty if no predicted class has two symptoms.
     """
     parts = contributions(model, features)
     generator = np.random.default_rng(seed)
     counts = model.mask.sum(dim=1).tolist()
-    steps = max(counts)
-    found = {measure: ([], []) for measure in MEASURES}
-    for label in tqdm(np.unique(predicted), desc="taking symptoms away", leave=False, disable=None):
-        k = counts[label]
-        if k < 2:
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {measure: [] for measure in MEASURES}
+    for label in tqdm(np.unique(predicted), desc="removing symptoms", leave=False, disable=None):
+        if counts[label] < 2:
             continue
         chosen = np.flatnonzero(predicted == label)
-        # With max one symptom is the whole logit, whatever its sign: nearer counts more.
-        ranking = parts.similarity if model.merge == "max" else parts.symptom
-        order = np.argsort(-ranking[chosen, label, :k], axis=1, kind="stable")
-        ask = _Asker(model, features[chosen], label)
-        sizes = range(1, k + 1)
-        chance = np.stack([ask.mean(_subsets(k, m, generator)) for m in sizes], axis=1)
-        first = np.stack([ask.own(order[:, :m]) for m in sizes], axis=1)
-        last = np.stack([ask.own(order[:, k - m :]) for m in sizes], axis=1)
-        full = first[:, -1:]
-        for measure, values in (("insertion", first), ("deletion", last)):
-            pair = (values - full, chance - full)
-            if measure == "deletion":  # from all symptoms down to one
-                pair = tuple(curve[:, ::-1] for curve in pair)
-            for kept, curve in zip(found[measure], pair, strict=True):
-                kept.append(_stretched(curve, steps))
+        ranked = _ranked(model, parts, chosen, label)
+        of_class = _curves_of_class(_Asker(model, features[chosen], label), ranked, generator)
+        for measure, (own, chance) in of_class.items():
+            found[measure].append((_stretched(own, max(counts)), _stretched(chance, max(counts))))
     return {
-        measure: Curves(measure, np.concatenate(own), np.concatenate(chance))
-        for measure, (own, chance) in found.items()
-        if own
+        measure: Curves(measure, *(np.concatenate(side) for side in zip(*pairs, strict=True)))
+        for measure, pairs in found.items()
+        if pairs
+    }
+
+
+def _ranked(model: SymptomCLIP, parts: Contributions, chosen: np.ndarray, label: int) -> np.ndarray:
+    """[n, k] the symptoms of class ``label`` for each chosen image, the greatest part first."""
+    # With max one symptom is the whole logit, whatever its sign: nearer counts more.
+    value = parts.similarity if model.merge == "max" else parts.symptom
+    k = int(model.mask[label].sum())
+    return np.argsort(-value[chosen, label, :k], axis=1, kind="stable")
+
+
+def _curves_of_class(
+    ask: "_Asker", ranked: np.ndarray, generator: np.random.Generator
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """measure -> [n, k] curves in the order ``ranked`` and in random order."""
+    k = ranked.shape[1]
+    sizes = range(1, k + 1)
+    chance = np.stack([ask.mean(_subsets(k, m, generator)) for m in sizes], axis=1)
+    first = np.stack([ask.own(ranked[:, :m]) for m in sizes], axis=1)
+    last = np.stack([ask.own(ranked[:, k - m :]) for m in sizes], axis=1)
+    full = first[:, -1:]
+    return {
+        # From all symptoms down to one.
+        "deletion": ((last - full)[:, ::-1], (chance - full)[:, ::-1]),
+        "insertion": (first - full, chance - full),
     }
 
 
 class _Asker:
-    """The logit of one class on some pictures, for any sets of its symptoms."""
+    """The logit of one class on some images, for any sets of its symptoms."""
 
-    def __init__(self, model, features, label):
+    def __init__(self, model: SymptomCLIP, features: Tensor, label: int) -> None:
         self.model, self.features, self.label = model, features, label
-        self.width = model.mask.shape[1]
 
-    def mean(self, subsets):
-        """[n] mean over the sets, the same for every picture."""
-        return subset_logits(self.model, self.features, self.label, self._mask(subsets)).mean(
-            axis=1
-        )
+    def mean(self, subsets: Sequence[Any]) -> np.ndarray:
+        """[n] mean over the sets, the same for every image."""
+        return self._logits(subsets).mean(axis=1)
 
-    def own(self, subsets):
-        """[n] logit of each picture with its own set [n, m]."""
+    def own(self, subsets: np.ndarray) -> np.ndarray:
+        """[n] logit of each image with its own set [n, m]."""
         different, which = np.unique(np.sort(subsets, axis=1), axis=0, return_inverse=True)
-        logits = subset_logits(self.model, self.features, self.label, self._mask(different))
+        logits = self._logits(different)
         return logits[np.arange(len(logits)), which.ravel()]
 
-    def _mask(self, subsets):
-        mask = torch.zeros(len(subsets), self.width, dtype=torch.bool)
-        return mask.scatter(1, torch.as_tensor(np.array(subsets)), True)
+    def _logits(self, subsets: Sequence[Any] | np.ndarray) -> np.ndarray:
+        mask = torch.zeros(len(subsets), self.model.mask.shape[1], dtype=torch.bool)
+        mask.scatter_(1, torch.as_tensor(np.array(subsets)), True)
+        return subset_logits(self.model, self.features, self.label, mask)
 
 
-def _subsets(k, m, generator):
+def _subsets(k: int, m: int, generator: np.random.Generator) -> list[Any]:
     if math.comb(k, m) <= SUBSETS:
         return list(itertools.combinations(range(k), m))
     return [generator.choice(k, size=m, replace=False) for _ in range(SUBSETS)]
 
 
-def _stretched(curve, steps):
-    """[n, m] curves at ``steps`` equal shares, so that classes with fewer symptoms join in."""
+def _stretched(curve: np.ndarray, steps: int) -> np.ndarray:
+    """[n, m] curves at ``steps`` equal shares, so that classes of any number of symptoms join."""
     have, wanted = np.linspace(0, 1, curve.shape[1]), np.linspace(0, 1, steps)
     return np.stack([np.interp(wanted, have, row) for row in curve])
 
 
-def summary(curve, times=statistics.RESAMPLES, seed=0):
+def summary(
+    curve: Curves, times: int = statistics.RESAMPLES, seed: int = 0
+) -> dict[str, str | float | int]:
     """How much sooner the order by contribution acts than a random one, with an interval.
 
     Returns:
-        {"measure", "gain" (mean area, logits), "low", "high" (95 % bootstrap over pictures),
-        "sooner" (share of pictures with a gain above zero), "pictures"}.
+        {"measure", "gain" (mean area, logits), "low", "high" (95 % bootstrap over images),
+        "sooner" (share of images with a gain above zero), "pictures"}.
     """
     gain = curve.gain
     means = [

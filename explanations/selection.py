@@ -1,5 +1,6 @@
-"""Which pictures to explain."""
+"""Which images to explain."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,28 +9,29 @@ import numpy as np
 from core.errors import InputError
 from core.names import name_key
 from datasets import pictures
+from engine.loading import LoadedRun
 
-OUTCOMES = ("wrong", "right")
+OUTCOMES = ("incorrect", "correct")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A picture to look at: its file, its name, its true label if that is known."""
+    """An image to explain: its file, its name, its true label if that is known."""
 
     path: Path
     name: str
     truth: int | None = None
 
 
-def pictures_of_split(run, split):
-    """The pictures of a run's split as ``Chosen``."""
+def pictures_of_split(run: LoadedRun, split: str) -> list[Chosen]:
+    """The images of a run's split."""
     return [Chosen(Path(p.impath), p.id, int(p.label)) for p in run.pictures(split)]
 
 
-def pictures_at(paths, classnames=()):
-    """The pictures that paths name: files, and folders with all that is below them.
+def pictures_at(paths: Iterable[str | Path], classnames: Sequence[str] = ()) -> list[Chosen]:
+    """The images that paths name: files, and folders with all that is below them.
 
-    An image in a folder named as a class is taken to be of that class.
+    An image in a folder named after a class is taken to be of that class.
 
     Raises:
         InputError: nothing there, or a folder without images.
@@ -41,29 +43,33 @@ def pictures_at(paths, classnames=()):
     ]
 
 
-def wanted(chosen, prediction, only=None, versus=None):
-    """Indices of the pictures whose outcome is asked for.
+def with_outcome(
+    chosen: Sequence[Chosen],
+    prediction: np.ndarray,
+    outcome: str | None = None,
+    versus: np.ndarray | None = None,
+) -> list[int]:
+    """Indices of the images with the requested outcome.
 
     Args:
-        chosen: ``Chosen`` pictures. prediction: [n] labels that the run gave.
-        only: "right", "wrong" or None for both.
-        versus: [n] labels that another run gave; then the pictures that one run gets right and the
-            other wrong: this run right unless ``only`` is "wrong".
+        chosen: n images. prediction: [n] labels that the run predicts.
+        outcome: one of ``OUTCOMES``; None for both.
+        versus: [n] labels that another run predicts; then the images that exactly one of the two
+            runs classifies correctly: this run, or the other if ``outcome`` is "incorrect".
 
     Raises:
-        InputError: the truth is asked for and not known.
+        InputError: the outcome of an image is not known.
     """
-    if only is None and versus is None:
+    if outcome is None and versus is None:
         return list(range(len(chosen)))
-    unknown = [picture.name for picture in chosen if picture.truth is None]
+    unknown = [image.name for image in chosen if image.truth is None]
     if unknown:
         raise InputError(
-            f"{unknown[0]}: whether the answer is right is not known; choose from a split, or put "
-            "the pictures into folders named as the classes"
+            f"{unknown[0]}: its true class is not known; choose images of a split, or put the "
+            "images into folders named after the classes"
         )
-    truth = np.array([picture.truth for picture in chosen])
-    right = prediction == truth
-    keep = ~right if only == "wrong" else right
+    truth = np.array([image.truth for image in chosen])
+    keep = (prediction == truth) != (outcome == "incorrect")
     if versus is not None:
-        keep &= (versus == truth) == (only == "wrong")
+        keep &= (versus == truth) == (outcome == "incorrect")
     return np.flatnonzero(keep).tolist()

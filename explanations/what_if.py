@@ -1,51 +1,113 @@
-"""The same model with a symptom less or a symptom more."""
+"""The same learned parameters with a symptom removed or added."""
 
 import difflib
+from collections.abc import Iterable, Mapping, Sequence
 
-from core.errors import InputError
+from core.errors import InputError, shortened
+from engine.loading import LoadedRun
+from symptoms import Symptoms
+from trainers.vip import SymptomCLIP
+
+LONGEST = 1000  # characters of a symptom; the text encoder reads far fewer
 
 
-def changed_phrases(phrases, drop=(), add=()):
+def merge_of(run: LoadedRun) -> tuple[SymptomCLIP, Symptoms]:
+    """The model of a run that merges symptoms, and its symptoms.
+
+    Raises:
+        InputError: the run's method does not read symptoms.
+    """
+    if run.symptoms is None or not isinstance(run.model, SymptomCLIP):
+        raise InputError(
+            f"{run.folder}: {run.cfg.TRAINER.NAME} does not read symptoms; explanations need a "
+            "run of ViP, or of ZeroshotCLIP with PROMPTS=symptoms"
+        )
+    return run.model, run.symptoms
+
+
+def with_symptoms(
+    run: LoadedRun, drop: Iterable[str] = (), add: Iterable[tuple[str, str]] = ()
+) -> LoadedRun:
+    """The run with other symptoms and the same learned parameters; nothing is trained.
+
+    Args:
+        run: a run whose model merges symptoms; it does not change.
+        drop: symptoms to remove. add: (class name, symptom) pairs.
+
+    Raises:
+        InputError: the method does not read symptoms, or as in ``changed_phrases``.
+    """
+    _, symptoms = merge_of(run)
+    return run.reading(Symptoms(changed_phrases(symptoms.phrases, drop, add)))
+
+
+def changed_phrases(
+    phrases: Mapping[str, Sequence[str]],
+    drop: Iterable[str] = (),
+    add: Iterable[tuple[str, str]] = (),
+) -> dict[str, list[str]]:
     """Symptoms by class without ``drop`` and with ``add``.
 
     Args:
-        phrases: class name -> phrases.
-        drop: phrases; each goes from every class that has it.
-        add: (class name, phrase) pairs.
+        phrases: class name -> symptoms.
+        drop: symptoms; each is removed from every class that has it.
+        add: (class name, symptom) pairs.
 
     Raises:
-        InputError: a phrase that no class has or the class has already, a class that is not there,
-            or one left without symptoms.
+        InputError: no class has the symptom to drop, the class has the symptom to add already, a
+            class is unknown or left without symptoms, or a symptom is empty, too long or not text.
     """
     changed = {name: list(symptoms) for name, symptoms in phrases.items()}
-    for phrase in drop:
-        wanted = _plain(phrase)
-        if not any(_plain(symptom) == wanted for s in changed.values() for symptom in s):
-            raise InputError(f"no class has the symptom {phrase!r}{_nearest(phrase, changed)}")
-        for name, symptoms in changed.items():
-            changed[name] = [symptom for symptom in symptoms if _plain(symptom) != wanted]
-    for name, phrase in add:
-        own = next((known for known in changed if known.casefold() == name.casefold()), None)
-        if own is None:
-            raise InputError(f"there is no class {name!r}; choose one of {', '.join(changed)}")
-        if not _plain(phrase):
-            raise InputError(f"the symptom to add to {own!r} is empty")
-        if _plain(phrase) in map(_plain, changed[own]):
-            raise InputError(f"class {own!r} has the symptom {phrase!r} already")
-        changed[own].append(" ".join(phrase.split()))
+    for symptom in drop:
+        _remove(changed, symptom)
+    for name, symptom in add:
+        _append(changed, name, symptom)
     for name, symptoms in changed.items():
         if not symptoms:
-            raise InputError(f"that leaves class {name!r} without symptoms; keep or add one")
+            raise InputError(
+                f"this leaves class {shortened(name)!r} without symptoms; keep or add at least one"
+            )
     return changed
 
 
-def _plain(phrase):
-    return " ".join(phrase.split()).rstrip(". ").casefold()
+def _remove(changed: dict[str, list[str]], symptom: str) -> None:
+    known = [own for symptoms in changed.values() for own in symptoms]
+    if _folded(symptom) not in map(_folded, known):
+        raise InputError(f"no class has the symptom {shortened(symptom)!r}{_hint(symptom, known)}")
+    for name, symptoms in changed.items():
+        changed[name] = [own for own in symptoms if _folded(own) != _folded(symptom)]
 
 
-def _nearest(phrase, changed):
-    known = [symptom for symptoms in changed.values() for symptom in symptoms]
-    close = difflib.get_close_matches(phrase, known, n=1, cutoff=0.5)
+def _append(changed: dict[str, list[str]], name: str, symptom: str) -> None:
+    own = next((known for known in changed if known.casefold() == name.casefold()), None)
+    if own is None:
+        raise InputError(
+            f"there is no class {shortened(name)!r}; choose one of {', '.join(changed)}"
+        )
+    if not _folded(symptom):
+        raise InputError(f"the symptom to add to class {shortened(own)!r} is empty")
+    if len(symptom) > LONGEST:
+        raise InputError(
+            f"the symptom {shortened(symptom)!r} to add to class {shortened(own)!r} has "
+            f"{len(symptom):,} characters; the limit is {LONGEST:,}: shorten it"
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in symptom):
+        raise InputError(
+            f"the symptom {shortened(symptom)!r} to add to class {shortened(own)!r} is not valid "
+            "UTF-8 text; type it again"
+        )
+    if _folded(symptom) in map(_folded, changed[own]):
+        raise InputError(f"class {shortened(own)!r} already has the symptom {shortened(symptom)!r}")
+    changed[own].append(" ".join(symptom.split()))
+
+
+def _folded(symptom: str) -> str:
+    """A symptom without what does not tell two apart: case, spaces, a full stop at the end."""
+    return " ".join(symptom.split()).rstrip(". ").casefold()
+
+
+def _hint(symptom: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(symptom[:LONGEST], known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {'; '.join(known)}"
+    return f"; the symptoms are: {shortened('; '.join(known), 400)}"

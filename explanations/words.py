@@ -1,47 +1,52 @@
-"""Which words the learned context tokens are near, and how little that says."""
+"""The words nearest to the learned context tokens, and how little they say."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from clip.simple_tokenizer import SimpleTokenizer
+from torch import Tensor
 
 from core.errors import InputError
+from engine.loading import LoadedRun
 
-SAMPLE = 500  # words whose own nearest neighbour is looked up, for comparison
+SAMPLE = 500  # words whose nearest other word is computed, for comparison
 
 
 @dataclass(frozen=True)
 class NearestWords:
     """``rows``: dicts with token, rank, word, distance (Euclidean), cosine.
 
-    ``usual`` is the distance at which half of all words have their nearest other word.
+    ``usual`` is the median distance of a word to its nearest other word.
     """
 
-    rows: list
+    rows: list[dict[str, Any]]
     usual: float
 
     @property
-    def caution(self):
-        """What the distances allow to be said."""
+    def caution(self) -> str:
+        """How far the words can be relied on."""
         nearest = [row["distance"] for row in self.rows if row["rank"] == 1]
         further = sum(distance > self.usual for distance in nearest)
         return (
-            f"{further} of {len(nearest)} context tokens lie further from their nearest word (on "
-            f"average {sum(nearest) / len(nearest):.2f}) than a word usually lies from its nearest "
-            f"({self.usual:.2f}). A learned vector is no word: what it does depends on the tokens "
-            "around it, and the nearest word says little, often nothing, about its meaning."
+            f"{further} of {len(nearest)} context tokens are further from their nearest word (mean "
+            f"distance {sum(nearest) / len(nearest):.2f}) than a word usually is from its nearest "
+            f"word (median {self.usual:.2f}). A learned vector is not a word: its effect depends "
+            "on the tokens around it, and the nearest word says little or nothing about it."
         )
 
 
-def context_of(run):
+def learned_context(run: LoadedRun) -> tuple[Tensor, list[str]]:
     """[tokens, d_txt] learned context and a name for each token.
 
     Raises:
-        InputError: the run learned none.
+        InputError: the run did not learn a context.
     """
     found = [p for name, p in run.model.learned.named_parameters() if name.split(".")[-1] == "ctx"]
     if not found:
-        raise InputError(f"{run.folder}: {run.cfg.TRAINER.NAME} learned no context in this run")
+        raise InputError(
+            f"{run.folder}: {run.cfg.TRAINER.NAME} did not learn a context in this run"
+        )
     context = found[0].detach().float()
     if context.dim() == 2:
         return context, [str(i + 1) for i in range(len(context))]
@@ -49,34 +54,31 @@ def context_of(run):
     return context.flatten(0, 1), names
 
 
-@torch.no_grad()
-def nearest_words(run, count=5):
-    """The ``count`` words of CLIP's vocabulary nearest to each learned context token.
-
-    Returns:
-        ``NearestWords``.
-    """
-    context, names = context_of(run)
+def vocabulary(run: LoadedRun) -> tuple[list[str], Tensor]:
+    """The words of the run's text encoder, and their token embeddings [words, d_txt]."""
     table = run.model.backbone.model.token_embedding.weight.detach().float()
-    decoder = SimpleTokenizer().decoder
-    words = torch.tensor([i for i, word in decoder.items() if "|>" not in word])
-    table = table[words.to(table.device)]
-    distances = torch.cdist(context, table)  # [tokens, words]
-    nearest = distances.topk(count, largest=False)
-    rows = []
-    for t, name in enumerate(names):
-        for rank in range(count):
-            at = int(nearest.indices[t, rank])
-            cosine = torch.cosine_similarity(context[t], table[at], dim=0)
-            rows.append(
-                {
-                    "token": name,
-                    "rank": rank + 1,
-                    "word": decoder[int(words[at])].replace("</w>", ""),
-                    "distance": float(nearest.values[t, rank]),
-                    "cosine": float(cosine),
-                }
-            )
+    words = {i: word for i, word in SimpleTokenizer().decoder.items() if "|>" not in word}
+    return list(words.values()), table[torch.tensor(list(words), device=table.device)]
+
+
+@torch.no_grad()
+def nearest_words(run: LoadedRun, count: int = 5) -> NearestWords:
+    """The ``count`` words of CLIP's vocabulary nearest to each learned context token."""
+    context, names = learned_context(run)
+    words, table = vocabulary(run)
+    nearest = torch.cdist(context, table).topk(count, largest=False)  # [tokens, count]
+    cosines = torch.cosine_similarity(context[:, None], table[nearest.indices], dim=-1)
+    rows = [
+        {
+            "token": name,
+            "rank": rank + 1,
+            "word": words[int(nearest.indices[t, rank])].replace("</w>", ""),
+            "distance": float(nearest.values[t, rank]),
+            "cosine": float(cosines[t, rank]),
+        }
+        for t, name in enumerate(names)
+        for rank in range(count)
+    ]
     generator = torch.Generator().manual_seed(0)
     sample = torch.randperm(len(table), generator=generator)[:SAMPLE].to(table.device)
     # The nearest but one: the nearest is the word itself.

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
+from core.colours import BLUE, GREY, SERIES, series_colour
 from results.predictions import Predictions
 
 from .measures import BINS, reliability
@@ -40,8 +41,6 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-# Readable on white and on black, and told apart by colour-blind readers by line as well.
-COLOURS = ("#d55e00", "#0a84c6", "#009e73", "#cc79a7", "#d39200", "#56b4e9", "#8a8f98", "#9467bd")
 LINES = ("-", "--", "-.", ":")
 GRID = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
 MOST_PANELS = 12  # classes with a ROC panel each
@@ -73,7 +72,7 @@ def styled(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Markup]:
 
 
 def _line(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+    return {"color": series_colour(i), "linestyle": LINES[i // len(SERIES) % len(LINES)]}
 
 
 @styled
@@ -170,10 +169,10 @@ def calibration(name: str, runs: Sequence[Predictions]) -> tuple[Figure, str]:
     bins = reliability(runs)
     left = np.arange(BINS) / BINS
     share = bins["count"] / bins["count"].sum()
-    axis.bar(left, bins["accuracy"], 1 / BINS, align="edge", color=COLOURS[1], edgecolor="none",
+    axis.bar(left, bins["accuracy"], 1 / BINS, align="edge", color=BLUE, edgecolor="none",
              alpha=0.85)  # fmt: skip
     axis.plot([0, 1], [0, 1], color=TEXT, linewidth=0.9)
-    axis.bar(left, -0.18 * share, 1 / BINS, align="edge", color=COLOURS[6])
+    axis.bar(left, -0.18 * share, 1 / BINS, align="edge", color=GREY)
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.2, 1)
     axis.set_yticks([0, 0.5, 1])

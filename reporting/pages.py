@@ -1,6 +1,7 @@
-"""Templates into HTML files that need nothing else."""
+"""HTML files from templates; a file needs nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -10,8 +11,8 @@ from core.files import atomic_write
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
-def write_page(path, template, **values):
-    """Render one of the templates and write it; the file is whole or absent."""
+def write_page(path: str | Path, template: str, **values: Any) -> Path:
+    """Render one of the templates and write it; the file is complete or absent."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # names of classes and files come from outside

@@ -1,11 +1,11 @@
-"""Everything that finished runs say, gathered for one page."""
+"""All results of finished runs, gathered for one page."""
 
-import base64
-import io
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,27 +15,34 @@ from core.errors import InputError
 from results.choices import Choices
 from results.intervals import Intervals
 from results.metrics import METRICS, default_metrics
-from results.rows import methods_of, tasks_of
-from results.runs import find_runs
+from results.predictions import Predictions
+from results.rendering import Table
+from results.rows import Method, Task, methods_of, tasks_of
+from results.runs import Run, find_runs
 from results.tables import KINDS, tables_of
 
 from . import charts, measures
+from .explained import explained_images
 from .pages import write_page
 from .paths import value_without_paths, without_paths
 
 CURVES = (("loss", "training loss"), ("val_accuracy", "validation accuracy"))
 MOST_LINES = 12  # in one chart
-EXPLAINED = 3  # pictures at either end
-THUMBNAIL = 224  # pixels of a picture's longer side
 PRIVATE = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")  # they say where, not what
 
 
-def make_report(folder, output, images=True, root=None, times=2000):
+def make_report(
+    folder: str | Path,
+    output: str | Path,
+    images: bool = True,
+    root: str | Path | None = None,
+    times: int = 2000,
+) -> Path:
     """Write the report on all runs below ``folder``.
 
     Args:
-        folder: where the runs are. output: the HTML file.
-        images: whether pictures of the dataset may be in it.
+        output: the HTML file.
+        images: whether images of the dataset may be in it.
         root: the folder that holds the datasets; each run's own for ``None``.
         times: bootstrap resamples.
 
@@ -45,18 +52,15 @@ def make_report(folder, output, images=True, root=None, times=2000):
     Raises:
         InputError: there are no runs.
     """
-    skipped = []
+    skipped: list[str] = []
     runs = find_runs(folder, say=skipped.append)
     if not runs:
         raise InputError(f"{folder}: no finished runs; train some, or name another folder")
 
-    def bare(text):
+    def bare(text: object) -> str:
         return without_paths(str(text), folder)
 
-    by_task = tasks_of(runs)
-    main = {task: main_methods(task_runs) for task, task_runs in by_task.items()}
-    groups = table_groups(runs, main, times)
-    tasks = [describe_task(task, methods, images, root, bare) for task, methods in main.items()]
+    methods = {task: main_methods(own) for task, own in tasks_of(runs).items()}
     return write_page(
         output,
         "report.html.jinja",
@@ -64,8 +68,8 @@ def make_report(folder, output, images=True, root=None, times=2000):
         folder=Path(folder).resolve().name,
         written=time.strftime("%d %B %Y, %H:%M"),
         count=len(runs),
-        groups=groups,
-        tasks=tasks,
+        groups=table_groups(runs, methods, times),
+        tasks=[describe_task(task, own, images, root, bare) for task, own in methods.items()],
         images=images,
         configurations=configurations(runs, folder),
         versions=versions(runs),
@@ -74,43 +78,44 @@ def make_report(folder, output, images=True, root=None, times=2000):
     )
 
 
-def table_groups(runs, main, times):
+def table_groups(
+    runs: Sequence[Run], methods: Mapping[Task, Sequence[Method]], times: int
+) -> list[tuple[str, list[Table]]]:
     """(heading, tables) of the page's first part, without empty groups."""
     sections = dict.fromkeys(kind.section for kind in KINDS if kind.section)
-    groups = {}
+    groups: dict[str, list[Table]] = {}
     for section in tqdm(sections, desc="tables", leave=False, disable=None, file=sys.stderr):
         metrics = tuple(METRICS) if not groups else default_metrics()
         choices = Choices(metrics, Intervals(metrics, times), beside_paper=True)
         kinds = [kind for kind in KINDS if kind.section == section]
-        groups[section] = tables_of(kinds, runs, choices)
+        groups[section] = tables_of(kinds, list(runs), choices)
         if len(groups) == 1:  # after the results themselves
-            groups["Significance"] = significance(main, times)
+            groups["Significance"] = significance(methods, times)
     return [(title, found) for title, found in groups.items() if found]
 
 
-def main_methods(runs):
-    """The methods that charts show: all but variants of ViP where ViP itself is there."""
+def main_methods(runs: Sequence[Run]) -> list[Method]:
+    """The methods that charts show: all, but of ViP no variants if ViP itself is there."""
     methods = [m for m in methods_of(runs) if m.by_backbone]
     ours = [m for m in methods if m.trainer == "ViP"]
-    plain = [m for m in ours if not any(key.startswith("TRAINER.VIP.") for key in m.options)]
-    shown = [m for m in methods if m.trainer != "ViP" or not plain or m in plain]
+    default = [m for m in ours if not any(key.startswith("TRAINER.VIP.") for key in m.options)]
+    shown = [m for m in methods if m.trainer != "ViP" or not default or m in default]
     # ViP comes last in the order of the tables, so a cut takes from the front.
     return shown[-MOST_LINES:]
 
 
-def significance(main, times):
-    """ViP (or the first method with most accuracy) against each other one, a table a task."""
+def significance(methods: Mapping[Task, Sequence[Method]], times: int) -> list[Table]:
+    """ViP (or the most accurate method) against each other method, one table per task."""
     found = []
-    for task, methods in main.items():
-        if not methods:  # none of the task's methods applies to its backbones
+    for task, own in methods.items():
+        if not own:  # none of the task's methods applies to its backbones
             continue
-        ours = next((m for m in methods if m.trainer == "ViP"), None)
-        ours = ours or max(methods, key=lambda m: m.mean("accuracy"))
-        others = [m for m in methods if m is not ours]
+        ours = next((m for m in own if m.trainer == "ViP"), None)
+        ours = ours or max(own, key=lambda m: m.mean("accuracy"))
+        others = [m for m in own if m is not ours]
+        title = f"{task.title}: {ours.label} against the others"
         try:
-            table = measures.significance_table(
-                f"{task.title}: {ours.label} against the others", ours, others, times
-            )
+            table = measures.significance_table(title, ours, others, times)
         except InputError as error:
             print(f"{task.title}: no tests of significance ({error})", file=sys.stderr)
             continue
@@ -119,156 +124,94 @@ def significance(main, times):
     return found
 
 
-def describe_task(task, methods, images, root, bare):
+def describe_task(
+    task: Task,
+    methods: Sequence[Method],
+    images: bool,
+    root: str | Path | None,
+    bare: Callable[[object], str],
+) -> dict[str, Any]:
     """Charts and tables of one dataset and setting; ``bare`` takes paths out of texts."""
-    predictions, histories, missing = {}, {}, []
-    for method in methods:
-        label = bare(method.label)
-        try:
-            predictions[label] = [p for g in method.prediction_groups().values() for p in g]
-        except InputError as error:
-            missing.append(str(error))
-        read = [measures.read_history(run.folder / "history.csv") for run in method.runs]
-        # One epoch is no curve: it is a method that fits at once.
-        read = [history for history in read if history and len(history["epoch"]) > 1]
-        if read:
-            histories[label] = read
-    described = {"title": task.title, "missing": missing, "curves": [], "roc": None}
-    described |= {"confusion": [], "calibration": [], "tables": [], "explained": None}
-    if histories:
-        described["curves"] = [
-            charts.training_curve(key, title, histories) for key, title in CURVES
-        ]
-    if not predictions:
-        return described
-    classnames = next(iter(predictions.values()))[0].classnames
-    described["roc"] = charts.roc(predictions)
-    described["confusion"] = [
-        {"name": name, "classnames": classnames, "rows": _shares(measures.confusion(runs))}
-        for name, runs in predictions.items()
-    ]
-    described["calibration"] = [
-        {
-            "name": name,
-            "error": np.mean([measures.calibration_error(run) for run in runs]),
-            "chart": charts.calibration(name, runs),
-        }
-        for name, runs in predictions.items()
-    ]
-    described["tables"] = [
-        measures.rate_table(f"{task.title}: sensitivity and specificity", predictions),
-        measures.calibration_table(f"{task.title}: calibration", predictions),
-    ]
-    if images:
-        described["explained"] = explained_pictures(methods, root)
+    predictions, missing = _predictions(methods, bare)
+    described: dict[str, Any] = {
+        "title": task.title,
+        "missing": missing,
+        "curves": training_curves(methods, bare),
+        "roc": None,
+        "confusion": [],
+        "tables": [],
+        "calibration": [],
+        "explained": None,
+    }
+    if predictions:
+        described |= describe_predictions(task, predictions)
+        if images:
+            described["explained"] = explained_images(methods, root)
     return described
 
 
-def _shares(matrix):
-    """Rows of (pictures, share of the row) cells."""
+def _predictions(
+    methods: Sequence[Method], bare: Callable[[object], str]
+) -> tuple[dict[str, list[Predictions]], list[str]]:
+    """Label -> the predictions of a method's runs, and why those of a method cannot be read."""
+    predictions, missing = {}, []
+    for method in methods:
+        try:
+            groups = method.prediction_groups()
+        except InputError as error:
+            missing.append(str(error))
+        else:
+            predictions[bare(method.label)] = [run for runs in groups.values() for run in runs]
+    return predictions, missing
+
+
+def training_curves(methods: Sequence[Method], bare: Callable[[object], str]) -> list[Any]:
+    """Charts of loss and validation accuracy by epoch."""
+    histories = {}
+    for method in methods:
+        read = [measures.read_history(run.folder / "history.csv") for run in method.runs]
+        # A single epoch is not a curve: the method fits at once.
+        read = [history for history in read if history and len(history["epoch"]) > 1]
+        if read:
+            histories[bare(method.label)] = read
+    if not histories:
+        return []
+    return [charts.training_curve(key, title, histories) for key, title in CURVES]
+
+
+def describe_predictions(
+    task: Task, predictions: Mapping[str, list[Predictions]]
+) -> dict[str, Any]:
+    """Confusion matrices, ROC, rates and calibration of the methods of one task."""
+    classnames = next(iter(predictions.values()))[0].classnames
+    return {
+        "roc": charts.roc(predictions),
+        "confusion": [
+            {"name": name, "classnames": classnames, "rows": _shares(measures.confusion(runs))}
+            for name, runs in predictions.items()
+        ],
+        "tables": [
+            measures.rate_table(f"{task.title}: sensitivity and specificity", predictions),
+            measures.calibration_table(f"{task.title}: calibration", predictions),
+        ],
+        "calibration": [
+            {
+                "name": name,
+                "error": np.mean([measures.calibration_error(run) for run in runs]),
+                "chart": charts.calibration(name, runs),
+            }
+            for name, runs in predictions.items()
+        ],
+    }
+
+
+def _shares(matrix: np.ndarray) -> list[list[tuple[float, float]]]:
+    """Rows of (images, share of the row) cells."""
     totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1e-9)
     return [list(zip(*pair, strict=True)) for pair in zip(matrix, matrix / totals, strict=True)]
 
 
-def explained_pictures(methods, root):
-    """The best and the worst explained test pictures of the run of symptoms that validated best.
-
-    A picture is explained well where it is more similar to its true class's symptoms than to the
-    other classes', each similarity standardised over the training pictures. The best are among
-    those answered rightly, the worst among those answered wrongly.
-
-    Returns:
-        {"run", "best", "worst"} with lists of cards; {"reason"} where the run's
-        pictures or backbone are not here; None without a run that reads symptoms.
-    """
-    from explanations.explanation import explain_features
-    from explanations.selection import pictures_of_split
-    from explanations.standardise import standard
-    from trainers import load_run
-
-    runs = [r for m in methods for r in m.runs if r.metrics and r.record.symptom_fingerprint]
-    if not runs:
-        return None
-    trained = [run for run in runs if run.trainer == "ViP"] or runs
-    chosen = max(trained, key=lambda run: run.record.validation.accuracy or 0)
-    try:
-        run = load_run(chosen.folder, root=root)
-        pictures = pictures_of_split(run, "test")
-        features = run.features("test")
-        reference = standard(run)
-    except InputError as error:
-        return {"reason": str(error)}
-    explanation = explain_features(run, features, reference)
-    truth = np.array([picture.truth for picture in pictures])
-    lead = _lead(explanation, truth)
-    right = explanation.prediction == truth
-    order = np.argsort(-lead, kind="stable")
-    best = [i for i in order if right[i]][:EXPLAINED]
-    worst = [i for i in order[::-1] if not right[i]][:EXPLAINED]
-    return {
-        "run": run.name,
-        "best": [_card(explanation, pictures, i) for i in best],
-        "worst": [_card(explanation, pictures, i) for i in worst],
-    }
-
-
-def _lead(explanation, truth):
-    """[n] mean similarity to the true class's symptoms less the greatest of the other classes'."""
-    scores = explanation.standardised
-    scores = explanation.parts.similarity if scores is None else scores
-    means = np.nanmean(scores, axis=2)  # [n, K]
-    rows = np.arange(len(truth))
-    others = means.copy()
-    others[rows, truth] = -np.inf
-    return means[rows, truth] - others.max(axis=1)
-
-
-def _card(explanation, pictures, i):
-    """A small picture and what stands beside it."""
-    from datasets.pictures import read_picture
-    from explanations.drawing import class_colour, shown_classes, verdict
-
-    picture = pictures[i]
-    image = read_picture(picture.path)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=88)
-    data = base64.b64encode(stream.getvalue()).decode()
-    standardised = explanation.standardised is not None
-    scores = explanation.standardised if standardised else explanation.parts.similarity
-    shown = shown_classes(explanation, i, picture.truth)
-    reach = float(np.nanmax(np.abs(scores[i, shown]), initial=1e-9))
-    classes = []
-    for c in shown:
-        name = explanation.classnames[c]
-        rows = [
-            {
-                "symptom": phrase,
-                "score": f"{scores[i, c, j]:+.1f}" if standardised else f"{scores[i, c, j]:.3f}",
-                "width": 50 * abs(scores[i, c, j]) / reach,
-                "left": 50 - 50 * max(0, -scores[i, c, j]) / reach,
-                "contribution": f"{explanation.parts.symptom[i, c, j]:+.1f}",
-            }
-            for j, phrase in enumerate(explanation.phrases[name])
-        ]
-        classes.append(
-            {
-                "name": name,
-                "probability": 100 * explanation.probabilities[i, c],
-                "colour": class_colour(c),
-                "rows": rows,
-            }
-        )
-    return {
-        "data": f"data:image/jpeg;base64,{data}",
-        "size": image.size,
-        "verdict": verdict(explanation, i, picture.truth),
-        "outcome": "good" if explanation.prediction[i] == picture.truth else "bad",
-        "classes": classes,
-    }
-
-
-def configurations(runs, folder):
+def configurations(runs: Sequence[Run], folder: str | Path) -> list[tuple[str, str]]:
     """(title, YAML) of one run of each method and dataset, without the machine's paths."""
     found = {}
     for task, task_runs in tasks_of(runs).items():
@@ -285,8 +228,8 @@ def configurations(runs, folder):
     return list(found.items())
 
 
-def _nested(flat):
-    tree = {}
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")
         node = tree
@@ -296,9 +239,9 @@ def _nested(flat):
     return tree
 
 
-def versions(runs):
+def versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
     """(what, [(value, number of runs)]) of versions, devices, precisions, splits and symptoms."""
-    counts = defaultdict(lambda: defaultdict(int))
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in runs:
         record = run.record
         for name, version in record.versions.items():
@@ -306,8 +249,7 @@ def versions(runs):
         for key in ("device", "precision"):
             if value := getattr(record, key):
                 counts[key][value] += 1
-        for key in ("split_fingerprint", "symptom_fingerprint"):
+        for key, what in (("split_fingerprint", "split"), ("symptom_fingerprint", "symptoms")):
             if value := getattr(record, key):
-                name = f"{key.split('_')[0]} of {run.dataset}"
-                counts[name][value] += 1
+                counts[f"fingerprint of the {what} of {run.dataset}"][value] += 1
     return [(name, sorted(values.items())) for name, values in counts.items()]

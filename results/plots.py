@@ -13,6 +13,16 @@ import numpy as np  # noqa: E402  (the backend is chosen before pyplot is import
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: E402
 
+from core.colours import (  # noqa: E402
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+)
 from results.experiments import (  # noqa: E402
     KNOWLEDGE_KINDS,
     experiment_groups,
@@ -25,9 +35,6 @@ from results.metrics import default_metrics, heading  # noqa: E402
 from results.rows import Method  # noqa: E402
 from results.runs import Run  # noqa: E402
 
-# Okabe and Ito's colours: told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#999999"
 METHOD_STYLES = {
     "ViP": (RED, "o"),
     "CoOp": (BLUE, "s"),

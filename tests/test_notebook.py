@@ -18,5 +18,5 @@ def test_notebook_runs(toy_run, checkout, monkeypatch):
     gap = float(text.split("the sum of its parts: ")[1].split()[0])
     assert gap == pytest.approx(0, abs=1e-4)
     assert any("image/png" in out.get("data", {}) for out in outputs)
-    assert "A learned vector is no word" in text
+    assert "A learned vector is not a word" in text
     assert not any(out.output_type == "error" for out in outputs)

@@ -115,6 +115,10 @@ class SymptomCLIP(ClassFeatureModel):
     Source: Fang et al., MICCAI 2024, section 2.3 and Table 2.
     """
 
+    mask: Tensor
+    places: Tensor
+    known: Tensor | None
+
     def __init__(
         self,
         backbone: FrozenCLIP,

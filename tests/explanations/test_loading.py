@@ -15,6 +15,7 @@ from core.errors import InputError
 from datasets.pictures import find_pictures
 from engine.loading import read_config
 from engine.method import METHODS
+from explanations import explain, with_symptoms
 from trainers import load_run
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")
@@ -100,7 +101,7 @@ def test_the_datasets_pictures_need_not_be_there(toy_run, tmp_path, capsys):
     Image.new("RGB", (50, 40), "red").save(tmp_path / "a.png")
 
     answer = run.predict(tmp_path / "a.png")
-    explanation = run.explain(tmp_path / "a.png")
+    explanation = explain(run, tmp_path / "a.png")
 
     np.testing.assert_allclose(explanation.probabilities, answer, atol=1e-6)
     assert explanation.standardised is None
@@ -113,11 +114,11 @@ def test_explanation_of_a_run(toy_run, args):
     run = load_run(toy_run(*args))
     paths, recorded = recorded_answers(run)
 
-    explanation = run.explain(paths)
+    explanation = explain(run, paths)
 
     np.testing.assert_allclose(explanation.parts.logits, explanation.logits, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(explanation.probabilities, recorded, atol=1e-6)
-    training = run.explain([picture.impath for picture in run.pictures("train")])
+    training = explain(run, [picture.impath for picture in run.pictures("train")])
     standardised = training.standardised[:, 0]  # red has the most symptoms: nothing is padded
     np.testing.assert_allclose(standardised.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(standardised.std(axis=0), 1, atol=1e-4)
@@ -136,7 +137,7 @@ def test_other_symptoms_without_training(toy_run, tmp_path):
     paths, _ = recorded_answers(run)
     before = run.predict(paths)
 
-    changed = run.with_symptoms(["no blue at all"], [("Blue", "deep  as a lake")])
+    changed = with_symptoms(run, ["no blue at all"], [("Blue", "deep  as a lake")])
 
     assert changed.symptoms.phrases == {
         "red": ["warm color like blood", "the color of a tomato"],

@@ -20,10 +20,10 @@ def test_drop_takes_a_symptom_from_every_class_and_add_gives_it_to_one():
     ("drop", "add", "message"),
     [
         (["redess"], [], "no class has the symptom 'redess'; did you mean 'redness'?"),
-        (["pallor"], [], "no class has the symptom 'pallor'; there are ragged edges; "),
+        (["pallor"], [], "no class has the symptom 'pallor'; the symptoms are: ragged edges; "),
         ([], [("wart", "x")], "no class 'wart'; choose one of melanoma, nevus"),
-        ([], [("nevus", " . ")], "the symptom to add to 'nevus' is empty"),
-        ([], [("nevus", "Redness")], "class 'nevus' has the symptom 'Redness' already"),
+        ([], [("nevus", " . ")], "the symptom to add to class 'nevus' is empty"),
+        ([], [("nevus", "Redness")], "class 'nevus' already has the symptom 'Redness'"),
         (["redness", "clear edges"], [], "leaves class 'nevus' without symptoms"),
     ],
 )

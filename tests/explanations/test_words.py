@@ -40,8 +40,8 @@ def test_caution_counts_what_is_far_from_any_word(toy_run):
     words = nearest_words(run)
 
     assert words.usual > 0
-    assert words.caution.startswith("4 of 4 context tokens lie further from their nearest word")
-    assert "A learned vector is no word" in words.caution
+    assert words.caution.startswith("4 of 4 context tokens are further from their nearest word")
+    assert "A learned vector is not a word" in words.caution
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_other_methods_with_a_context(toy_run, trainer, options, tokens):
 
 
 def test_a_run_without_context_says_so(toy_run):
-    with pytest.raises(InputError, match="ZeroshotCLIP learned no context in this run"):
+    with pytest.raises(InputError, match="ZeroshotCLIP did not learn a context in this run"):
         nearest_words(load_run(toy_run("ZeroshotCLIP")))
