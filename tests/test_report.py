@@ -1,6 +1,7 @@
 """report.py: one file that needs nothing else and says what the runs say."""
 
 import csv
+import json
 import re
 from html.parser import HTMLParser
 
@@ -101,7 +102,8 @@ def test_report_of_many_runs(many, capsys):
         "zero-shot (Fig. 3 I)",
         "training loss",
         "validation accuracy",
-        "Confusion",
+        "Confusion matrices",
+        "F1 is macro F1",
         "ROC, melanoma against the rest",
         "ROC, nevus against the rest",
         "sensitivity and specificity",
@@ -134,8 +136,8 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
 
     with_, without = checked(tmp_path / "with.html"), checked(tmp_path / "without.html")
     assert 1 <= with_.count("data:image/jpeg;base64,") <= 6
-    assert "The best explained, of those answered rightly" in with_
-    assert "data:image" not in without and "best explained" not in without
+    assert "Best explained, among the correctly classified" in with_
+    assert "data:image" not in without and "Best explained" not in without
     assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
 
 
@@ -145,7 +147,7 @@ def test_a_dataset_that_is_not_here(many):
 
     report.main([str(many)])
 
-    assert "Explained pictures" in checked(many / "report.html")
+    assert "Explained images" in checked(many / "report.html")
 
 
 def test_unfinished_runs_are_named(many):
@@ -155,6 +157,78 @@ def test_unfinished_runs_are_named(many):
     report.main([str(many)])
 
     assert "half: unfinished" in checked(many / "report.html")
+
+
+NESTED = "[" * 100_000
+DAMAGED = {
+    "results.json": {
+        "empty": "",
+        "half-written": '{"format": 1, "dataset": "derm7pt", "trai',
+        "null": "null",
+        "a list": "[]",
+        "binary": b"\x80\x02\xff\x00",
+        "nested": NESTED,
+        "no dataset": {"dataset": None},
+        "a list for a text": {"dataset": ["derm7pt"]},
+        "a text for a seed": {"seed": "one"},
+        "NaN for a seed": {"seed": float("nan")},
+        "a text for metrics": {"metrics": "good"},
+        "NaN for a metric": {"metrics": {"accuracy": float("nan"), "macro_f1": 0.5}},
+        "900 % accuracy": {"metrics": {"accuracy": 9.0, "macro_f1": 0.5}},
+        "a number for class names": {"classnames": 7},
+        "a list for options": {"options": ["TRAINER.VIP.MERGE"]},
+        "a list for versions": {"versions": ["2.13.0"]},
+        "a list for a version": {"versions": {"torch": ["2.13.0"]}},
+        "a list for a fingerprint": {"split_fingerprint": ["a"]},
+        "a text for validation": {"validation": "good"},
+        "a text for seconds": {"seconds": "long"},
+    },
+    "config.yaml": {
+        "empty": "",
+        "half-written": "TRAINER: {NAME: ",
+        "a list": "- a\n",
+        "binary": b"\x80\x02\xff\x00",
+        "nested": NESTED,
+        "numbers for keys": "1: {2: 3}\n? [a, b]\n: c\n",
+        "python": "!!python/object/apply:os.system ['true']\n",
+    },
+    "history.csv": {
+        "empty": "",
+        "half-written": "epoch,loss,val_accuracy\n1,0.5",
+        "binary": b"\x80\x02\xff\x00",
+        "other columns": "a,b\n1,2\n",
+        "texts": "epoch,loss,val_accuracy\na,b,c\n",
+        "NUL": "epoch,loss,val_accuracy\n1,\x00,2\n",
+    },
+    "predictions.csv": {
+        "empty": "",
+        "half-written": "picture,label,prediction,p(melanoma)\ntest/000.png,mel",
+        "binary": b"\x80\x02\xff\x00",
+        "NaN": "picture,label,prediction,p(melanoma),p(nevus)\na,nevus,nevus,nan,nan\n",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, kinds in DAMAGED.items() for kind in kinds]
+)
+def test_a_damaged_run_does_not_stop_the_report(tmp_path, name, kind):
+    """It is skipped, or shown without what the file would tell; the other run is there."""
+    write_run(tmp_path, seed=1)
+    folder = write_run(tmp_path, "CoOp", seed=2)
+    content = DAMAGED[name][kind]
+    if isinstance(content, dict):
+        content = json.dumps(json.loads((folder / name).read_text()) | content)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    report.main([str(tmp_path)])
+
+    text = checked(tmp_path / "report.html")
+    assert "ViP, vit_b16, seed 1" in text
+    if name == "results.json":
+        assert "Report on 1 run<" in text and "CoOp/vit_b16/default/seed2" in text
+    else:
+        assert "Report on 2 runs" in text
 
 
 def test_a_task_to_which_nothing_applies(many):

@@ -1,7 +1,12 @@
 """predict.py and explain.py: files that agree among themselves, and one line for wrong input."""
 
 import csv
+import errno
 import json
+import os
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,7 +14,9 @@ from PIL import Image
 
 import explain
 import predict
+import report
 from core.errors import command_line
+from explanations import with_symptoms
 from explanations.selection import pictures_at
 from trainers import load_run
 
@@ -76,8 +83,8 @@ def test_explain_a_split(toy_run, tmp_path, capsys):
     page = (tmp_path / "index.html").read_text()
     assert all(f'src="pictures/{path.name}"' in page for path in drawn)
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
-    assert "nearest words" in page
-    assert "12 of 12 of the test pictures" in capsys.readouterr().out
+    assert page.index("nearest to the learned context") > page.rindex("<section>")
+    assert "12 of 12 test images." in capsys.readouterr().out
 
 
 def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
@@ -93,10 +100,11 @@ def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
     ]
     everything = {row["picture"] for row in read_csv(folder / "predictions.csv")}
     expected = {
-        ("--only", "right"): right[0],
+        ("--only", "correct"): right[0],
+        ("--only", "right"): right[0],  # earlier names
         ("--only", "wrong"): everything - right[0],
         ("--versus", str(other)): right[0] - right[1],
-        ("--versus", str(other), "--only", "wrong"): right[1] - right[0],
+        ("--versus", str(other), "--only", "incorrect"): right[1] - right[0],
     }
 
     capsys.readouterr()
@@ -104,7 +112,7 @@ def test_only_and_versus_choose_by_outcome(toy_run, tmp_path, capsys):
         output = tmp_path / str(number)
         explain.main([str(folder), *options, "--output-dir", str(output)])
         printed = capsys.readouterr().out
-        assert printed.startswith(f"{len(pictures)} of 12 of the test pictures are ")
+        assert printed.startswith(f"{len(pictures)} of 12 test images are classified ")
         table = output / "explanations.csv"
         found = {row["picture"] for row in read_csv(table)} if pictures else set()
         assert found == pictures
@@ -131,7 +139,7 @@ def test_what_if_stands_beside_the_original(toy_run, tmp_path, capsys):
     assert phrases["what if"] - phrases["as trained"] == {"deep as a lake"}
     run = load_run(folder)
     path = run.dataset.dataset_dir / rows[0]["picture"]
-    changed = run.with_symptoms(["no blue at all"], [("blue", "deep as a lake")])
+    changed = with_symptoms(run, ["no blue at all"], [("blue", "deep as a lake")])
     answer = changed.predict(path)[0]
     own = next(row for row in rows if row["version"] == "what if" and row["class"] == "red")
     assert float(own["class_probability"]) == pytest.approx(answer[0], abs=1e-6)
@@ -169,7 +177,7 @@ def test_faithfulness_without_attributes(toy_run, tmp_path, capsys):
     assert [row["measure"] for row in rows] == ["deletion", "insertion"]
     assert all(float(r["low"]) <= float(r["gain"]) <= float(r["high"]) for r in rows)
     assert (tmp_path / "faithfulness.png").stat().st_size > 5000
-    assert "true attributes of these pictures are not known" in printed
+    assert "true attributes of these images are not known" in printed
 
 
 def test_faithfulness_with_attributes(toy_run, data, tmp_path, capsys):
@@ -194,7 +202,7 @@ def test_faithfulness_with_attributes(toy_run, data, tmp_path, capsys):
     assert row["symptom"] == "no blue at all" and row["attribute"] == "tone: warm"
     assert 0 <= float(row["low"]) <= float(row["auc"]) <= float(row["high"]) <= 1
     assert row["pictures"] == "12" and row["shown"] == "6"
-    assert "not paired with an attribute in" in printed and "the color of the sky" in printed
+    assert "without an attribute in" in printed and "the color of the sky" in printed
     assert (tmp_path / "attributes.png").exists()
 
 
@@ -202,7 +210,7 @@ def test_words_are_printed(toy_run, capsys):
     explain.main([str(toy_run("ViP")), "--words"])
 
     printed = capsys.readouterr().out
-    assert printed.count("distance") >= 20 and "A learned vector is no word" in printed
+    assert printed.count("distance") >= 20 and "A learned vector is not a word" in printed
 
 
 def wrong(main, words, capsys):
@@ -221,16 +229,19 @@ def wrong(main, words, capsys):
     [
         (["--limit", "0"], "--limit is 0; give 1 or more"),
         (["--limit", "-3"], "--limit is -3; give 1 or more"),
-        (["--faithfulness", "--only", "wrong", "--limit", "5"], "leave out --only, --limit"),
-        (["--faithfulness", "--drop", "x", "--add", "a", "y"], "leave out --drop, --add"),
-        (["--words", "--versus", "x"], "leave out --versus"),
-        (["--words", "--images", "x"], "leave out --images"),
-        (["--words", "--faithfulness"], "give one"),
-        (["--pairs", "x.json"], "goes with --faithfulness"),
+        (
+            ["--faithfulness", "--only", "wrong", "--limit", "5"],
+            "--only, --limit cannot be combined",
+        ),
+        (["--faithfulness", "--drop", "x", "--add", "a", "y"], "--drop, --add cannot be combined"),
+        (["--words", "--versus", "x"], "--versus cannot be combined with --words"),
+        (["--words", "--images", "x"], "--images cannot be combined with --words"),
+        (["--words", "--faithfulness"], "give one of them"),
+        (["--pairs", "x.json"], "no effect without --faithfulness"),
     ],
 )
-def test_options_that_would_go_unheard(tmp_path, capsys, options, message):
-    """Said before anything is loaded."""
+def test_options_without_effect_are_rejected(tmp_path, capsys, options, message):
+    """Before anything is loaded."""
     assert message in wrong(explain.main, [str(tmp_path), *options], capsys)
 
 
@@ -256,9 +267,104 @@ def test_wrong_questions_to_explain(toy_run, tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     own = ["--images", str(tmp_path / "a.png")]
 
-    assert "CoOp reads no symptoms" in wrong(explain.main, [str(toy_run("CoOp"))], capsys)
-    assert "ZeroshotCLIP reads no symptoms" in wrong(explain.main, [names], capsys)
+    assert "CoOp does not read symptoms" in wrong(explain.main, [str(toy_run("CoOp"))], capsys)
+    assert "ZeroshotCLIP does not read symptoms" in wrong(explain.main, [names], capsys)
     assert "no class has the symptom 'x'" in wrong(explain.main, [run, "--drop", "x"], capsys)
     assert "no class 'green'" in wrong(explain.main, [run, "--add", "green", "x"], capsys)
-    assert "is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
+    assert "true class is not known" in wrong(explain.main, [run, *own, "--only", "wrong"], capsys)
     assert "not a run" in wrong(explain.main, [run, "--versus", str(tmp_path)], capsys)
+
+
+LETTERS = "a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drop", LETTERS], "no class has the symptom 'aaa"),
+        (["--drop", "\udcff"], "no class has the symptom '\\udcff'"),
+        (["--add", LETTERS, "x"], "there is no class 'aaa"),
+        (["--add", "red", LETTERS], "has 1,000,000 characters; the limit is 1,000"),
+        (["--add", "red", "a word " * 90], "180 tokens"),
+        (["--add", "red", "half a letter \udcff"], "is not valid UTF-8 text"),
+        (["--add", "red", " . "], "is empty"),
+    ],
+    ids=["drop long", "drop bytes", "class", "add long", "tokens", "add bytes", "empty"],
+)
+def test_hostile_symptoms_are_named_in_short(toy_run, capsys, options, message):
+    """One short line, whatever is given as a symptom or a class."""
+    line = wrong(explain.main, [str(toy_run("ViP")), *options], capsys)
+
+    assert message in line and len(line) < 1000
+
+
+def test_hostile_image_names(toy_run, tmp_path, capsys):
+    """HTML, formulas and bytes that are not text: shown as they are, and nothing else happens."""
+    names = [b"<img src=x onerror=alert(1)>.png", b"$\\frac{a}$.png", b"no text \xff.png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            Image.new("RGB", (20, 20), "red").save(file, format="png")
+
+    explain.main(
+        [str(toy_run("ViP")), "--images", str(tmp_path), "--output-dir", str(tmp_path / "out")]
+    )
+
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
+    found = {row["picture"] for row in read_csv(tmp_path / "out" / "explanations.csv")}
+    shown = {name.decode("utf-8", "backslashreplace") for name in names}
+    printed = capsys.readouterr().out
+    assert found == shown and all(f"{name}: predicted" in printed for name in shown)
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3
+
+
+OUTPUTS = {
+    "explain": lambda run, place: (explain.main, [run, "--limit", "1", "--output-dir", place]),
+    "faithfulness": lambda run, place: (
+        explain.main,
+        [run, "--faithfulness", "--output-dir", place],
+    ),
+    "report": lambda run, place: (report.main, [run, "--output", f"{place}/report.html"]),
+}
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize("place", ["file", "file/below", "read-only"])
+def test_output_that_cannot_be_written(toy_run, tmp_path, capsys, monkeypatch, command, place):
+    """A file in place of the folder, a folder below a file, a read-only mount: one line, exit 2."""
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "read-only").mkdir()
+    if place == "read-only":  # root may write into any folder, so the mount is simulated
+
+        def refuse(dir, prefix, **_):
+            raise OSError(errno.EROFS, "Read-only file system", f"{dir}/{prefix}")
+
+        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    main, words = OUTPUTS[command](str(toy_run("ViP")), str(tmp_path / place))
+    capsys.readouterr()
+
+    with pytest.raises(SystemExit) as stopped:
+        command_line(lambda: main(words))()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert lines[-1].startswith("error: ") and str(tmp_path / place) in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert (tmp_path / "file").read_text() == "kept" and not any((tmp_path / "read-only").iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["explain.py", "RUN", "--words"], ["report.py", "RUN", "--output", "OUT"]]
+)
+def test_a_closed_pipe_ends_quietly(toy_run, checkout, tmp_path, words):
+    """As ``| head -0`` closes it: no traceback."""
+    names = {"RUN": str(toy_run("ViP")), "OUT": str(tmp_path / "report.html")}
+    process = subprocess.Popen(
+        [sys.executable, *(names.get(word, word) for word in words)],
+        cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    said = process.stderr.read()
+
+    assert process.wait() != 1
+    assert "Traceback" not in said and "BrokenPipe" not in said

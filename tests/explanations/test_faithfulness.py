@@ -156,16 +156,37 @@ def test_a_value_that_no_picture_has_is_said_once(capsys):
     )
 
     assert rows[0]["shown"] == 1
-    said = "pairs.json: no picture has veil 'thik'; there are: faint, none, thick\n"
+    said = "pairs.json: no image has veil 'thik'; the values are: faint, none, thick\n"
     assert capsys.readouterr().err == said
 
 
-def test_wrong_pairs_are_named(tmp_path):
-    """A file that is missing or malformed, an attribute that no picture has."""
-    with pytest.raises(InputError, match="there is no such file of attribute pairs"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"pairs": [{"symptom": "a"}]}',
+        b'{"pairs": [{"symptom": 7, "shown_by": {}}]}',
+        b'{"pairs": [{"symptom": "a", "shown_by": {"veil": "faint"}}]}',
+        b'{"pairs": [{"symptom": "\\ud800", "shown_by": {}}]}',
+        b"[" * 100_000,
+        b"\x80\xff\x00",
+    ],
+    ids=["empty", "no attribute", "number", "text for a list", "surrogate", "nested", "binary"],
+)
+def test_malformed_pairs_are_one_line(tmp_path, content):
+    """The line names the file and the form that is wanted."""
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match="x.json: must contain") as caught:
         read_pairs(tmp_path / "x.json")
-    (tmp_path / "x.json").write_text('{"pairs": [{"symptom": "a"}]}')
-    with pytest.raises(InputError, match="x.json: should hold"):
+
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_wrong_pairs_are_named(tmp_path):
+    """A file that is missing, a folder, an attribute that no image has."""
+    with pytest.raises(InputError, match="cannot be read"):
+        read_pairs(tmp_path)
+    with pytest.raises(InputError, match="this file of attribute pairs does not exist"):
         read_pairs(tmp_path / "x.json")
     with pytest.raises(InputError, match="there is no attribute 'weight'; choose one of veil"):
         attribute_areas(
