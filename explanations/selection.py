@@ -29,9 +29,9 @@ def pictures_of_split(run: LoadedRun, split: str) -> list[Chosen]:
 
 
 def pictures_at(paths: Iterable[str | Path], classnames: Sequence[str] = ()) -> list[Chosen]:
-    """The pictures that paths name: files, and folders with all that is below them.
+    """The images that paths name: files, and folders with all that is below them.
 
-    An image in a folder named as a class is taken to be of that class.
+    An image in a folder named after a class is taken to be of that class.
 
     Raises:
         InputError: nothing there, or a folder without images.

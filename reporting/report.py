@@ -88,7 +88,7 @@ def table_groups(
         metrics = tuple(METRICS) if not groups else default_metrics()
         choices = Choices(metrics, Intervals(metrics, times), beside_paper=True)
         kinds = [kind for kind in KINDS if kind.section == section]
-        groups[section] = tables_of(kinds, runs, choices)
+        groups[section] = tables_of(kinds, list(runs), choices)
         if len(groups) == 1:  # after the results themselves
             groups["Significance"] = significance(methods, times)
     return [(title, found) for title, found in groups.items() if found]
