@@ -348,7 +348,7 @@ class MethodTrainer(TrainerX):
             getattr(dataset, split),
             logits.double().softmax(dim=1).numpy(),
             self.classnames,
-            getattr(dataset, "positive", ""),
+            dataset.positive,
         )
 
     def _logits(self, split: str) -> Iterator[Tensor]:
