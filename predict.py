@@ -6,9 +6,10 @@ python predict.py RUN --images a.jpg folder/ > predictions.csv
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -18,7 +19,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
 
     from core.files import atomic_write

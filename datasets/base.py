@@ -43,6 +43,7 @@ class MedicalDataset(ImageSource, DatasetBase):
         all_classnames: every class, also those that SUBSAMPLE_CLASSES leaves out.
         positive: the name of the positive class, "" where none is named.
         split: {"train": [Picture, ...], "val": ..., "test": ...} before shots and class halves.
+        used: the same after shots and class halves.
         split_fingerprint: of ``split``.
         class_counts: {"train": {class name: images}, ...} as used.
         duplicates: groups of images whose files hold the same bytes.
@@ -79,7 +80,11 @@ class MedicalDataset(ImageSource, DatasetBase):
         }
         pictures = {picture.id: picture.impath for side in SPLITS for picture in used[side]}
         check_pictures(pictures, self._memory)
-        DatasetBase.__init__(self, train_x=used["train"], val=used["val"], test=used["test"])
+        self.used = used
+        # Lists of their own: Dassl's hold any Datum.
+        DatasetBase.__init__(
+            self, train_x=list(used["train"]), val=list(used["val"]), test=list(used["test"])
+        )
         name = self.all_classnames[positive] if positive is not None else ""
         self.positive = name if name in self.classnames else ""
         if self.skipped:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def card(dataset: "MedicalDataset") -> str:
     """Counts by class, split, subtype and patient, who is on two sides, how it was split."""
-    used: Split = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
+    used = dataset.used
     total = sum(map(len, used.values()))
     rows = _count_rows(dataset, used)
     width = max(len(name) for name, _ in rows)
