@@ -217,7 +217,6 @@ def test_a_damaged_log_is_skipped(output, damage, monkeypatch, capsys):
         *[("predictions.csv", PREDICTIONS_DAMAGE[kind]) for kind in ("binary", "NaN", "empty")],
         *[("history.csv", damage) for damage in HISTORY_DAMAGE.values()],
     ],
-    ids=str,
 )
 def test_the_report_is_written_all_the_same(output, name, damage):
     """It names what it left out, but for a history, which is only missing from a curve."""
