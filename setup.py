@@ -26,7 +26,6 @@ setup(
         "pillow>=10",
         "pyyaml>=6",
         "yacs>=0.1.8",
-        "pydantic>=2.6",
         "filelock>=3.12",
         "tqdm>=4.66",
         "tensorboard>=2.15",

@@ -223,6 +223,9 @@ class EncodedViews:
         # An encoder in half precision gives halves: nothing is lost.
         dtype = np.float16 if encoder.precision == "fp16" else np.float32
         encoded = {epoch: np.empty((n, encoder.embed_dim), dtype) for epoch in epochs}
+        if not self.encoded:
+            where = self.kept.folder if self.kept.on else "memory, for this run alone"
+            print(f"Encoding {n:,} images; features are kept in {where}", flush=True)
         with tqdm(total=n, desc="encoding", unit="image", leave=False, disable=None) as bar:
             for start, views in self._blocks(epochs):
                 for i, epoch in enumerate(epochs):

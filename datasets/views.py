@@ -8,6 +8,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -260,12 +261,20 @@ class ViewManager:
 
 def _checked_transform(cfg: Any, is_train: bool) -> Transform:
     """Dassl's transform, tried on a blank image: a wrong setting is then one line."""
+    if cfg.INPUT.NO_TRANSFORM:
+        raise InputError("INPUT.NO_TRANSFORM is True, but CLIP needs images of one size; set False")
     try:
-        transform = build_transform(cfg, is_train=is_train)
-        with seeded_draws(0):
+        with seeded_draws(0), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Scale and ratio")  # torchvision's, of RRCROP_SCALE
+            transform: Any = build_transform(cfg, is_train=is_train)
             view = transform(Image.new("RGB", (256, 256)))
+    except InputError:
+        raise
     except Exception as error:  # torchvision raises many types, RuntimeError and TypeError too
         raise InputError(f"INPUT: {' '.join(str(error).split())}") from error
-    if not torch.isfinite(view).all():
-        raise InputError("INPUT: PIXEL_MEAN and PIXEL_STD give values that are not finite")
+    if view.dim() != 3 or len(view) != 3 or not torch.isfinite(view).all():
+        raise InputError(
+            "INPUT: PIXEL_MEAN and PIXEL_STD do not give three finite channels; "
+            f"they are {cfg.INPUT.PIXEL_MEAN} and {cfg.INPUT.PIXEL_STD}"
+        )
     return transform

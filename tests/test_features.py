@@ -70,6 +70,14 @@ def test_later_run_encodes_nothing(toy, encoded):
     assert not encoded
 
 
+def test_run_says_once_what_it_encodes_and_where_it_is_kept(toy, tmp_path, capsys):
+    """Encoding takes minutes, and a log has no progress bar."""
+    features_of(cfg_of(toy), Encoder(tmp_path / "notes"))
+    (kept,) = (toy / "features").glob("*/")
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("Encoding")]
+    assert lines == [f"Encoding 20 images; features are kept in {kept}"]
+
+
 def test_other_seed_encodes_only_its_training_views(toy, encoded):
     run(cfg_of(toy))
     encoded.clear()
