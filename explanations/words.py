@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from clip.simple_tokenizer import SimpleTokenizer
 
 from core.errors import InputError
 
@@ -57,10 +56,8 @@ def nearest_words(run, count=5):
         ``NearestWords``.
     """
     context, names = context_of(run)
-    table = run.model.backbone.model.token_embedding.weight.detach().float()
-    decoder = SimpleTokenizer().decoder
-    words = torch.tensor([i for i, word in decoder.items() if "|>" not in word])
-    table = table[words.to(table.device)]
+    words, table = run.model.backbone.vocabulary()
+    table = table.float()
     distances = torch.cdist(context, table)  # [tokens, words]
     nearest = distances.topk(count, largest=False)
     rows = []
@@ -72,7 +69,7 @@ def nearest_words(run, count=5):
                 {
                     "token": name,
                     "rank": rank + 1,
-                    "word": decoder[int(words[at])].replace("</w>", ""),
+                    "word": words[at],
                     "distance": float(nearest.values[t, rank]),
                     "cosine": float(cosine),
                 }
