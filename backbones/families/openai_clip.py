@@ -201,7 +201,7 @@ class OpenAIClip(Backbone):
         images = images.to(self.device, self.dtype)
         if not tokens:
             with torch.no_grad(), self.autocast():
-                return at_least_fp32(self.model.visual(images))
+                return at_least_fp32(self.model.encode_image(images))
         if self.vision_width is None:
             raise ValueError("the image tower is a ResNet: it reads no tokens")
         visual = self.model.visual
