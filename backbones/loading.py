@@ -86,4 +86,14 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
             f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but {chosen.PATH or chosen.NAME} reads "
             f"images of {side}x{side}; set INPUT.SIZE in its YAML"
         )
+    own = backbone.preprocessing
+    for key, value in (
+        ("PIXEL_MEAN", own.mean),
+        ("PIXEL_STD", own.std),
+        ("INTERPOLATION", own.interpolation),
+    ):
+        said = cfg.INPUT[key]
+        said = said if isinstance(said, str) else tuple(said)
+        if said != value:
+            print(f"note: INPUT.{key} is {said}; {chosen.NAME}'s own is {value}")
     return backbone
