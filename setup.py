@@ -21,7 +21,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "clip-anytorch>=2.6",  # openai/CLIP as PyPI has it
-        "setuptools>=77.0.3,<81",  # clip imports pkg_resources, which 81 removes
+        "packaging>=20",  # clip reads versions with it; see dassl_compat/absent
         "numpy>=1.26",
         "pillow>=10",
         "pyyaml>=6",

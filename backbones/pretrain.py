@@ -15,6 +15,7 @@ drawn with all attributes alike: nothing tells a disease.
 """
 
 import argparse
+import copy
 import math
 import random
 import time
@@ -23,21 +24,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clip.model import CLIP, build_model
+from clip.model import CLIP, convert_weights
 from clip.simple_tokenizer import SimpleTokenizer
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch.nn import functional as F
 
 import backbones
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table
+from backbones.device import usable_device
+from backbones.families.openai_clip import MEAN, clip_of
+from backbones.families.openai_clip import STD as DEVIATION
 from core.errors import InputError, command_line
 from core.files import atomic_write, fingerprint
 from core.processes import end_worker_with_parent
 from datasets import drawing, synthetic
 
 FOLDER = Path(__file__).resolve().parent
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 VISION = {  # the picture tower's layers, width, patch
     "tiny_rn": {"vision_layers": (1, 1, 2, 1), "vision_width": 24, "vision_patch_size": None},
@@ -393,6 +395,8 @@ def train(name, steps, device, work, teacher=None, data=None):
 def save(model, path):
     """Write OpenAI's keys in half precision, with only the rows of tokens that captions use."""
     vocabulary = Vocabulary()
+    model = copy.deepcopy(model)
+    convert_weights(model)  # biases too, as OpenAI's files have it
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     state[USED] = state.pop(TOKENS)[vocabulary.kept()]
     state = {k: v.half() if v.is_floating_point() and v.ndim >= 2 else v for k, v in state.items()}
@@ -408,7 +412,7 @@ def save(model, path):
 def load(path, seed=None):
     """A checkpoint as a model in fp32, the unused rows drawn with ``seed``."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return build_model(expand_token_table(state, seed)).float().eval()
+    return clip_of(expand_token_table(state, seed))
 
 
 def tokenize(texts, tokenizer=None):
@@ -513,23 +517,6 @@ def work_folder(parent):
     drawn = sorted(Path(drawing.__file__).parent.glob("draw*.py"))
     modules = (synthetic.__file__, *drawn, captions.__file__, backbones.__file__, __file__)
     return parent / fingerprint([fingerprint(Path(module).read_bytes()) for module in modules])
-
-
-def usable_device(name):
-    """``name`` as torch's device; for "auto" a GPU where there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"--device {name}: cannot be used here ({reason})") from None
-    return device
 
 
 def main(argv=None):

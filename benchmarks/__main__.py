@@ -128,17 +128,13 @@ def encode_row(bench, backbone):
     """The image encoder beside the matrix-multiply rate of the same minute."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    from backbones.clip_model import FrozenCLIP
+    from backbones.families.openai_clip import OpenAIClip
 
     with quiet():
-        frozen = FrozenCLIP(random_clip(backbone), "fp16", device)
+        frozen = OpenAIClip(random_clip(backbone), "fp16", device)
     side = SHAPES[backbone]["image_resolution"]
     x = torch.randn(16 if device.type == "cpu" else 64, 3, side, side, device=device)
     ways = {"encode": lambda: frozen.encode_image(x)}
-    if bench.args.compile:
-        compiled = torch.compile(frozen.encode_image)
-        compiled(x)
-        ways["compiled"] = lambda: compiled(x)
     products, rates = [], {name: [] for name in ways}
     for _ in range(2 * bench.rounds + 1):
         products.append(matmul_rate(device, dtype, 3))
@@ -153,8 +149,6 @@ def encode_row(bench, backbone):
         "share": f"{middle(rates['encode']) / limit:.0%}",
         "of": f"matrix products at {max(products) / 1e9:.0f} GFLOP/s",
     }
-    if "compiled" in ways:
-        row["of"] += f"; torch.compile {middle(rates['compiled']) / middle(rates['encode']):.2f}x"
     return row
 
 
@@ -246,19 +240,20 @@ def middle(values):
 def image_seconds(work, rounds):
     """Seconds of the image encoder for one picture of a batch of 8."""
     clip_model = work.trainer("CoOp").model.backbone
-    x = torch.randn(8, 3, clip_model.resolution, clip_model.resolution, device=clip_model.device)
+    side = clip_model.preprocessing.size
+    x = torch.randn(8, 3, side, side, device=clip_model.device)
     return seconds(lambda: clip_model.encode_image(x), rounds) / 8
 
 
 def text(bench):
     """The text encoder, forward and backward, beside one class at a time at full length."""
-    from backbones.clip_model import FrozenCLIP
+    from backbones.families.openai_clip import OpenAIClip
 
     rows = []
     for backbone, work in (("vit_b16", bench.vit), ("tiny", bench.default())):
         model = random_clip(backbone).requires_grad_(False)
         with quiet():
-            frozen = FrozenCLIP(random_clip(backbone), "fp32")
+            frozen = OpenAIClip(random_clip(backbone), "fp32")
         symptoms = [phrase for phrases in work.phrases.values() for phrase in phrases]
         for what, classes in (
             ("symptoms", list(work.phrases.values())),
@@ -269,7 +264,7 @@ def text(bench):
             plain = [embedded(model, texts_of_class, 4) for texts_of_class in classes]
             ctx = prompts.ctx.detach().clone().requires_grad_(True)
 
-            def ours(encode=frozen.encode_prompts, prompts=prompts):
+            def ours(encode=frozen.encode_text, prompts=prompts):
                 encode(prompts.inputs, prompts()).sum().backward()
 
             def theirs(model=model, plain=plain, ctx=ctx):
@@ -277,8 +272,6 @@ def text(bench):
                 torch.cat(features).sum().backward()
 
             ways = {"reference": theirs, "ours": ours}
-            if bench.args.compile:
-                ways["compiled"] = partial(ours, torch.compile(frozen.encode_prompts))
             times = in_turns(ways, bench.rounds)
             row = {"backbone": backbone, "texts": f"{len(texts)} {what}"}
             row |= {"tokens": f"{77 * len(texts)} -> {len(prompts.inputs.x)}"}
@@ -416,7 +409,6 @@ def main(argv=None):
     add("--tables", nargs="+", choices=names, default=names, help="only these")
     add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
     add("--rounds", type=int, default=0, help="measurements of everything (default: 3)")
-    add("--compile", action="store_true", help="measure torch.compile on the encoders too")
     add(
         "--shared",
         action="store_true",

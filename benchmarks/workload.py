@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clip.model import CLIP, build_model
+from clip.model import CLIP
 from dassl.engine import build_trainer
 from PIL import Image
 
-from backbones import expand_token_table
+from backbones.families.openai_clip import clip_of
+from backbones.weights import read_weights
 from engine.config import load_cfg
 from symptoms import read_symptom_file
 
@@ -130,9 +131,8 @@ class Workload:
         )[0]
 
     def plain_clip(self):
-        """The backbone in fp32 as the clip package makes it of the file."""
-        state_dict = torch.load(self.weights, map_location="cpu", weights_only=True)
-        return build_model(expand_token_table(state_dict)).float()
+        """The backbone in fp32 as a model of the clip package."""
+        return clip_of(read_weights(self.weights).tensors)
 
     def trainer(self, method, *opts):
         """A trainer, built and silent."""

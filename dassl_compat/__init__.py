@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 _STANDIN = Path(__file__).resolve().parent / "standin"
+_ABSENT = Path(__file__).resolve().parent / "absent"  # what other packages need and may be missing
 
 
 def _is_installed() -> bool:
@@ -59,6 +60,8 @@ class _FixDasslOnImport(importlib.abc.MetaPathFinder):
 
 USING_INSTALLED_DASSL = _is_installed()
 
+if str(_ABSENT) not in sys.path:
+    sys.path.append(str(_ABSENT))  # last, so that an installed module comes first
 if "torchvision" not in sys.modules:
     sys.meta_path.insert(0, _DeclareOperatorsBeforeTorchvision())
 if not USING_INSTALLED_DASSL:

@@ -57,7 +57,6 @@ def default_cfg():
     for key, value in copy.deepcopy(DATASET_DEFAULTS).items():
         cfg.DATASET[key] = value
     cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
-    cfg.MODEL.COMPILE = False  # torch.compile for the text encoder; see docs/speed.md
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
     # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
     cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
-from backbones.clip_model import load_clip
+from backbones.loading import backbone_of
 from core.errors import InputError
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
@@ -62,7 +62,7 @@ def load_run(
     symptoms = _symptoms_of(cfg, folder, classnames, fingerprint)
     # Building draws the start of what is learned; the caller's generators stay as they were.
     with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
-        backbone = load_clip(cfg, _device(cfg))
+        backbone = backbone_of(cfg, _device(cfg))
         model = method.build(backbone, classnames, symptoms)
         if any(p.requires_grad for p in model.learned.parameters()):
             load_checkpoint(find_checkpoint(folder, method), method, model, classnames)
@@ -252,7 +252,6 @@ def read_config(
         reason = " ".join(str(error).split())
         raise InputError(f"{file} is not a run's configuration: {reason}") from error
     cfg.OUTPUT_DIR = str(folder)
-    cfg.MODEL.COMPILE = False  # pays for many steps, and here there is one
     if root:
         cfg.DATASET.ROOT = str(Path(root).expanduser())
     if device:

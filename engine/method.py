@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.clip_model import FrozenCLIP, cosine_logits
+from backbones.backbone import Backbone
+from backbones.numerics import cosine_logits
 from core.errors import InputError
 from symptoms import Symptoms
 
@@ -55,7 +56,7 @@ class PromptedModel(nn.Module):
     ``from_features``.
     """
 
-    def __init__(self, backbone: FrozenCLIP, learned: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, learned: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.learned = learned
@@ -72,7 +73,7 @@ class PromptedModel(nn.Module):
 class ClassFeatureModel(PromptedModel):
     """A model whose class features do not depend on the image: they are encoded once a step."""
 
-    def __init__(self, backbone: FrozenCLIP, learned: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, learned: nn.Module) -> None:
         super().__init__(backbone, learned)
         self._kept: tuple[list, Tensor] | None = None
 
@@ -147,7 +148,7 @@ class Method:
         return False
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         """The model, on the backbone's device.
 

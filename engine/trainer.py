@@ -15,7 +15,7 @@ from dassl.utils import AverageMeter, MetricMeter, set_random_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from backbones.clip_model import load_clip
+from backbones.loading import backbone_of
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
 from dassl_compat.checkpoints import BEST, POINTER, keep_last_epoch
@@ -86,7 +86,7 @@ class MethodTrainer(TrainerX):
         if path := symptom_file(cfg):
             others = set(self.dm.dataset.all_classnames) - set(self.classnames)
             self.symptoms = load_symptoms(path, self.classnames, others)
-        backbone = load_clip(cfg, self.device)
+        backbone = backbone_of(cfg, self.device)
         self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
         self._build_optimizer()
         half = backbone.precision in ("amp", "fp16")

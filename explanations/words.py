@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from clip.simple_tokenizer import SimpleTokenizer
-from torch import Tensor
 
 from core.errors import InputError
 from engine.loading import LoadedRun
@@ -54,25 +52,19 @@ def learned_context(run: LoadedRun) -> tuple[Tensor, list[str]]:
     return context.flatten(0, 1), names
 
 
-def vocabulary(run: LoadedRun) -> tuple[list[str], Tensor]:
-    """The words of the run's text encoder, and their token embeddings [words, d_txt]."""
-    table = run.model.backbone.model.token_embedding.weight.detach().float()
-    words = {i: word for i, word in SimpleTokenizer().decoder.items() if "|>" not in word}
-    return list(words.values()), table[torch.tensor(list(words), device=table.device)]
-
-
 @torch.no_grad()
 def nearest_words(run: LoadedRun, count: int = 5) -> NearestWords:
     """The ``count`` words of CLIP's vocabulary nearest to each learned context token."""
     context, names = learned_context(run)
-    words, table = vocabulary(run)
+    words, table = run.model.backbone.vocabulary()
+    table = table.float()
     nearest = torch.cdist(context, table).topk(count, largest=False)  # [tokens, count]
     cosines = torch.cosine_similarity(context[:, None], table[nearest.indices], dim=-1)
     rows = [
         {
             "token": name,
             "rank": rank + 1,
-            "word": words[int(nearest.indices[t, rank])].replace("</w>", ""),
+            "word": words[int(nearest.indices[t, rank])],
             "distance": float(nearest.values[t, rank]),
             "cosine": float(cosines[t, rank]),
         }

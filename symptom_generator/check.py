@@ -15,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from yacs.config import CfgNode
 
-from backbones.clip_model import FrozenCLIP, cosine_logits, load_clip
+from backbones.backbone import Backbone
+from backbones.loading import backbone_of
+from backbones.numerics import cosine_logits
 from core.errors import InputError, command_line, shortened
 from datasets.base import MedicalDataset
 from datasets.pictures import read_picture
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def phrase_aucs(
-    clip_model: FrozenCLIP, image_features: Tensor, labels: Tensor, phrases: Mapping[str, list[str]]
+    clip_model: Backbone, image_features: Tensor, labels: Tensor, phrases: Mapping[str, list[str]]
 ) -> dict[str, list[float]]:
     """How well each phrase's cosine tells the images of its class from the others.
 
@@ -101,7 +103,7 @@ def _scores(
     cfg: CfgNode, dataset: MedicalDataset, phrases: dict[str, list[str]], limit: int, device: str
 ) -> tuple[dict[str, list[float]], int]:
     """The AUC of every phrase, and on how many training images."""
-    clip_model = load_clip(cfg, _checked_device(device))
+    clip_model = backbone_of(cfg, _checked_device(device))
     transform = build_transform(cfg, is_train=False)
     if transform is None:
         raise InputError("INPUT.NO_TRANSFORM leaves CLIP no tensors to read; remove the setting")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from backbones.clip_model import load_clip
+from backbones.loading import backbone_of
 from core.errors import InputError, command_line, shortened
 from symptom_generator.chat import Endpoint
 from symptom_generator.interview import STAGES
@@ -106,7 +106,7 @@ def _generate(args: argparse.Namespace) -> int:
     transcript = Transcript(path, keep=not args.dry_run, fresh=args.fresh)
     sheets = functools.cache(lambda classname, number: sheet(chosen[classname][number]))
     generation = Generation(
-        settings, transcript, endpoint, sheets, lambda: load_clip(_cfg(args), "cpu"), endpoint.say
+        settings, transcript, endpoint, sheets, lambda: backbone_of(_cfg(args), "cpu"), endpoint.say
     )
     if no_images:
         endpoint.say(f"stage 2 is left out: {no_images}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
 from engine.prompts import encode_texts
 from symptom_generator.chat import Unusable
 from symptom_generator.phrases import bullets, tokens
@@ -142,12 +142,12 @@ def statements(answer: str) -> list[str]:
 
 
 def clip_similarities(
-    clip_model: FrozenCLIP, phrases: dict[str, list[str]], answers: dict[str, list[str]]
+    clip_model: Backbone, phrases: dict[str, list[str]], answers: dict[str, list[str]]
 ) -> tuple[dict[str, list[list[tuple[float, str]]]], float]:
     """Cosines of CLIP's text features.
 
     Args:
-        clip_model: ``FrozenCLIP``.
+        clip_model: ``Backbone``.
         phrases: class name -> its n_c features' phrases.
         answers: class name -> its N image answers.
 
@@ -177,7 +177,7 @@ def clip_similarities(
     return similarities, round(threshold, 4)
 
 
-def _encode(clip_model: FrozenCLIP, texts: Sequence[str]) -> np.ndarray:
+def _encode(clip_model: Backbone, texts: Sequence[str]) -> np.ndarray:
     room = clip_model.context_length - 3
     # A statement can be a long sentence: its beginning says what it is about.
     features = encode_texts(clip_model, [_beginning(text, room) for text in texts])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
 from core.errors import InputError
 from core.files import fingerprint
 from symptom_generator.chat import Endpoint, NoImages
@@ -61,7 +61,7 @@ class Generation:
         transcript: ``Transcript``; answered questions are read from it.
         endpoint: ``Endpoint``, or None to ask nothing.
         sheets: (class, number) -> JPEG bytes, called for images that have to be sent.
-        load_clip: called for ``FrozenCLIP`` where CLIP does the matching.
+        load_clip: called for ``Backbone`` where CLIP does the matching.
         say: called with a line of progress.
     """
 
@@ -71,7 +71,7 @@ class Generation:
         transcript: Transcript,
         endpoint: Endpoint | None = None,
         sheets: Callable[[str, int], bytes] | None = None,
-        load_clip: Callable[[], FrozenCLIP] | None = None,
+        load_clip: Callable[[], Backbone] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.settings, self.transcript = settings, transcript

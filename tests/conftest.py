@@ -19,8 +19,7 @@ from PIL import Image
 from small_clip import make_clip
 from torch import nn
 
-from backbones.clip_model import FrozenCLIP
-from backbones.text_layers import LastAttention
+from backbones.families.openai_clip import OpenAIClip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,9 +66,8 @@ def tiny_clip64(_vit):
 @pytest.fixture
 def frozen64(tiny_clip64):
     """A frozen CLIP in float64, with what it makes of its weights; d_txt 64 and d 48."""
-    frozen = FrozenCLIP(tiny_clip64)
+    frozen = OpenAIClip(tiny_clip64)
     frozen.model.double()
-    frozen.last_attention = LastAttention(frozen.model.transformer.resblocks[-1].attn)
     torch.manual_seed(0)
     return frozen
 

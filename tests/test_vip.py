@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from backbones.clip_model import FrozenCLIP
+from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 from engine.method import METHODS
 from trainers.vip import SymptomCLIP
@@ -92,7 +92,7 @@ def test_logits_loss_and_gradients_follow_the_equations(frozen64, merge, n_ctx):
 
 def test_exactly_the_named_parameters_learn(tiny_clip):
     """CoP, g, Wq and Wk, and nothing of CLIP."""
-    frozen = FrozenCLIP(tiny_clip)
+    frozen = OpenAIClip(tiny_clip)
     model = SymptomCLIP(frozen, PHRASES)
     d_txt, d = frozen.text_width, frozen.embed_dim
 
@@ -113,14 +113,14 @@ def test_exactly_the_named_parameters_learn(tiny_clip):
 
 def test_nothing_learns_without_context_and_with_mean(tiny_clip):
     """That row of the ablation is zero-shot by symptoms."""
-    model = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES, n_ctx=0, merge="mean")
+    model = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES, n_ctx=0, merge="mean")
 
     assert list(model.learned.parameters()) == []
 
 
 def test_class_specific_contexts_start_apart(tiny_clip):
     """CSC: one context a class, used by that class's symptoms alone."""
-    frozen = FrozenCLIP(tiny_clip)
+    frozen = OpenAIClip(tiny_clip)
     model = SymptomCLIP(frozen, PHRASES, class_specific=True)
     ctx = model.learned.prompt_learner.ctx
     before = model.symptom_features()
@@ -137,9 +137,11 @@ def test_class_specific_contexts_start_apart(tiny_clip):
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_position_of_the_symptom(tiny_clip, position):
     """The context's slots surround the words as the option says."""
-    prompts = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES, position=position).learned.prompt_learner
-    tree, eos = prompts.inputs.tree, int(prompts.inputs.tree.eos[0])
-    slots = [p for p, row in enumerate(tree.paths[0, :eos].tolist()) if row in tree.slots]
+    prompts = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES, position=position).learned.prompt_learner
+    tree = prompts.inputs.tree
+    path = tree.paths[0].tolist()
+    eos = path.index(int(tree.ends[0]))
+    slots = [p for p, row in enumerate(path[:eos]) if row in tree.slots]
     n_words = eos - 2 - 4  # SOS, four tokens of context, words, stop, EOS
 
     expected = {
@@ -152,7 +154,7 @@ def test_position_of_the_symptom(tiny_clip, position):
 
 def test_evaluation_sees_every_change_of_what_was_learned(tiny_clip):
     """Class features are kept between batches, never beyond an update or a load."""
-    model = SymptomCLIP(FrozenCLIP(tiny_clip), PHRASES)
+    model = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES)
     x = torch.randn(2, model.backbone.embed_dim)
     with torch.no_grad():
         first = model.from_features(x).logits
@@ -175,4 +177,4 @@ def test_symptom_too_long_is_named(tiny_clip):
     """Never cut in silence."""
     phrases = json.loads(json.dumps(PHRASES)) | {"nevus": ["very " * 75 + "long"]}
     with pytest.raises(InputError, match="very very.* takes 83 tokens .* at most 77"):
-        SymptomCLIP(FrozenCLIP(tiny_clip), phrases)
+        SymptomCLIP(OpenAIClip(tiny_clip), phrases)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.clip_model import FrozenCLIP, cosine_logits
+from backbones.backbone import Backbone
+from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, at_least_one
 from symptoms import Symptoms
@@ -37,7 +38,7 @@ class BayesianPrompt(Method):
         at_least_one(N_CTX=options.N_CTX, SAMPLES=options.SAMPLES, TEXT_BATCH=options.TEXT_BATCH)
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         options = self.options
         prompts = BayesianPrompts(backbone, classnames, options.N_CTX, options.CTX_INIT)
@@ -67,7 +68,7 @@ class BayesianPrompts(ContextPrompts):
     """Class names behind a context whose bias has a mean and a variance for each image."""
 
     def __init__(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], n_ctx: int, start_words: str
+        self, backbone: Backbone, classnames: Sequence[str], n_ctx: int, start_words: str
     ) -> None:
         super().__init__(backbone, classnames, n_ctx, start_words=start_words)
         self.meta_net = nn.Module()
@@ -95,7 +96,7 @@ class BayesianCLIP(PromptedModel):
 
     def __init__(
         self,
-        backbone: FrozenCLIP,
+        backbone: Backbone,
         learned: BayesianPrompts,
         samples: int = 10,
         text_batch: int = TEXT_BATCH,

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from backbones.clip_model import FrozenCLIP, cosine_logits
+from backbones.backbone import Backbone
+from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, at_least_one
 from symptoms import Symptoms
@@ -35,7 +36,7 @@ class CoCoOp(Method):
         at_least_one(N_CTX=self.options.N_CTX, TEXT_BATCH=self.options.TEXT_BATCH)
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         options = self.options
         prompts = ConditionalPrompts(backbone, classnames, options.N_CTX, options.CTX_INIT)
@@ -49,7 +50,7 @@ class ConditionalPrompts(ContextPrompts):
     """
 
     def __init__(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], n_ctx: int, start_words: str
+        self, backbone: Backbone, classnames: Sequence[str], n_ctx: int, start_words: str
     ) -> None:
         super().__init__(backbone, classnames, n_ctx, start_words=start_words)
         d, d_txt = backbone.embed_dim, backbone.text_width
@@ -71,7 +72,7 @@ class ConditionalCLIP(PromptedModel):
     learned: ConditionalPrompts
 
     def __init__(
-        self, backbone: FrozenCLIP, learned: ConditionalPrompts, text_batch: int = TEXT_BATCH
+        self, backbone: Backbone, learned: ConditionalPrompts, text_batch: int = TEXT_BATCH
     ) -> None:
         super().__init__(backbone, learned)
         self.text_batch = text_batch
@@ -84,7 +85,7 @@ class ConditionalCLIP(PromptedModel):
 
 
 def encode_with_contexts(
-    backbone: FrozenCLIP, prompts: ContextPrompts, contexts: Tensor, text_batch: int
+    backbone: Backbone, prompts: ContextPrompts, contexts: Tensor, text_batch: int
 ) -> Tensor:
     """Encode every text with every context.
 
@@ -98,9 +99,9 @@ def encode_with_contexts(
     """
 
     def encode(contexts: Tensor) -> Tensor:
-        return backbone.encode_prompts(prompts.inputs, prompts.with_contexts(contexts))
+        return backbone.encode_text(prompts.inputs, prompts.with_contexts(contexts))
 
-    parts = contexts.split(max(1, text_batch // len(prompts.inputs.tree.ends)))
+    parts = contexts.split(max(1, text_batch // prompts.inputs.n_texts))
     if len(parts) == 1 or not torch.is_grad_enabled():
         features = [encode(part) for part in parts]
     else:

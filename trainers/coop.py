@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
+from backbones.texts import one_of_positions
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, at_least_one, one_of_positions
+from engine.prompts import ContextPrompts, at_least_one
 from symptoms import Symptoms
 
 
@@ -29,7 +30,7 @@ class CoOp(Method):
         at_least_one(N_CTX=self.options.N_CTX)
         one_of_positions(self.options.CLASS_TOKEN_POSITION)
 
-    def prompts(self, backbone: FrozenCLIP, classnames: Sequence[str]) -> ContextPrompts:
+    def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:
         """The class names with the learned context that the options describe."""
         options = self.options
         return ContextPrompts(
@@ -42,7 +43,7 @@ class CoOp(Method):
         )
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         return PromptedCLIP(backbone, self.prompts(backbone, classnames))
 
@@ -62,4 +63,4 @@ class PromptedCLIP(ClassFeatureModel):
 
     def class_features(self) -> Tensor:
         prompts = self.learned
-        return self.backbone.encode_prompts(prompts.inputs, prompts())
+        return self.backbone.encode_text(prompts.inputs, prompts())

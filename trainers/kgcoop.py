@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
 from engine.method import PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, encode_texts
 from symptoms import Symptoms
@@ -27,7 +27,7 @@ class KgCoOp(CoOp):
     place = 50
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         return GuidedCLIP(backbone, self.prompts(backbone, classnames), classnames, self.options.W)
 
@@ -50,7 +50,7 @@ class GuidedCLIP(PromptedCLIP):
 
     def __init__(
         self,
-        backbone: FrozenCLIP,
+        backbone: Backbone,
         learned: ContextPrompts,
         classnames: Sequence[str],
         weight: float = 8.0,

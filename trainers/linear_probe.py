@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
 from core.errors import InputError
 from engine.method import LabelledFeatures, Method, Output, PromptedModel, register
 from engine.prompts import at_least_one
@@ -38,7 +38,7 @@ class LinearProbe(Method):
             raise InputError(f"C is {self.options.C}; give 0 (chosen on validation) or more")
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         head = nn.Linear(backbone.embed_dim, len(classnames)).to(backbone.device)
         return LinearHead(backbone, head)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from backbones.clip_model import FrozenCLIP, at_least_fp32
+from backbones.backbone import Backbone
 from engine.method import (
     ClassFeatureModel,
     DoesNotApply,
@@ -39,9 +39,9 @@ class MaPLe(Method):
         at_least_one(N_CTX=self.options.N_CTX, PROMPT_DEPTH=self.options.PROMPT_DEPTH)
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
-        if not backbone.is_vit:
+        if backbone.vision_depth is None:
             raise DoesNotApply(
                 "MaPLe puts tokens between the layers of a vision transformer; "
                 "the backbone is a ResNet: choose a ViT"
@@ -70,13 +70,13 @@ class MultiModalPrompts(ContextPrompts):
 
     def __init__(
         self,
-        backbone: FrozenCLIP,
+        backbone: Backbone,
         classnames: Sequence[str],
         n_ctx: int,
         start_words: str,
         depth: int,
     ) -> None:
-        layers = [len(blocks) for blocks in _towers(backbone)]
+        layers = [backbone.text_depth, backbone.vision_depth]
         if depth > min(layers):
             print(f"PROMPT_DEPTH is {depth}: all {min(layers)} layers of the shorter tower")
             depth = min(layers)
@@ -104,44 +104,11 @@ class MultiModalCLIP(ClassFeatureModel):
     """CLIP with learned tokens in both encoders."""
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
-        return self.from_features(self.encode_image(images), label)
+        tokens = self.learned.prompt_learner.vision_tokens()
+        return self.from_features(self.backbone.encode_image(images, tokens), label)
 
     def class_features(self) -> Tensor:
         prompts = self.learned.prompt_learner
         deeper = prompts.compound_prompts_text
-
-        def between(i: int, x: Tensor) -> Tensor:
-            """Replace the outputs at positions 1..n_ctx, which all texts share."""
-            if i > len(deeper):
-                return x
-            return x.index_copy(0, prompts.inputs.tree.slots, deeper[i - 1].to(x.dtype))
-
-        return self.backbone.encode_prompts(prompts.inputs, prompts(), between)
-
-    def encode_image(self, x: Tensor) -> Tensor:
-        """[batch, 3, H, W] -> [batch, d], with gradients to the learned tokens."""
-        visual = self.backbone.model.visual
-        first, *deeper = self.learned.prompt_learner.vision_tokens()
-
-        with self.backbone.autocast():
-            x = visual.conv1(x.to(self.backbone.device, self.backbone.dtype))
-            x = x.flatten(2).permute(2, 0, 1)  # [patches, batch, d_vis]
-            start = visual.class_embedding.to(x.dtype).expand(1, x.shape[1], -1)
-            x = torch.cat([start, x]) + visual.positional_embedding.to(x.dtype).unsqueeze(1)
-            x = visual.ln_pre(torch.cat([x, _for_each(first, x)]))
-            for i, block in enumerate(visual.transformer.resblocks):
-                if 0 < i <= len(deeper):  # in place of what the last n_ctx positions became
-                    tokens = _for_each(deeper[i - 1], x)
-                    x = torch.cat([x[: -len(tokens)], tokens])
-                x = block(x)
-            return at_least_fp32(visual.ln_post(x[0]) @ visual.proj)
-
-
-def _for_each(tokens: Tensor, x: Tensor) -> Tensor:
-    """[n_ctx, width] tokens for every element of x [L, n, width]: [n_ctx, n, width]."""
-    return tokens.to(x.dtype).unsqueeze(1).expand(-1, x.shape[1], -1)
-
-
-def _towers(backbone: FrozenCLIP) -> tuple[nn.Module, nn.Module]:
-    model = backbone.model
-    return model.transformer.resblocks, model.visual.transformer.resblocks
+        deep = [prompts.with_contexts(tokens.unsqueeze(0)) for tokens in deeper]
+        return self.backbone.encode_text(prompts.inputs, prompts(), deep)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from clip.model import CLIP
 from torch import Tensor, nn
 
-from backbones.clip_model import FrozenCLIP, at_least_fp32
+from backbones.backbone import Backbone
+from backbones.numerics import at_least_fp32
 from core.errors import InputError
 from engine.method import Method, Output, PromptedModel, register
 from symptoms import Symptoms
@@ -30,7 +30,7 @@ class Supervised(Method):
             raise InputError(f"START is {self.options.START!r}; choose one of {', '.join(STARTS)}")
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         return FineTunedEncoder(backbone, len(classnames), self.options.START)
 
@@ -46,12 +46,11 @@ class FineTunedEncoder(PromptedModel):
         start: one of ``STARTS``.
     """
 
-    def __init__(self, backbone: FrozenCLIP, n_cls: int, start: str = "scratch") -> None:
-        if start == "scratch":
-            backbone.model.visual = random_encoder(backbone)
+    def __init__(self, backbone: Backbone, n_cls: int, start: str = "scratch") -> None:
+        tower = backbone.new_image_tower() if start == "scratch" else backbone.image_tower
         learned = nn.Module()
         # fp32 whatever the precision: steps of 1e-3 vanish in less.
-        learned.image_encoder = backbone.model.visual.float().requires_grad_(True)
+        learned.image_encoder = tower.float().requires_grad_(True)
         learned.head = nn.Linear(backbone.embed_dim, n_cls)
         super().__init__(backbone, learned.to(backbone.device))
 
@@ -63,32 +62,3 @@ class FineTunedEncoder(PromptedModel):
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned.head(image_features)
         return Output.with_cross_entropy(logits, label)
-
-
-def random_encoder(backbone: FrozenCLIP) -> nn.Module:
-    """An image encoder of the same shape, with random weights as CLIP draws them."""
-    visual = backbone.model.visual
-    if backbone.is_vit:
-        shape = {
-            "vision_layers": len(visual.transformer.resblocks),
-            "vision_width": backbone.vision_width,
-            "vision_patch_size": visual.conv1.kernel_size[0],
-        }
-    else:
-        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        shape = {
-            "vision_layers": tuple(map(len, stages)),
-            "vision_width": visual.conv3.out_channels,
-            "vision_patch_size": None,
-        }
-    # A whole CLIP, because its constructor draws the encoder's weights; the text side is a stub.
-    return CLIP(
-        embed_dim=backbone.embed_dim,
-        image_resolution=backbone.resolution,
-        **shape,
-        context_length=1,
-        vocab_size=1,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=1,
-    ).visual

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.clip_model import FrozenCLIP, cosine_logits, take
+from backbones.backbone import Backbone
+from backbones.numerics import cosine_logits, take
+from backbones.texts import one_of_positions
 from core.errors import InputError
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, at_least_one, check_phrases, one_of_positions
+from engine.prompts import ContextPrompts, at_least_one, check_phrases
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
@@ -52,7 +54,7 @@ class ViP(Method):
         return torch.zeros_like(rows[0]) if key == "token.0" else None
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         if symptoms is None:
             raise InputError("ViP needs the symptoms of every class; give them to build()")
@@ -121,7 +123,7 @@ class SymptomCLIP(ClassFeatureModel):
 
     def __init__(
         self,
-        backbone: FrozenCLIP,
+        backbone: Backbone,
         phrases: Mapping[str, Sequence[str]],
         n_ctx: int = 4,
         merge: str = "prompt",
@@ -164,7 +166,7 @@ class SymptomCLIP(ClassFeatureModel):
 
     def _encode_symptoms(self) -> Tensor:
         prompts = self.learned.prompt_learner
-        return take(self.backbone.encode_prompts(prompts.inputs, prompts()), self.places)
+        return take(self.backbone.encode_text(prompts.inputs, prompts()), self.places)
 
     def symptom_features(self) -> Tensor:
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from backbones.clip_model import FrozenCLIP
+from backbones.backbone import Backbone
 from core.errors import InputError
 from engine.method import Method, PromptedModel, register
 from engine.prompts import START_WORDS, check_phrases
@@ -38,7 +38,7 @@ class ZeroshotCLIP(Method):
         return self.options.PROMPTS == "symptoms"
 
     def build(
-        self, backbone: FrozenCLIP, classnames: Sequence[str], symptoms: Symptoms | None = None
+        self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         if symptoms:
             check_phrases(symptoms, backbone, n_ctx=0)

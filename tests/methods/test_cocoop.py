@@ -43,13 +43,13 @@ def test_no_more_prompts_than_asked_for_are_encoded_at_once(frozen64, image_feat
     """The bound holds on the way forward and on the way back."""
     prompts = ConditionalPrompts(frozen64, NAMES, 4, "a photo of a")
     model = ConditionalCLIP(frozen64, prompts, text_batch=7).double()
-    encode, sizes = frozen64.encode_prompts, []
+    encode, sizes = frozen64.encode_text, []
 
     def counted(texts, learned):
-        sizes.append(len(texts.tree.ends) * len(learned))
+        sizes.append(texts.n_texts * len(learned))
         return encode(texts, learned)
 
-    monkeypatch.setattr(frozen64, "encode_prompts", counted)
+    monkeypatch.setattr(frozen64, "encode_text", counted)
 
     model.from_features(image_features).logits.sum().backward()
 

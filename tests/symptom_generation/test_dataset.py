@@ -13,7 +13,7 @@ import torch
 
 import parse_results
 import train
-from backbones.clip_model import FrozenCLIP
+from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 from core.files import fingerprint
 from engine.prompts import encode_texts
@@ -104,14 +104,14 @@ def test_clip_matches_offline(toy, toy_server, argv, monkeypatch):
     assert "matched by CLIP" in classes["red"]["provenance"]
     before = output.read_bytes()
     output.unlink()
-    monkeypatch.setattr("symptom_generator.generate.load_clip", None)
+    monkeypatch.setattr("symptom_generator.generate.backbone_of", None)
     main(["--replay", str(toy / "new.transcript.jsonl"), "--page", str(toy / "page")])
     assert output.read_bytes() == before
 
 
 def test_clip_similarities_are_cosines(tiny_clip):
     """Each feature meets each answer's nearest statement; the threshold is between features."""
-    model = FrozenCLIP(tiny_clip)
+    model = OpenAIClip(tiny_clip)
     phrases = {"red": ["warm like blood", "rough", "round"]}
     answers = {"red": ["- rough\n- cold", "round. warm like blood."]}
 
@@ -128,7 +128,7 @@ def test_clip_similarities_are_cosines(tiny_clip):
 
 def test_phrase_aucs_count_pairs(tiny_clip):
     """The AUC is the share of pairs in which the class's own picture is the nearer one."""
-    model = FrozenCLIP(tiny_clip)
+    model = OpenAIClip(tiny_clip)
     generator = torch.Generator().manual_seed(0)
     image_features = torch.randn(12, 48, generator=generator)
     labels = torch.tensor([0, 1, 1] * 4)
