@@ -10,24 +10,24 @@ python explain.py RUN --faithfulness                       is the explanation tr
 python explain.py RUN --words                              words nearest to the learned context
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from core.arguments import Parser, positive_int
+from results.named_runs import add_run_arguments, named_run
+
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("run", help="a run's folder, of a method that reads symptoms")
+    add_run_arguments(parser)
     add(
         "--images", nargs="+", metavar="PATH", help="picture files and folders, in place of a split"
     )
     add("--split", default="test", choices=("train", "val", "test"), help="default: test")
     add("--only", choices=("wrong", "right"), help="only the pictures that the run gets so")
     add("--versus", metavar="OTHER_RUN", help="only those that one run gets right, the other wrong")
-    add("--limit", type=int, metavar="N", help="at most N pictures")
+    add("--limit", type=positive_int, metavar="N", help="at most N pictures")
     add("--drop", action="append", default=[], metavar="PHRASE", help="what if without it?")
     add("--add", action="append", default=[], nargs=2, metavar=("CLASS", "PHRASE"),
         help="what if with it?")  # fmt: skip
@@ -43,6 +43,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     check_args(args)
+    args.run = named_run(args.run, args.latest, args.runs)
+    if args.versus:
+        args.versus = named_run(args.versus, args.latest, args.runs)
 
     from trainers import load_run
 
@@ -60,8 +63,6 @@ def check_args(args):
     """Refuse what would otherwise be left unheard."""
     from core.errors import InputError
 
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; give 1 or more")
     if args.words and args.faithfulness:
         raise InputError("--words and --faithfulness answer different questions; give one")
     if args.pairs and not args.faithfulness:
