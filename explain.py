@@ -18,6 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.arguments import Parser, positive_int
+from results.named_runs import add_run_arguments, named_run
+
 if TYPE_CHECKING:  # imported late: --help starts without PyTorch
     import numpy as np
 
@@ -32,11 +35,9 @@ PRINTED = 20  # images whose predictions are printed
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("run", help="folder of a run whose method reads symptoms")
+    add_run_arguments(parser)
     add("--images", nargs="+", metavar="PATH",
         help="image files and folders to explain, instead of a split")  # fmt: skip
     add("--split", default="test", choices=tuple(SPLITS), help="split to explain (default: test)")
@@ -44,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="only the images that the run classifies incorrectly, or correctly")  # fmt: skip
     add("--versus", metavar="OTHER_RUN", help="only the images that RUN classifies correctly and "
         "OTHER_RUN incorrectly; with --only incorrect, the reverse")  # fmt: skip
-    add("--limit", type=int, metavar="N", help="at most N images")
+    add("--limit", type=positive_int, metavar="N", help="at most N images")
     add("--drop", action="append", default=[], metavar="PHRASE",
         help="also show the predictions without this symptom; repeatable")  # fmt: skip
     add("--add", action="append", default=[], nargs=2, metavar=("CLASS", "PHRASE"),
@@ -62,6 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_args(args)
+    args.run = named_run(args.run, args.latest, args.runs)
+    if args.versus:
+        args.versus = named_run(args.versus, args.latest, args.runs)
 
     from explanations.what_if import merge_of
     from trainers import load_run
@@ -80,8 +84,6 @@ def check_args(args: argparse.Namespace) -> None:
     """Reject options that have no effect together."""
     from core.errors import InputError
 
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; give 1 or more")
     if args.words and args.faithfulness:
         raise InputError("--words and --faithfulness cannot be combined; give one of them")
     if args.pairs and not args.faithfulness:

@@ -1,6 +1,7 @@
 """Predict images with a run: a CSV with the probability of each class.
 
 python predict.py RUN --images a.jpg folder/ > predictions.csv
+python predict.py ViP/tiny --images folder/            the run by a short name
 """
 
 import argparse
@@ -8,26 +9,30 @@ import csv
 import sys
 from collections.abc import Sequence
 
+from core.arguments import Parser
+from core.errors import command_line
+from core.files import atomic_write
+from results.named_runs import add_run_arguments, named_run
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="folder of a run, of any method")
-    parser.add_argument("--images", nargs="+", required=True, help="image files and folders")
-    parser.add_argument("--output", help="the CSV file (default: standard output)")
-    return parser.parse_args(argv)
+    parser = Parser(__doc__)
+    add_run_arguments(parser)
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, metavar="PATH", help="image files and folders")
+    add("--output", metavar="FILE", help="the CSV file (default: standard output)")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
 
-    from core.files import atomic_write
+    # Late, so that --help does not wait for PyTorch.
     from datasets.pictures import pictures_at
     from trainers import load_run
 
     chosen = pictures_at(args.images)
-    run = load_run(args.run)
+    run = load_run(named_run(args.run, args.latest, args.runs))
     probabilities = run.predict([path for path, _ in chosen])
     rows = [["picture", "prediction", *(f"p({name})" for name in run.classnames)]]
     for (path, _), row in zip(chosen, probabilities, strict=True):
@@ -42,6 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from core.errors import command_line
-
     command_line(main)()

@@ -27,6 +27,7 @@ setup(
         "pyyaml>=6",
         "yacs>=0.1.8",
         "filelock>=3.12",
+        "pydantic>=2.7",
         "tqdm>=4.66",
         "tensorboard>=2.15",
         "scikit-learn>=1.4",
@@ -36,7 +37,6 @@ setup(
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "openai>=1.60",
-        "pydantic>=2.7",
     ],
     extras_require={
         "dev": [

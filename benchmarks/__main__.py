@@ -6,7 +6,6 @@ python -m benchmarks --tables steps text   only these
 python -m benchmarks --checkout ~/CoOp     and somebody else's CoOp, as it is
 """
 
-import argparse
 import os
 import platform
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from core.arguments import Parser, positive_int
 from core.errors import InputError, command_line
 from datasets.pictures import read_picture
 from datasets.views import Views
@@ -402,13 +402,11 @@ TABLES = (data, text, steps, memory, runs, sweeps)
 
 def main(argv=None):
     names = [table.__name__ for table in TABLES]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, prog="python -m benchmarks")
     add = parser.add_argument
     add("--tables", nargs="+", choices=names, default=names, help="only these")
     add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
-    add("--rounds", type=int, default=0, help="measurements of everything (default: 3)")
+    add("--rounds", type=positive_int, help="measurements of everything (default: 3)")
     add(
         "--shared",
         action="store_true",
@@ -417,7 +415,7 @@ def main(argv=None):
     add("--checkout", default="", help="a checkout of CoOp (or of a project that holds its CoOp)")
     args = parser.parse_args(argv)
     if args.checkout and args.shared:
-        raise InputError("--checkout is timed by the clock on the wall: leave --shared away")
+        raise InputError("--checkout measures wall-clock time; leave out --shared")
     if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():
         raise InputError(f"--checkout {args.checkout}: there is no train.py")
     cuda = torch.cuda.is_available()

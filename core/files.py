@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,17 +16,25 @@ from core.errors import InputError, short
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w", private: bool = False) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "w", private: bool = False
+) -> Iterator[IO[Any]]:
     """Open ``path`` for writing; it changes only when the block ends without an error.
 
     The bytes go to a temporary file beside it and are on the disk before the rename, so a reader
     or a killed run never meets half a file. ``mode`` is "w" (UTF-8) or "wb"; ``private`` makes a
     file that its user alone may read.
+
+    Raises:
+        OSError: the file cannot be written; the error names ``path``, whatever failed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
         # newline="" keeps csv.writer's line ends as they are on every platform.
         text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         with os.fdopen(handle, mode, **text) as file:
@@ -35,10 +44,30 @@ def atomic_write(path: str | Path, mode: str = "w", private: bool = False) -> It
         if not private:  # a temporary file is
             os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Make an error name ``path``, unless it is about another place.
+
+    A failed write (a full disk, say) names no file; a failed rename names the temporary one.
+    """
+    if error.filename is None:
+        if not isinstance(error, BrokenPipeError):
+            error.filename = str(path)
+        return
+    named = Path(os.fsdecode(error.filename))
+    if named == path.parent or named in path.parents:
+        error.strerror = f"{named} is not a folder that can be written to ({error.strerror})"
+    elif named.parent != path.parent:
+        return
+    error.filename, error.filename2 = str(path), None
 
 
 def _umask() -> int:
@@ -121,3 +150,14 @@ def fingerprint(value: Any) -> str:
     if not isinstance(value, bytes):
         value = json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
     return hashlib.sha256(value).hexdigest()[:12]
+
+
+def slug(name: str, joined_by: str = "_") -> str:
+    """``name`` in lower-case letters and digits, everything else replaced by ``joined_by``."""
+    return re.sub(r"[^a-z0-9]+", joined_by, name.lower()).strip(joined_by)
+
+
+def cache_folder(name: str) -> Path:
+    """The folder ``name`` of this project below the user's cache ($XDG_CACHE_HOME or ~/.cache)."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vip-for-dassl" / name

@@ -1,37 +1,61 @@
 """Test a finished run on another dataset, or on other classes of its own; nothing is trained.
 
-The shell scripts call this: METHOD/eval.sh and base_to_new.sh.
+METHOD/eval.sh and base_to_new.sh call this. Where the other dataset has other names for the same
+classes, --classes says which is which: --classes "benign nevus=nevus" melanoma=mel
 """
 
 import argparse
+import contextlib
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 STARTED = time.time()
 
-import trainers  # noqa: E402, F401  (registers the methods)
-from core.errors import InputError, command_line  # noqa: E402
-from engine.config import load_cfg, symptom_file, variant_name  # noqa: E402
+import trainers  # noqa: E402, F401  (makes dassl importable and registers the methods)
+
+# isort: split
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset  # noqa: E402
+from yacs.config import CfgNode as CN  # noqa: E402
+
+from core.arguments import Parser, split_options  # noqa: E402
+from core.errors import InputError, command_line, naming, shortened  # noqa: E402
+from engine.config import load_cfg, method_of, short_keys, symptom_file, variant_name  # noqa: E402
 from engine.loading import read_config  # noqa: E402
 from engine.method import METHODS  # noqa: E402
 from engine.run import run  # noqa: E402
+from results.named_runs import add_run_arguments, named_run  # noqa: E402
 from results.record import find_record  # noqa: E402
+from symptoms import SymptomFile  # noqa: E402
 
 # Of the dataset a run was trained on: a test leaves them as they were.
 KEPT = ("NUM_SHOTS",)
 
 
-def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
+def evaluation_cfg(
+    folder: Path,
+    dataset: str,
+    root: str,
+    opts: Sequence[str] = (),
+    output: str = "output",
+    classes: Sequence[str] = (),
+) -> tuple[CN, dict[str, Any]]:
     """The configuration that tests the run in ``folder`` on ``dataset``.
 
     All is the run's own but the dataset. Its symptoms are the run's too: the learned parameters
     belong to them.
 
+    Args:
+        classes: ``TRAINED=OTHER`` pairs, for classes that ``dataset`` names otherwise.
+
     Returns:
         cfg, frozen; the run's options and those that ``opts`` change, as key -> value.
 
     Raises:
-        InputError: the folder is no finished run, or the dataset or an option does not exist.
+        InputError: the folder is not a finished run, the dataset or an option does not exist, or
+            the run does not know the dataset's classes.
     """
     record = find_record(folder)
     cfg = read_config(folder, root)
@@ -43,6 +67,10 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     there, changed = load_cfg(trainer, dataset, opts=[*given, *opts], root=root)
     name, half = cfg.RUN.DATASET, cfg.DATASET.SUBSAMPLE_CLASSES
     kept = {key: cfg.DATASET[key] for key in KEPT}
+    if classes:
+        there = _renamed(there, record.classnames, classes)
+    else:
+        _check_classes(there, record.classnames, folder)
 
     cfg.defrost()
     cfg.DATASET = there.DATASET.clone()
@@ -51,7 +79,7 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     cfg.RUN.SYMPTOMS = there.RUN.SYMPTOMS
     cfg.merge_from_list([part for pair in changed.items() for part in pair])
     if given:
-        changed.pop(own, None)  # no option of this test: the run's own
+        changed.pop(own, None)  # not an option of this test: the run's own
     options = {**record.options, **changed}
     origin = f"trained-on-{name}" + ("" if half == "all" else f"-{half}")
     variant = f"{variant_name(cfg, options)}_{origin}"
@@ -62,20 +90,93 @@ def evaluation_cfg(folder, dataset, root, opts=(), output="output"):
     return cfg, options
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog="eval.sh", description=__doc__.splitlines()[0])
+# Classes under other names
+
+
+def class_names(cfg: CN) -> list[str]:
+    """All classes of a configuration's dataset, in the order of their labels."""
+    if cfg.DATASET.NAME not in DATASET_REGISTRY.registered_names():
+        return []  # said when the run builds it
+    with contextlib.redirect_stdout(None):
+        return list(build_dataset(cfg).all_classnames)
+
+
+def _check_classes(cfg: CN, trained: Sequence[str], folder: Path) -> None:
+    """Raise InputError if the run learned or reads something of each class, and lacks one here."""
+    if path := symptom_file(cfg):
+        known = list(SymptomFile.read(path).phrases)
+    elif method_of(cfg).per_class():
+        known = list(trained)
+    else:  # what it learned belongs to no class
+        return
+    names = class_names(cfg)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(
+            f"{cfg.RUN.DATASET} has the classes {', '.join(names)}, and {folder} was trained on "
+            f"{', '.join(trained)}; if these are the same under other names, say which is which: "
+            f'--classes "{trained[0]}={missing[0]}"'
+        )
+
+
+def _renamed(cfg: CN, trained: Sequence[str], pairs: Sequence[str]) -> CN:
+    """The configuration with the dataset's classes under the names that the run knows."""
+    names = class_names(cfg)
+    known = {name.casefold(): name for name in trained}
+    others = {name.casefold(): name for name in names}
+    new_names = dict(zip(names, names, strict=True))
+    for pair in pairs:
+        ours, _, theirs = (part.strip().casefold() for part in pair.partition("="))
+        if ours not in known:
+            raise InputError(
+                f"--classes {shortened(pair)}: the run was trained on {', '.join(trained)}; give "
+                "TRAINED=OTHER"
+            )
+        if theirs not in others:
+            raise InputError(
+                f"--classes {shortened(pair)}: {cfg.RUN.DATASET} has the classes "
+                f"{', '.join(names)}; give TRAINED=OTHER"
+            )
+        new_names[others[theirs]] = known[ours]
+    if len(set(new_names.values())) < len(names):
+        raise InputError(
+            f"--classes: two classes of {cfg.RUN.DATASET} would have the same name: "
+            f"{', '.join(new_names.values())}; map each to another class of the run"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    if not DATASET_REGISTRY.get(cfg.DATASET.NAME).class_aliases and not cfg.DATASET.CLASS_FOLDERS:
+        cfg.DATASET.CLASS_FOLDERS = names  # its folders keep the names that they have
+    cfg.DATASET.CLASSNAMES = list(new_names.values())
+    cfg.freeze()
+    return cfg
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__, prog="eval.sh")
     add = parser.add_argument
-    add("run", type=Path, help="a finished run's folder")
+    add_run_arguments(parser)
     add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
+    add("--classes", nargs="+", default=[], metavar="TRAINED=OTHER", help="same class, other name")
     add("--trainer", choices=METHODS, help="the method that the run has to be of")
-    add("--root", default="data", help="folder that holds the datasets")
-    add("--output", default="output", help="folder that the results go to")
-    add("opts", nargs="*", metavar="KEY value", help="settings of the test")
-    args = parser.parse_intermixed_args(argv)
-    cfg, options = evaluation_cfg(args.run, args.dataset, args.root, args.opts, args.output)
+    add("--root", default="data", help="folder that holds the datasets (default: data)")
+    add("--output", default="output", help="folder for the results (default: output)")
+    words, opts = split_options(sys.argv[1:] if argv is None else argv, short_keys)
+    args = parser.parse_intermixed_args(words)
+    args.opts = opts
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    folder = named_run(args.run, args.latest, args.runs)
+    cfg, options = evaluation_cfg(
+        folder, args.dataset, args.root, args.opts, args.output, args.classes
+    )
     if args.trainer and cfg.TRAINER.NAME != args.trainer:
-        raise InputError(f"{args.run} is a run of {cfg.TRAINER.NAME}, not of {args.trainer}")
-    run(cfg, options, started=STARTED, eval_only=True, model_dir=str(args.run))
+        raise InputError(f"{folder} is a run of {cfg.TRAINER.NAME}, not of {args.trainer}")
+    with naming(cfg.OUTPUT_DIR):
+        run(cfg, options, started=STARTED, eval_only=True, model_dir=str(folder))
 
 
 if __name__ == "__main__":

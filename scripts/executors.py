@@ -9,20 +9,22 @@ share a cache folder: those that start together wait for the first.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 from core.errors import InputError, first_line
 from engine.config import ROOT
+from scripts.jobs import Job, Outcome, run_job
 
 RETRIES = 2  # a run that was killed goes on from its last epoch
 STARTS = 3
 
 
-def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
+def on_ray(jobs: Sequence[Job], gpus_per_run: float = 1.0) -> Iterator[Outcome]:
     """Run jobs on Ray; yields their outcomes as they end.
 
     Args:
-        jobs, run_job, make_outcome: ``Job`` objects of scripts.compare, what runs one, ``Outcome``.
         gpus_per_run: GPUs, or a fraction of one, for each run; without a GPU there is none.
 
     Raises:
@@ -30,7 +32,7 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
     """
     ray = _started()
     there = ray.cluster_resources().get("GPU", 0)
-    if gpus_per_run < 0 or (there and gpus_per_run > there):
+    if there and gpus_per_run > there:
         ray.shutdown()
         raise InputError(f"--gpus-per-run is {gpus_per_run:g}; give 0 to {there:g}")
     gpus = gpus_per_run if there else 0
@@ -38,9 +40,10 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
     # Its own retries are off: those below also know a run that ended in an error.
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
     here = os.getcwd()
-    running, attempts = {}, dict.fromkeys(jobs, 0)
+    running: dict[Any, Job] = {}
+    attempts = dict.fromkeys(jobs, 0)
 
-    def start(job):
+    def start(job: Job) -> None:
         attempts[job] += 1
         running[task.remote({f.name: getattr(job, f.name) for f in fields(job)}, here)] = job
 
@@ -54,9 +57,9 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
             (reference,), _ = ray.wait(list(running))
             job = running.pop(reference)
             try:
-                outcome = make_outcome(job, *ray.get(reference))
+                outcome = Outcome(job, *ray.get(reference))
             except ray.exceptions.RayError as error:  # a machine or a worker is gone
-                outcome = make_outcome(job, "failed", f"Ray: {first_line(error)}")
+                outcome = Outcome(job, "failed", f"Ray: {first_line(error)}")
             if outcome.status == "failed" and attempts[job] <= RETRIES:
                 print(f"{job.name}: failed ({outcome.reason}); it is run again", flush=True)
                 start(job)
@@ -68,7 +71,7 @@ def on_ray(jobs, run_job, make_outcome, gpus_per_run=1.0):
         ray.shutdown()  # ends what still runs
 
 
-def _started():
+def _started() -> Any:
     """Ray, connected to RAY_ADDRESS or started on this machine."""
     try:
         import ray
@@ -97,10 +100,8 @@ def _started():
                 raise InputError(f"Ray does not answer {where}: {first_line(error)}") from error
 
 
-def _run(job, folder):
+def _run(job: dict[str, Any], folder: str) -> tuple[str, str, float]:
     """Run a job in a worker of Ray: (status, reason, seconds)."""
     os.chdir(folder)
-    from scripts.compare import Job, run_job
-
     outcome = run_job(Job(**job))
     return outcome.status, outcome.reason, outcome.seconds

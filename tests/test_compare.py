@@ -11,24 +11,18 @@ import pytest
 import torch
 
 from core.errors import InputError
+from engine.config import own_options
 from engine.method import METHODS
-from scripts import compare
-from scripts.compare import (
-    EXECUTORS,
-    EXPERIMENTS,
-    Job,
-    Outcome,
-    Progress,
-    duration,
-    main,
-    own_options,
-    parse_args,
-)
+from scripts import experiments, jobs
+from scripts.compare import EXECUTORS, main, parse_args
+from scripts.experiments import EXPERIMENTS
+from scripts.jobs import Job, Outcome
+from scripts.progress import Progress, duration
 
 
 @pytest.fixture
 def words(toy, short):
-    """``words(methods, seeds, *options)``: a comparison's command line on the toy dataset."""
+    """``words(seeds, *options)``: a comparison's command line on the toy dataset."""
 
     def build(trainers, seeds, *options):
         return [
@@ -142,7 +136,7 @@ def test_options_reach_the_methods_that_have_them():
     "options, message",
     [
         (["DATASET.NUM_SHOTS"], "'DATASET.NUM_SHOTS' has no value"),
-        (["NO_SUCH", "1"], "no method here has a setting NO_SUCH"),
+        (["NO_SUCH", "1"], "there is no setting NO_SUCH"),
         (["OPTIM.NO_SUCH", "1"], "there is no setting OPTIM.NO_SUCH"),
     ],
 )
@@ -152,7 +146,7 @@ def test_wrong_options_stop_it_before_it_starts(words, options, message):
 
 
 def test_wrong_names_stop_it_before_it_starts(words):
-    with pytest.raises(InputError, match="there is no 'VPT' here; choose from ZeroshotCLIP, "):
+    with pytest.raises(InputError, match="--methods VPT: no such method here; choose from Zero"):
         main(words(["VPT"], ["1"]))
     with pytest.raises(InputError, match="there is no configs/datasets/nowhere.yaml"):
         main(["nowhere", "vit_b16"])
@@ -171,11 +165,11 @@ def test_knowledge_reads_the_files_beside_the_dataset_s_own(toy, capsys):
     """Those that are there; without any, the files to write are named."""
     dataset = str(toy / "toy.yaml")
     with pytest.raises(InputError, match="write .*symptoms_incorrect.json, "):
-        compare.knowledge_rows(dataset)
+        experiments.knowledge_rows(dataset)
     phrases = json.loads((toy / "symptoms.json").read_text())
     (toy / "symptoms_swapped.json").write_text(json.dumps(phrases))
 
-    rows = compare.knowledge_rows(dataset)
+    rows = experiments.knowledge_rows(dataset)
 
     assert rows == [
         ("ViP", []),
@@ -187,7 +181,7 @@ def test_knowledge_reads_the_files_beside_the_dataset_s_own(toy, capsys):
 def test_derm7pt_and_its_drawn_kin_have_all_of_figure_5(checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     for dataset in ("derm7pt", "synthderm"):
-        assert len(compare.knowledge_rows(dataset)) == 6
+        assert len(experiments.knowledge_rows(dataset)) == 6
 
 
 def test_time_left_is_from_runs_alike(capsys):
@@ -209,7 +203,7 @@ def test_durations():
 def test_killed_run_says_so(toy):
     """The system kills without a word when memory runs out."""
     command = [sys.executable, "-c", f"import os; os.kill(os.getpid(), {signal.SIGKILL})"]
-    outcome = compare.run_job(Job("row", "b", 1, command, toy))
+    outcome = jobs.run_job(Job("row", "b", 1, command, toy))
 
     assert outcome.status == "failed"
     assert "memory" in outcome.reason
@@ -217,7 +211,7 @@ def test_killed_run_says_so(toy):
 
 def test_long_message_is_kept(toy):
     """Its last line is the reason; the rest is beside the run's folder."""
-    outcome = compare.run_job(Job("row", "b", 1, [sys.executable, "-c", "1/0"], toy / "seed1"))
+    outcome = jobs.run_job(Job("row", "b", 1, [sys.executable, "-c", "1/0"], toy / "seed1"))
 
     assert outcome.reason.startswith("ZeroDivisionError: division by zero (all of it: ")
     assert "Traceback" in (toy / "seed1-error.txt").read_text()
@@ -233,6 +227,6 @@ def test_no_run_outlives_a_comparison(toy):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare.run_job(Job("row", "b", 1, [sys.executable, "-c", code], toy), interrupt)
+        jobs.run_job(Job("row", "b", 1, [sys.executable, "-c", code], toy), interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)

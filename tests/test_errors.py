@@ -22,10 +22,10 @@ def outcome(error, capsys):
     ("error", "status", "words"),
     [
         (InputError("a.csv: no column label; add it"), 2, "error: a.csv: no column label"),
-        (OSError(errno.ENOSPC, "No space left", "x.pt"), 2, "the disk is full (x.pt)"),
+        (OSError(errno.ENOSPC, "No space left", "x.pt"), 2, "x.pt: the disk is full"),
         (torch.OutOfMemoryError("CUDA out of memory."), 2, "lower DATALOADER.TRAIN_X.BATCH_SIZE"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "out of memory"),
-        (KeyboardInterrupt(), 130, "goes on from the last whole epoch"),
+        (KeyboardInterrupt(), 130, "go on from the last complete epoch"),
     ],
     ids=["input", "disk", "gpu memory", "memory", "interrupt"],
 )

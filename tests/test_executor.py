@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import InputError
 from scripts import executors
-from scripts.compare import Job, Outcome, run_job
+from scripts.jobs import Job
 
 DONE = "import json, sys; json.dump({'format': 1, 'metrics': {}}, open(sys.argv[1], 'w'))"
 ONCE_KILLED = """
@@ -34,7 +34,7 @@ def job(folder, row, code):
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install '\.\[cluster\]'"):
-        list(executors.on_ray([], run_job, Outcome))
+        list(executors.on_ray([]))
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_failures_leave_the_others_alone(tmp_path, monkeypatch):
         Job("unknown", "tiny", 1, [], None, problem="there is no backbone"),
         job(tmp_path, "right too", DONE),
     ]
-    outcomes = {o.job: o for o in executors.on_ray(jobs, run_job, Outcome)}
+    outcomes = {o.job: o for o in executors.on_ray(jobs)}
 
     assert outcomes.keys() == set(jobs)
     right, killed, wrong, unknown, too = (outcomes[j] for j in jobs)
@@ -71,7 +71,7 @@ def test_ray_that_does_not_answer_is_one_line(monkeypatch, address, starts):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match="no Ray there$"):
-        list(executors.on_ray([], run_job, Outcome))
+        list(executors.on_ray([]))
     assert asked == [address] * starts
 
 

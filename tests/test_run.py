@@ -124,7 +124,7 @@ def test_half_written_checkpoint_is_noticed_and_redone(toy, toy_args, short, cap
     last.write_bytes(last.read_bytes()[:1000])
     vip(toy_args, *short)
 
-    assert "Going back to an earlier one" in capsys.readouterr().out
+    assert "trying an earlier one" in capsys.readouterr().out
     assert_same_outcome(before, outcome(toy / "run"))
 
 
@@ -226,26 +226,27 @@ def test_second_run_on_the_same_folder_stops(toy, toy_args, short, checkout):
         (["--dataset", "nowhere"], "there is no configs/datasets/nowhere.yaml; choose one of"),
         (["--backbone", "vit_b17"], "there is no configs/backbones/vit_b17.yaml; choose one of"),
         (["TRAINER.VIP.NCTX", "4"], "there is no setting TRAINER.VIP.NCTX"),
-        (["OPTIM.LR", "fast"], "OPTIM.LR fast"),
+        (["OPTIM.LR", "fast"], "OPTIM.LR is 'fast'; it should be a number"),
         (["OPTIM.LR"], "pairs"),
-        (["--seed", "-1"], "the seed is -1"),
-        (["TRAINER.VIP.MERGE", "sum"], "MERGE is 'sum'; choose one of prompt, mean, max"),
+        (["--seed", "-1"], "argument --seed: it is -1, and should be from 0 to"),
+        (["SEED", "-1"], "SEED is -1; it should be at least 0"),
+        (["TRAINER.VIP.MERGE", "sum"], "MERGE is 'sum'; it should be 'prompt', 'mean' or 'max'"),
         (["TRAINER.VIP.PREC", "fp8"], "PREC is 'fp8'"),
         (["TRAINER.VIP.SYMPTOMS", "none.json"], "none.json"),
         (["MODEL.BACKBONE.PATH", "none.pt"], "there is no file none.pt"),
         (["INPUT.SIZE", "(64, 64)"], "reads 32x32 pictures"),
-        (["TEST.FINAL_MODEL", "best"], "choose best_val or last_step"),
-        (["TEST.SPLIT", "train"], "choose val or test"),
+        (["TEST.FINAL_MODEL", "best"], "it should be 'best_val' or 'last_step'"),
+        (["TEST.SPLIT", "train"], "it should be 'val' or 'test'"),
         (["TRAINER.NAME", "CoOp"], "chosen by --trainer"),
-        (["TRAINER.VIP.N_CTX", "0"], "N_CTX is 0; give at least 1"),
-        (["OPTIM.NAME", "foo"], "OPTIM: "),
-        (["OPTIM.LR_SCHEDULER", "foo"], "OPTIM: "),
-        (["INPUT.TRANSFORMS", "('foo',)"], "INPUT: "),
-        (["INPUT.INTERPOLATION", "foo"], "INPUT: "),
+        (["TRAINER.VIP.N_CTX", "0"], "TRAINER.VIP.N_CTX is 0; it should be at least 1"),
+        (["OPTIM.NAME", "foo"], "OPTIM.NAME is 'foo'; it should be 'sgd', "),
+        (["OPTIM.LR_SCHEDULER", "foo"], "OPTIM.LR_SCHEDULER is 'foo'; it should be "),
+        (["INPUT.TRANSFORMS", "('foo',)"], "INPUT.TRANSFORMS is ('foo',), entry 1; it "),
+        (["INPUT.INTERPOLATION", "foo"], "INPUT.INTERPOLATION is 'foo'; it should be "),
         (["DATASET.NAME", "foo"], "DATASET.NAME is 'foo'; choose one of"),
         (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
         (["DATALOADER.TEST.BATCH_SIZE", "0"], "DATALOADER.TEST.BATCH_SIZE is 0"),
-        (["--config-file", "configs"], "configs: cannot be read"),
+        (["--config-file", "configs"], "configs: a configuration has to be a .yaml or .yml file"),
         (["--load-epoch", "3"], "go with --eval-only"),
         (["--resume", "nowhere"], "no checkpoint"),
         (["--eval-only"], "holds no checkpoint"),

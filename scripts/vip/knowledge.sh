@@ -4,7 +4,4 @@
 #   bash scripts/vip/knowledge.sh derm7pt vit_b16 [KEY VALUE ...]
 # They are read from the files beside the dataset's own: symptoms/derm7pt_incorrect.json, ...
 set -euo pipefail
-DATASET=${1:?usage: knowledge.sh DATASET BACKBONE [KEY VALUE ...]}
-BACKBONE=${2:?usage: knowledge.sh DATASET BACKBONE [KEY VALUE ...]}
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../compare.sh" --experiment knowledge \
-    "$DATASET" "$BACKBONE" -- "${@:3}"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../launch.sh" compare --experiment knowledge "$@"

@@ -2,7 +2,4 @@
 # The paper's Fig. 3 I: zero-shot CLIP by class names and by symptoms, then the table.
 #   bash scripts/zeroshot/main.sh derm7pt vit_b16 [KEY VALUE ...]
 set -euo pipefail
-DATASET=${1:?usage: main.sh DATASET BACKBONE [KEY VALUE ...]}
-BACKBONE=${2:?usage: main.sh DATASET BACKBONE [KEY VALUE ...]}
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../compare.sh" --experiment zeroshot \
-    "$DATASET" "$BACKBONE" -- "${@:3}"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../launch.sh" compare --experiment zeroshot "$@"

@@ -227,8 +227,8 @@ def wrong(main, words, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--limit", "0"], "--limit is 0; give 1 or more"),
-        (["--limit", "-3"], "--limit is -3; give 1 or more"),
+        (["--limit", "0"], "argument --limit: it is 0, and should be at least 1"),
+        (["--limit", "-3"], "argument --limit: it is -3, and should be at least 1"),
         (
             ["--faithfulness", "--only", "wrong", "--limit", "5"],
             "--only, --limit cannot be combined",

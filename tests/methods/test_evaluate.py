@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -86,3 +87,49 @@ def test_wrong_runs(toy, toy_args, short):
     (toy / "run" / "results.json").write_text(json.dumps(results))
     with pytest.raises(InputError, match="the run did not end; train it first"):
         evaluate.main([str(toy / "run"), str(toy / "toy.yaml")])
+
+
+@pytest.fixture
+def other_names(toy):
+    """The toy dataset with its classes called crimson and azure, in folders of those names."""
+    for split in ("train", "val", "test"):
+        for old, new in (("red", "crimson"), ("blue", "azure")):
+            folder = toy / "data" / "toy" / split
+            (toy / "data" / "other" / split).mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder / old, toy / "data" / "other" / split / new)
+    (toy / "other.yaml").write_text("DATASET:\n  NAME: ImageFolder\n  PATH: other\n")
+    return toy / "other.yaml"
+
+
+@pytest.mark.parametrize("name", ["ViP", "CoOp", "LinearProbe"])
+def test_classes_under_other_names(toy, toy_args, short, other_names, monkeypatch, name):
+    """--classes says which is which: the scores are those of the run's own names."""
+    monkeypatch.chdir(toy)
+    train.main(["--trainer", name, *toy_args, *short])
+    words = [str(toy / "run"), str(other_names), "--root", str(toy / "data")]
+    evaluate.main([*words, "--classes", "red=crimson", "Blue=azure"])
+
+    (folder,) = (toy / "output" / "other").rglob("results.json")
+    here, there = read_record(folder.parent), read_record(toy / "run")
+    assert sorted(here.classnames) == ["blue", "red"]
+    assert here.metrics.accuracy == there.metrics.accuracy
+
+
+@pytest.mark.parametrize("name", ["ViP", "LinearProbe"])
+def test_other_class_names_get_a_mapping_offered(toy, toy_args, short, other_names, name):
+    """No advice to edit a symptom file."""
+    train.main(["--trainer", name, *toy_args, *short])
+    words = [str(toy / "run"), str(other_names), "--root", str(toy / "data")]
+    with pytest.raises(InputError) as raised:
+        evaluate.main(words)
+    message = str(raised.value)
+    assert "has the classes azure, crimson" in message and "was trained on red, blue" in message
+    assert '--classes "red=' in message
+    for classes, complaint in (
+        (["green=azure"], "the run was trained on red, blue"),
+        (["red=violet"], "other has the classes azure, crimson"),
+        (["red"], "other has the classes"),
+        (["red=azure", "red=crimson"], "would have the same name"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            evaluate.main([*words, "--classes", *classes])

@@ -1,0 +1,41 @@
+"""A RUN on a command line: a folder, or a short name such as ViP/tiny."""
+
+import argparse
+from pathlib import Path
+
+from core.errors import InputError
+from results.runs import find_run, latest_run
+
+NAMES = "a run's folder, or a short name: synthderm/ViP/tiny, ViP/tiny/seed2"
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a run: RUN, --latest and --runs."""
+    add = parser.add_argument
+    add("run", help=NAMES)
+    add("--latest", action="store_true", help="of several runs with this name, the last finished")
+    add("--runs", default="output", metavar="FOLDER", help="where short names are looked up")
+
+
+def named_run(name: str, latest: bool = False, root: str | Path = "output") -> Path:
+    """The folder of the run that ``name`` stands for.
+
+    Args:
+        name: a folder, which may hold a run that did not end; or parts of a run's folder below
+            ``root``, in their order. Of the seeds of one run, seed 1 stands for all.
+        latest: of several runs with this name take the one that ended last.
+
+    Raises:
+        InputError: no run or several have this name; lists the candidates.
+    """
+    if Path(name).exists() or not Path(root).is_dir() or not name.strip("./"):
+        return Path(name)  # whoever opens it says what is wrong with it
+    if latest:
+        return latest_run(name, root)
+    try:
+        return find_run(name, root)
+    except InputError as error:
+        try:
+            return find_run(f"{name}/seed1", root)
+        except InputError:
+            raise error from None

@@ -1,0 +1,94 @@
+"""What a comparison prints of its runs: how each ended, the time left, and a summary."""
+
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+
+from scripts.jobs import Job, Outcome
+
+EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
+
+
+class Progress:
+    """Print how each run ended, and how long the others may take."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.left = set(jobs)
+        self.total = len(jobs)
+        self.seconds: dict[
+            tuple[str, str], list[float]
+        ] = {}  # (row, backbone) -> seconds of each run
+        self.live = sys.stderr.isatty()
+
+    def show(self, job: Job, line: str) -> None:
+        """Show the epoch of the run under way, where someone is looking."""
+        if self.live and (match := EPOCH.match(line)):
+            place = self.total - len(self.left) + 1
+            text = f"[{place}/{self.total}] {job.name}: epoch {match[1]} of {match[2]}"
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def ended(self, outcome: Outcome) -> None:
+        job = outcome.job
+        self.left.discard(job)
+        took = outcome.seconds
+        if outcome.status == "complete" and outcome.record and outcome.record.seconds:
+            took = outcome.record.seconds["total"]
+        if outcome.status in ("trained", "complete"):
+            self.seconds.setdefault((job.row, job.backbone), []).append(took)
+        if self.live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(
+            f"[{self.total - len(self.left)}/{self.total}] {job.name}: {_describe(outcome)}"
+            f"{self.time_left()}",
+            flush=True,
+        )
+
+    def time_left(self) -> str:
+        """What the runs left take if they are like those of their row, backbone, or any."""
+        left = [job for job in self.left if not job.is_complete and not job.problem]
+        if not left or not self.seconds:
+            return ""
+        return f"; about {duration(sum(map(self.expected, left)))} left"
+
+    def expected(self, job: Job) -> float:
+        known = self.seconds.get((job.row, job.backbone))
+        known = known or [
+            s
+            for (_, backbone), all_of in self.seconds.items()
+            for s in all_of
+            if backbone == job.backbone
+        ]
+        return statistics.mean(known or [s for all_of in self.seconds.values() for s in all_of])
+
+
+def _describe(outcome: Outcome) -> str:
+    if (record := outcome.record) and record.metrics:
+        text = f"ACC {100 * record.metrics.accuracy:.2f} %"
+        took = f", {duration(outcome.seconds)}" if outcome.status == "trained" else " (complete)"
+        return text + took
+    return f"{outcome.status}: {outcome.reason}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 2 min", 75 -> "1 min 15 s", 8 -> "8 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def print_end(outcomes: Iterable[Outcome]) -> None:
+    """How many runs ended how, and why some failed; the same reason is said once."""
+    counts: dict[str, int] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        if outcome.status in ("failed", "does not apply"):
+            key = outcome.status, outcome.reason
+            reasons.setdefault(key, []).append(outcome.job.name)
+    print("\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    for (status, reason), names in reasons.items():
+        print(f"{status}: {reason}")
+        for name in names:
+            print(f"  {name}")
