@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from backbones.clip_model import PRECISIONS
+from backbones.device import PRECISIONS
 from core.errors import InputError, short, shortened
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
 from datasets.settings import DEFAULTS as DATASET_DEFAULTS
