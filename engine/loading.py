@@ -221,8 +221,8 @@ class LoadedRun:
     def _view(self, image: ImageSource) -> Tensor:
         if isinstance(image, torch.Tensor):
             return image
-        is_open = isinstance(image, Image.Image)
-        return self._transform(to_rgb(image) if is_open else read_picture(image))
+        opened = to_rgb(image) if isinstance(image, Image.Image) else read_picture(image)
+        return self._transform(opened)
 
 
 def read_config(

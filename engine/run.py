@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,36 +56,44 @@ def run(
             not be built; once it is, nothing that training wrote is ever removed.
         DoesNotApply: results.json says so too, for the tables.
     """
-    started = started or time.time()
+    started, options = started or time.time(), options or {}
     folder = Path(cfg.OUTPUT_DIR)
-    made = _make_folder(folder)
-    keep = not made
+    source = Path(model_dir or folder) if eval_only else None
+    trainer: MethodTrainer | None
+    with _new_folder(folder) as keep, _only_run_in(folder), _logged_to(folder):
+        set_random_seed(cfg.SEED)
+        if source:
+            trainer = _build_for_test(cfg, folder, source, load_epoch)
+        else:
+            trainer = _build_for_training(cfg, options, train)
+        if trainer is None:
+            return
+        keep()
+        trainer.seconds["setup"] = time.time() - started
+        if source and folder.resolve() == source.resolve():
+            trainer.test()
+            return
+        _write_config(cfg)
+        if not source:
+            trainer.train()
+        _finish(trainer, options, folder, trained_in=source)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Callable[[], None]]:
+    """Make a run's folder; one that was not there goes again unless ``keep`` is called or
+    results.json says that the method does not apply.
+    """
+    kept = not _make_folder(folder)
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
     try:
-        with _only_run_in(folder), _logged_to(folder):
-            set_random_seed(cfg.SEED)
-            if eval_only:
-                source = Path(model_dir or folder)
-                trainer = _build_for_test(cfg, folder, source, load_epoch)
-            else:
-                trainer = _build_for_training(cfg, options or {}, train)
-            keep = keep or train
-            if trainer is None:
-                return
-            trainer.seconds["setup"] = time.time() - started
-            if not eval_only:
-                _write_config(cfg)
-                trainer.train()
-                _finish(trainer, options or {}, folder)
-            elif folder.resolve() == source.resolve():
-                trainer.test()
-            else:
-                _write_config(cfg)
-                _finish(trainer, options or {}, folder, trained_in=source)
-    except DoesNotApply:
-        keep = keep or (folder / RESULTS).exists()
-        raise
+        yield keep
     finally:
-        if not keep:
+        if not kept and not (folder / RESULTS).exists():
             _remove(folder)
 
 

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from backbones.device import PRECISIONS
+from backbones.texts import POSITIONS
 from core.errors import InputError, short, shortened
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
 from datasets.settings import DEFAULTS as DATASET_DEFAULTS
 from datasets.settings import check_settings as check_dataset
-from engine.prompts import POSITIONS
 
 LARGEST_SEED = 2**32 - 1  # NumPy's bound
 
@@ -103,7 +103,6 @@ RULES: dict[str, Any] = {
     "DATALOADER.TEST.BATCH_SIZE": AtLeastOne,
     "MODEL.BACKBONE.NAME": str,
     "MODEL.BACKBONE.PATH": str,
-    "MODEL.COMPILE": bool,
     "OPTIM.NAME": Literal["sgd", "adam", "amsgrad", "adamw", "radam", "rmsprop"],
     "OPTIM.LR": Positive,
     "OPTIM.WEIGHT_DECAY": NotNegative,

@@ -23,7 +23,7 @@ from datasets.features import FrozenFeatures
 from datasets.views import ViewManager
 from engine.config import method_of, symptom_file
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
-from engine.method import METHODS, LabelledFeatures, Method, PromptedModel
+from engine.method import METHODS, LabelledFeatures, Method, Output, PromptedModel
 from engine.prompts import at_least_one
 from results.metrics import figures, log_lines
 from results.predictions import Predictions
@@ -118,7 +118,7 @@ class MethodTrainer(TrainerX):
 
     # -- the step -------------------------------------------------------------------------------
 
-    def output_of(self, batch: dict) -> tuple[Any, Tensor]:
+    def output_of(self, batch: dict) -> tuple[Output, Tensor]:
         """The model's ``Output`` for a batch of images or of kept features, and the labels."""
         label = batch["label"].to(self.device, non_blocking=True)
         if "features" in batch:
@@ -130,13 +130,14 @@ class MethodTrainer(TrainerX):
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One step; returns the sum of the losses and the accuracy in percent."""
         (logits, losses), label = self.output_of(batch)
-        loss = sum(losses.values())
+        loss: Any = sum(losses.values())
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
                 f"the loss became {value} in epoch {self.epoch + 1}; lower OPTIM.LR (now "
                 f"{self.cfg.OPTIM.LR:g}), or set the method's PREC to fp32"
             )
+        assert self.optim is not None  # something learns, or there were no step
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optim)

@@ -234,7 +234,7 @@ def test_second_run_on_the_same_folder_stops(toy, toy_args, short, checkout):
         (["TRAINER.VIP.PREC", "fp8"], "PREC is 'fp8'"),
         (["TRAINER.VIP.SYMPTOMS", "none.json"], "none.json"),
         (["MODEL.BACKBONE.PATH", "none.pt"], "there is no file none.pt"),
-        (["INPUT.SIZE", "(64, 64)"], "reads 32x32 pictures"),
+        (["INPUT.SIZE", "(64, 64)"], "reads images of 32x32"),
         (["TEST.FINAL_MODEL", "best"], "it should be 'best_val' or 'last_step'"),
         (["TEST.SPLIT", "train"], "it should be 'val' or 'test'"),
         (["TRAINER.NAME", "CoOp"], "chosen by --trainer"),

@@ -105,6 +105,8 @@ def encode_with_contexts(
     if len(parts) == 1 or not torch.is_grad_enabled():
         features = [encode(part) for part in parts]
     else:
-        again = {"use_reentrant": False, "preserve_rng_state": False}
-        features = [checkpoint(encode, part, **again) for part in parts]
+        features = [
+            checkpoint(encode, part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
     return torch.cat(features).reshape(len(contexts), -1, backbone.embed_dim)

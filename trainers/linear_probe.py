@@ -67,6 +67,7 @@ class LinearProbe(Method):
             if accuracy > best:
                 best, chosen = accuracy, fitted
         print(f"C {chosen.C:g} is used")
+        assert isinstance(model, LinearHead)
         keep(chosen, model.learned)
 
     def candidates(self, val: LabelledFeatures | None) -> list[float]:
@@ -80,7 +81,7 @@ class LinearProbe(Method):
 
 
 @torch.no_grad()
-def keep(fitted: LogisticRegression, head: nn.Module) -> None:
+def keep(fitted: LogisticRegression, head: nn.Linear) -> None:
     """Copy a fitted classifier into a linear layer."""
     weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(head.weight) == 2:
@@ -92,6 +93,8 @@ def keep(fitted: LogisticRegression, head: nn.Module) -> None:
 
 class LinearHead(PromptedModel):
     """Frozen features and a linear layer, fp32."""
+
+    learned: nn.Linear
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned(image_features)

@@ -76,15 +76,16 @@ class MultiModalPrompts(ContextPrompts):
         start_words: str,
         depth: int,
     ) -> None:
-        layers = [backbone.text_depth, backbone.vision_depth]
-        if depth > min(layers):
-            print(f"PROMPT_DEPTH is {depth}: all {min(layers)} layers of the shorter tower")
-            depth = min(layers)
+        d_txt, d_vis, device = backbone.text_width, backbone.vision_width, backbone.device
+        assert d_vis is not None and backbone.vision_depth is not None  # build() refuses others
+        layers = min(backbone.text_depth, backbone.vision_depth)
+        if depth > layers:
+            print(f"PROMPT_DEPTH is {depth}: all {layers} layers of the shorter tower")
+            depth = layers
         words = start_words.split()
         kept = " ".join(words[n_ctx:])
         texts = [f"{kept} {name}".strip() for name in classnames]
         super().__init__(backbone, texts, n_ctx, start_words=" ".join(words[:n_ctx]))
-        d_txt, d_vis, device = backbone.text_width, backbone.vision_width, backbone.device
         self.proj = nn.Linear(d_txt, d_vis, device=device)
         self.compound_prompts_text = nn.ParameterList(
             nn.Parameter((0.02 * torch.randn(n_ctx, d_txt)).to(device)) for _ in range(depth - 1)

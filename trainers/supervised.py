@@ -56,7 +56,7 @@ class FineTunedEncoder(PromptedModel):
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
         with self.backbone.autocast():
-            features = self.learned.image_encoder(images.to(self.learned.head.weight.device))
+            features = self.learned.image_encoder(images.to(self.backbone.device))
         return self.from_features(at_least_fp32(features), label)
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:

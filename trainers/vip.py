@@ -150,9 +150,9 @@ class SymptomCLIP(ClassFeatureModel):
         self.merge = merge
         # Row c of `places` says where class c's symptoms stand among all symptoms.
         columns = torch.arange(max(counts))
-        counts = torch.tensor(counts)
-        mask = columns < counts[:, None]
-        places = (counts.cumsum(0) - counts)[:, None] + columns
+        lengths = torch.tensor(counts)
+        mask = columns < lengths[:, None]
+        places = (lengths.cumsum(0) - lengths)[:, None] + columns
         self.register_buffer("mask", mask.to(backbone.device), persistent=False)
         places = places.masked_fill(~mask, 0).to(backbone.device)
         self.register_buffer("places", places, persistent=False)
