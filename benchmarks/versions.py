@@ -6,7 +6,6 @@ Each checkout works in a process of its own; processor time of one thread, so th
 counts for little.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -52,9 +51,13 @@ def work(checkout: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # Late: a worker imports the other checkout's modules of these names.
+    from core.arguments import Parser, positive_int
+    from core.errors import InputError
+
+    parser = Parser(__doc__, prog="python -m benchmarks.versions")
     parser.add_argument("other", help="another checkout of this project")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive_int, default=15, help="default: 15")
     args = parser.parse_args()
     sides = {"other": str(Path(args.other).expanduser().resolve()), "this": str(HERE)}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--work"]
@@ -65,7 +68,7 @@ def main() -> None:
     }
     for side, process in running.items():
         if process.stdout.readline() != "ready\n":
-            sys.exit(f"error: {sides[side]} does not run its benchmarks")
+            raise InputError(f"{sides[side]} does not run its benchmarks")
     times = {(side, way): [] for side in sides for way in WAYS}
     for i in range(args.rounds):
         for way in WAYS:
@@ -84,4 +87,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
         work(sys.argv[2])
     else:
-        main()
+        from core.errors import command_line
+
+        command_line(main)()

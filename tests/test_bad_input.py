@@ -47,6 +47,7 @@ COMMANDS = {
     "backbones.pretrain": ["-m", "backbones.pretrain"],
     "datasets.contact_sheet": ["-m", "datasets.contact_sheet"],
     "benchmarks": ["-m", "benchmarks"],
+    "benchmarks.versions": ["-m", "benchmarks.versions"],
 }
 FAST = ("train", "predict", "explain", "report", "parse_results")  # --help without PyTorch
 SLOW = [
