@@ -9,15 +9,17 @@ A method needs no trainer, no images and no optimiser::
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.backbone import Backbone
+from backbones.device import PRECISIONS
 from backbones.numerics import cosine_logits
 from core.errors import InputError
+from engine.rules import check_value, rule_of_default
 from symptoms import Symptoms
 
 METHODS: dict[str, type["Method"]] = {}  # trainer name -> method, in the order of registration
@@ -116,7 +118,9 @@ class Method:
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}  # the options under TRAINER.<NAME>
-    SHARED_DEFAULTS: ClassVar[dict[str, Any]] = {"PREC": "fp16"}  # fp32, fp16, amp or bf16
+    RULES: ClassVar[dict[str, Any]] = {}  # option -> type; else that of its default
+    SHARED_DEFAULTS: ClassVar[dict[str, Any]] = {"PREC": "fp16"}
+    SHARED_RULES: ClassVar[dict[str, Any]] = {"PREC": Literal[PRECISIONS]}
     place: ClassVar[int] = 1000  # where its row stands in a table, from the top
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
     learns_image_encoder: ClassVar[bool] = False  # then image features cannot be kept
@@ -127,20 +131,24 @@ class Method:
         defaults = self.defaults()
         if unknown := options.keys() - defaults.keys():
             raise InputError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
+        for option, value in options.items():
+            check_value(option, value, self.rule(option))
         self.options = SimpleNamespace(**{**defaults, **options})
-        self.check_options()
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Every option with its default."""
         return {**cls.SHARED_DEFAULTS, **cls.DEFAULTS}
 
+    @classmethod
+    def rule(cls, option: str) -> Any:
+        """The type whose values the option may have."""
+        rules = {**cls.SHARED_RULES, **cls.RULES}
+        return rules.get(option, rule_of_default(cls.defaults().get(option)))
+
     @property
     def name(self) -> str:
         return type(self).__name__
-
-    def check_options(self) -> None:
-        """Raise InputError for an option that is out of range, naming it."""
 
     @property
     def reads_symptoms(self) -> bool:

@@ -14,13 +14,6 @@ from symptoms import Symptoms
 START_WORDS = "a photo of a"
 
 
-def at_least_one(**options: float) -> None:
-    """Raise InputError for an option below 1, naming it."""
-    for name, value in options.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}; give at least 1")
-
-
 def check_phrases(symptoms: Symptoms, backbone: Backbone, n_ctx: int) -> None:
     """Raise InputError, naming file and class, for a phrase that ``backbone`` cannot read whole."""
     room = backbone.context_length - n_ctx - 3  # start, full stop and end

@@ -10,47 +10,35 @@ checks of its own; of the kept features in ``datasets/features.py``; of a method
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field
 
-from backbones.device import PRECISIONS
-from backbones.texts import POSITIONS
-from core.errors import InputError, short, shortened
+from core.errors import InputError, short
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
 from datasets.settings import DEFAULTS as DATASET_DEFAULTS
 from datasets.settings import check_settings as check_dataset
+from engine.method import Method
+from engine.rules import (
+    AtLeastOne,
+    BelowOne,
+    Count,
+    MinusOneOrMore,
+    NotNegative,
+    Number,
+    Positive,
+    SettingError,
+    Share,
+    ThreeNumbers,
+    ThreePositive,
+    ascending,
+    check_value,
+    odd,
+    rule_of_default,
+)
 
 LARGEST_SEED = 2**32 - 1  # NumPy's bound
 
-
-class SettingError(InputError):
-    """A setting that does not exist, has no effect, or cannot have the value given."""
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("the first number should not be greater than the second")
-    return pair
-
-
-def _odd(number: int) -> int:
-    if number % 2 == 0:
-        raise ValueError("it should be odd")
-    return number
-
-
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-MinusOneOrMore = Annotated[int, Field(ge=-1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-BelowOne = Annotated[Number, Field(ge=0, lt=1)]
-ThreeNumbers = tuple[Number, Number, Number]
-ThreePositive = tuple[Positive, Positive, Positive]
 
 RULES: dict[str, Any] = {
     "OUTPUT_DIR": str,
@@ -82,7 +70,7 @@ RULES: dict[str, Any] = {
     "INPUT.CROP_PADDING": Count,
     "INPUT.RRCROP_SCALE": Annotated[
         tuple[Annotated[Number, Field(gt=0, le=1)], Annotated[Number, Field(gt=0, le=1)]],
-        AfterValidator(_ascending),
+        AfterValidator(ascending),
     ],
     "INPUT.CUTOUT_N": Count,
     "INPUT.CUTOUT_LEN": AtLeastOne,
@@ -94,7 +82,7 @@ RULES: dict[str, Any] = {
     "INPUT.COLORJITTER_H": Annotated[Number, Field(ge=0, le=0.5)],
     "INPUT.RGS_P": Share,
     "INPUT.GB_P": Share,
-    "INPUT.GB_K": Annotated[AtLeastOne, AfterValidator(_odd)],
+    "INPUT.GB_K": Annotated[AtLeastOne, AfterValidator(odd)],
     "DATASET.ROOT": str,
     "DATASET.NAME": str,
     "DATASET.NUM_SHOTS": int,
@@ -135,55 +123,24 @@ RULES: dict[str, Any] = {
     "TRAINER.NAME": str,
 }
 
-# Options of the methods, by their name below TRAINER.<METHOD>; a class's own RULES come first.
-# CLIP reads 77 tokens: a start, an end, the learned ones and at least one of a text.
-METHOD_RULES: dict[str, Any] = {
-    "PREC": Literal[PRECISIONS],
-    "N_CTX": Annotated[int, Field(ge=1, le=74)],
-    "CLASS_TOKEN_POSITION": Literal[POSITIONS],
-    "TEXT_BATCH": AtLeastOne,
-    "SAMPLES": AtLeastOne,
-    "KL_WEIGHT": NotNegative,
-    "W": NotNegative,
-    "C": NotNegative,
-    "MAX_ITER": AtLeastOne,
-    "PROMPT_DEPTH": AtLeastOne,
-    "START": Literal["scratch", "clip"],
-    "MERGE": Literal["prompt", "mean", "max"],
-    "PROMPTS": Literal["names", "symptoms"],
-}
 
-
-# What pydantic says in a programmer's words.
-REASONS = {
-    "int_type": "it should be a whole number",
-    "float_type": "it should be a number",
-    "bool_type": "it should be True or False",
-    "string_type": "it should be text",
-    "tuple_type": "it should be a list, as in (1, 2)",
-    "missing": "this entry is missing",
-    "too_long": "it has too many entries",
-}
-
-
-def rules_for(defaults: Mapping[str, Any], methods: Mapping[str, type]) -> dict[str, Any]:
+def rules_for(defaults: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> dict[str, Any]:
     """The type that each setting must have; None for a setting that nothing reads.
 
     Args:
         defaults: key -> default value, of the whole configuration.
-        methods: name -> class, which may declare ``RULES`` for its options.
+        methods: name -> method.
     """
     declared = {("DATASET", name) for name in DATASET_DEFAULTS}
     declared |= {("FEATURES", name) for name in FEATURES_DEFAULTS}
     rules = {}
     for key, default in defaults.items():
         is_declared = tuple(key.split(".")[:2]) in declared
-        rules[key] = RULES.get(key, _of_default(default) if is_declared else None)
+        rules[key] = RULES.get(key, rule_of_default(default) if is_declared else None)
     for method, cls in methods.items():
         prefix = f"TRAINER.{method.upper()}."
-        own = METHOD_RULES | getattr(cls, "RULES", {})
         for key in (key for key in defaults if key.startswith(prefix)):
-            rules[key] = own.get(key.removeprefix(prefix), _of_default(defaults[key]))
+            rules[key] = cls.rule(key.removeprefix(prefix))
     return rules
 
 
@@ -201,48 +158,10 @@ def check_setting(key: str, value: Any, default: Any, rule: Any) -> None:
                 f"{short(default)}"
             )
         return
-    for text in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(text, str) and ("\0" in text or not _is_unicode(text)):
-            raise SettingError(f"{key} is {shortened(ascii(value))}; it should be plain text")
-    try:
-        _adapter(rule).validate_python(tuple(value) if isinstance(value, list) else value)
-    except ValidationError as error:
-        # Of a union every alternative complains; the first will do.
-        problem = error.errors(include_url=False)[0]
-        entry = [str(i + 1) for i in problem["loc"] if isinstance(i, int)][:1]
-        where = f", entry {entry[0]}" if entry else ""
-        reason = REASONS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-        reason = reason.replace("Input should", "it should", 1)
-        reason = reason.replace("greater than or equal to", "at least")
-        reason = reason.replace("less than or equal to", "at most")
-        raise SettingError(f"{key} is {short(value)}{where}; {reason}") from None
+    check_value(key, value, rule)
     group, _, name = key.partition(".")
     if group == "DATASET":
         try:
             check_dataset({name: value})
         except InputError as error:
             raise SettingError(str(error)) from None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates
-        return False
-    return True
-
-
-@cache
-def _adapter(rule: Any) -> TypeAdapter[Any]:
-    # strict: "3" is not a number, 1 is not a truth value; a whole number counts as a fraction.
-    return TypeAdapter(rule, config=ConfigDict(strict=True))
-
-
-def _of_default(default: Any) -> Any:
-    if isinstance(default, bool):
-        return bool
-    if isinstance(default, int):
-        return int
-    if isinstance(default, float):
-        return Number
-    return str if isinstance(default, str) else object

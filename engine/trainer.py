@@ -24,7 +24,6 @@ from datasets.views import ViewManager
 from engine.config import method_of, symptom_file
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
 from engine.method import METHODS, LabelledFeatures, Method, Output, PromptedModel
-from engine.prompts import at_least_one
 from results.metrics import figures, log_lines
 from results.predictions import Predictions
 from symptoms import Symptoms, load_symptoms
@@ -47,24 +46,6 @@ class MethodTrainer(TrainerX):
     symptoms: Symptoms | None
 
     # -- building -------------------------------------------------------------------------------
-
-    def check_cfg(self, cfg: Any) -> None:
-        if cfg.TEST.FINAL_MODEL not in ("best_val", "last_step"):
-            raise InputError(
-                f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}; choose best_val or last_step"
-            )
-        if cfg.TEST.SPLIT not in ("val", "test"):
-            raise InputError(f"TEST.SPLIT is {cfg.TEST.SPLIT!r}; choose val or test")
-        loading = cfg.DATALOADER
-        if loading.NUM_WORKERS < 0:
-            raise InputError(f"DATALOADER.NUM_WORKERS is {loading.NUM_WORKERS}; give 0 or more")
-        at_least_one(
-            **{
-                "TRAIN.PRINT_FREQ": cfg.TRAIN.PRINT_FREQ,
-                "DATALOADER.TRAIN_X.BATCH_SIZE": loading.TRAIN_X.BATCH_SIZE,
-                "DATALOADER.TEST.BATCH_SIZE": loading.TEST.BATCH_SIZE,
-            }
-        )
 
     def build_data_loader(self) -> None:
         self.dm = ViewManager(self.cfg)

@@ -82,9 +82,10 @@ def assert_one_line(status, printed, *words):
 def test_every_command_is_here_and_goes_through_command_line():
     """Whatever has a `__main__` part ends in ``command_line``, or hands on to what does."""
     entries = set()
-    for path in ROOT.rglob("*.py"):
-        text = path.read_text()
-        if 'if __name__ == "__main__":' in text and not {".venv", "tests"} & set(path.parts):
+    others = {".venv", "tests"}
+    for path in (p for p in ROOT.rglob("*.py") if not others & set(p.relative_to(ROOT).parts)):
+        text = path.read_text(encoding="utf-8")
+        if 'if __name__ == "__main__":' in text:
             entries.add(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."))
             end = text[text.index('if __name__ == "__main__":') :]
             assert "command_line(main)()" in end or "runpy.run_module(" in end, path

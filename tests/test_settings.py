@@ -8,6 +8,7 @@ import train
 from core.errors import InputError
 from engine.config import default_cfg, flatten, load_cfg
 from engine.method import METHODS
+from engine.method import Method
 from engine.settings import RULES, rules_for
 
 # Read by what the methods inherit, and without effect on their runs.
@@ -192,13 +193,17 @@ def test_numbers_of_every_method_have_a_range(toy):
 
 
 def test_a_method_s_own_rule_comes_first():
-    from typing import Literal
+    """Before the type of its default."""
 
-    class Method:
+    class Three(Method):
+        DEFAULTS = {"N_CTX": 3, "W": 1.0}
         RULES = {"N_CTX": Literal[3]}
 
-    rules = rules_for({"TRAINER.METHOD.N_CTX": 3, "TRAINER.METHOD.W": 1.0}, {"Method": Method})
-    assert rules["TRAINER.METHOD.N_CTX"] == Literal[3]
+    rules = rules_for({"TRAINER.THREE.N_CTX": 3, "TRAINER.THREE.W": 1.0}, {"Three": Three})
+    assert rules["TRAINER.THREE.N_CTX"] == Literal[3]
+    assert rules["TRAINER.THREE.W"] == Three.rule("W")
+    with pytest.raises(InputError, match="N_CTX is 4; it should be 3"):
+        Three(N_CTX=4)
 
 
 def test_text_stays_text(toy):

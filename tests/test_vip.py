@@ -169,7 +169,7 @@ def test_evaluation_sees_every_change_of_what_was_learned(tiny_clip):
 
 
 def test_wrong_merge_names_the_choices():
-    with pytest.raises(InputError, match="MERGE is 'sum'; choose one of prompt, mean, max"):
+    with pytest.raises(InputError, match="MERGE is 'sum'; it should be 'prompt', 'mean' or 'max'"):
         METHODS["ViP"](MERGE="sum")
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
-from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.prompts import START_WORDS, ContextPrompts
+from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
 from .cocoop import TEXT_BATCH, encode_with_contexts
@@ -31,11 +32,13 @@ class BayesianPrompt(Method):
         "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one draw
     }
 
+    RULES = {
+        "N_CTX": AtLeastOne,
+        "SAMPLES": AtLeastOne,
+        "KL_WEIGHT": NotNegative,
+        "TEXT_BATCH": AtLeastOne,
+    }
     place = 60
-
-    def check_options(self) -> None:
-        options = self.options
-        at_least_one(N_CTX=options.N_CTX, SAMPLES=options.SAMPLES, TEXT_BATCH=options.TEXT_BATCH)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
-from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.prompts import START_WORDS, ContextPrompts
+from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
 TEXT_BATCH = 1024  # prompts whose activations are kept at once: 3 GB for ViT-B/16 in fp32
@@ -30,10 +31,8 @@ class CoCoOp(Method):
         "TEXT_BATCH": TEXT_BATCH,  # prompts encoded at a time, at least all of one image
     }
 
+    RULES = {"N_CTX": AtLeastOne, "TEXT_BATCH": AtLeastOne}
     place = 40
-
-    def check_options(self) -> None:
-        at_least_one(N_CTX=self.options.N_CTX, TEXT_BATCH=self.options.TEXT_BATCH)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

@@ -1,13 +1,15 @@
 """CoOp: a learned context in front of the class names."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from backbones.backbone import Backbone
-from backbones.texts import one_of_positions
+from backbones.texts import POSITIONS
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, at_least_one
+from engine.prompts import ContextPrompts
+from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
 
@@ -24,11 +26,8 @@ class CoOp(Method):
         "CSC": False,  # a context of its own for each class
         "CLASS_TOKEN_POSITION": "end",  # where the class name stands: end, middle or front
     }
+    RULES = {"N_CTX": AtLeastOne, "CLASS_TOKEN_POSITION": Literal[POSITIONS]}
     place = 30
-
-    def check_options(self) -> None:
-        at_least_one(N_CTX=self.options.N_CTX)
-        one_of_positions(self.options.CLASS_TOKEN_POSITION)
 
     def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:
         """The class names with the learned context that the options describe."""

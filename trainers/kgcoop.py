@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from backbones.backbone import Backbone
 from engine.method import PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, encode_texts
+from engine.rules import NotNegative
 from symptoms import Symptoms
 
 from .coop import CoOp, PromptedCLIP
@@ -24,6 +25,7 @@ class KgCoOp(CoOp):
         "CTX_INIT": START_WORDS,
         "W": 8.0,  # weight of the penalty
     }
+    RULES = CoOp.RULES | {"W": NotNegative}
     place = 50
 
     def build(

@@ -9,9 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
-from core.errors import InputError
 from engine.method import LabelledFeatures, Method, Output, PromptedModel, register
-from engine.prompts import at_least_one
+from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
 STRENGTHS = [10.0**exponent for exponent in range(-6, 7)]
@@ -29,13 +28,9 @@ class LinearProbe(Method):
         "C": 0.0,  # inverse strength of the regularisation; 0: chosen on validation
         "MAX_ITER": 1000,
     }
+    RULES = {"C": NotNegative, "MAX_ITER": AtLeastOne}
     place = 20
     fitted_at_once = True
-
-    def check_options(self) -> None:
-        at_least_one(MAX_ITER=self.options.MAX_ITER)
-        if self.options.C < 0:
-            raise InputError(f"C is {self.options.C}; give 0 (chosen on validation) or more")
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

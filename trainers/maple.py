@@ -15,7 +15,8 @@ from engine.method import (
     PromptedModel,
     register,
 )
-from engine.prompts import START_WORDS, ContextPrompts, at_least_one
+from engine.prompts import START_WORDS, ContextPrompts
+from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
 
@@ -31,12 +32,10 @@ class MaPLe(Method):
         "CTX_INIT": START_WORDS,  # the first N_CTX words start the tokens, the others stay
         "PROMPT_DEPTH": 9,  # layers with tokens of their own, at most all of the shorter tower
     }
+    RULES = {"N_CTX": AtLeastOne, "PROMPT_DEPTH": AtLeastOne}
     place = 70
     learns_image_encoder = True
     checkpoint_name = "MultiModalPromptLearner"
-
-    def check_options(self) -> None:
-        at_least_one(N_CTX=self.options.N_CTX, PROMPT_DEPTH=self.options.PROMPT_DEPTH)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

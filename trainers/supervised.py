@@ -1,16 +1,14 @@
 """The image encoder alone, trained as a classifier."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.numerics import at_least_fp32
-from core.errors import InputError
 from engine.method import Method, Output, PromptedModel, register
 from symptoms import Symptoms
-
-STARTS = ("scratch", "clip")
 
 
 @register
@@ -22,12 +20,9 @@ class Supervised(Method):
     """
 
     DEFAULTS = {"START": "scratch"}  # scratch: random weights; clip: CLIP's
+    RULES = {"START": Literal["scratch", "clip"]}
     place = 80
     learns_image_encoder = True
-
-    def check_options(self) -> None:
-        if self.options.START not in STARTS:
-            raise InputError(f"START is {self.options.START!r}; choose one of {', '.join(STARTS)}")
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
@@ -43,7 +38,7 @@ class FineTunedEncoder(PromptedModel):
 
     Args:
         backbone: its image encoder becomes the one that learns.
-        start: one of ``STARTS``.
+        start: scratch or clip.
     """
 
     def __init__(self, backbone: Backbone, n_cls: int, start: str = "scratch") -> None:

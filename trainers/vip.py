@@ -1,6 +1,7 @@
 """ViP: visual symptom-guided prompt learning."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,11 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits, take
-from backbones.texts import one_of_positions
+from backbones.texts import POSITIONS
 from core.errors import InputError
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, at_least_one, check_phrases
+from engine.prompts import ContextPrompts, check_phrases
+from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
@@ -34,17 +36,14 @@ class ViP(Method):
         "MERGE": "prompt",  # prompt (MeP), mean or max
         "LEARN_SCALE": False,  # learn the temperature (eq. 3 calls it learned; the paper froze it)
     }
+    RULES = {
+        "N_CTX": AtLeastOne,
+        "CLASS_TOKEN_POSITION": Literal[POSITIONS],
+        "MERGE": Literal[MERGES],
+    }
     place = 90
     checkpoint_name = "vip"
     reads_symptoms = True
-
-    def check_options(self) -> None:
-        options = self.options
-        if options.CONTEXT:
-            at_least_one(N_CTX=options.N_CTX)  # none is CONTEXT False
-        one_of_positions(options.CLASS_TOKEN_POSITION)
-        if options.MERGE not in MERGES:
-            raise InputError(f"MERGE is {options.MERGE!r}; choose one of {', '.join(MERGES)}")
 
     def per_class(self) -> tuple[str, ...]:
         return ("token.0", "prompt_learner.ctx") if self.options.CSC else ("token.0",)

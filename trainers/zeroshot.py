@@ -1,16 +1,14 @@
 """Zero-shot CLIP, by class names or by symptoms: nothing learns."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from backbones.backbone import Backbone
-from core.errors import InputError
 from engine.method import Method, PromptedModel, register
 from engine.prompts import START_WORDS, check_phrases
 from symptoms import Symptoms
 
 from .vip import SymptomCLIP
-
-PROMPTS = ("names", "symptoms")
 
 
 @register
@@ -25,13 +23,9 @@ class ZeroshotCLIP(Method):
         "PROMPTS": "names",  # names or symptoms
         "SYMPTOMS": "",  # a symptom file; empty: the dataset's own
     }
+    RULES = {"PROMPTS": Literal["names", "symptoms"]}
     place = 10
     seeded = False
-
-    def check_options(self) -> None:
-        chosen = self.options.PROMPTS
-        if chosen not in PROMPTS:
-            raise InputError(f"PROMPTS is {chosen!r}; choose one of {', '.join(PROMPTS)}")
 
     @property
     def reads_symptoms(self) -> bool:

@@ -72,7 +72,7 @@ def test_a_hundred_classes(frozen64, image_features):
 
 @pytest.mark.parametrize("option", ["TEXT_BATCH", "N_CTX"])
 def test_nothing_at_a_time(frozen64, build, option):
-    with pytest.raises(InputError, match=f"{option} is 0; give at least 1"):
+    with pytest.raises(InputError, match=f"{option} is 0; it should be at least 1"):
         build("CoCoOp", frozen64, **{option: 0})
 
 

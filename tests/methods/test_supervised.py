@@ -81,5 +81,5 @@ def test_head_is_read_by_class_name(tiny_clip, build):
 
 
 def test_unknown_start(tiny_clip, build):
-    with pytest.raises(InputError, match="START is 'imagenet'; choose one of scratch, clip"):
+    with pytest.raises(InputError, match="START is 'imagenet'; it should be 'scratch' or 'clip'"):
         build("Supervised", OpenAIClip(tiny_clip), START="imagenet")
