@@ -11,7 +11,7 @@ from test_docs import blocks, copy_of, python  # noqa: F401  (copy_of is a fixtu
 EVERY_METHOD = """
 import csv, sys
 from pathlib import Path
-import train
+import train, trainers
 from engine.loading import load_run
 from engine.method import METHODS
 from engine.trainer import MethodTrainer
