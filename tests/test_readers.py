@@ -22,7 +22,7 @@ from core.tables import read_table
         ("[1e999]", "number '1e999' is not finite"),
         ('{"a": 1, "a": 2}', "key 'a' is there twice"),
         ("9" * 5000, "cannot be read as JSON"),
-        ('{"a": 1,\n}', "line 2, column 1"),
+        ('{"a": 1\n"b": 2}', "line 2, column 1"),
         ("", "cannot be read as JSON"),
         (b"\xff\xfe{\x00", "cannot be read as UTF-8"),
     ],

@@ -42,10 +42,10 @@ def test_readme_names_the_supported_pythons(checkout):
 
 
 def test_every_requirement_has_a_tested_version(checkout):
-    """Of what setup.py names, but Ray: its version is the cluster's."""
+    """Ray's is the cluster's. setuptools builds: PyTorch brings it, from Python 3.12 on."""
     names = re.findall(r'"([A-Za-z][\w-]*)>=', (checkout / "setup.py").read_text())
     tested = re.findall(r"^([\w-]+)==", (checkout / "constraints.txt").read_text(), re.M)
     assert len(names) > 20 and len(names) == len(set(names))
     lines = (checkout / "constraints.txt").read_text().splitlines()
     assert len(lines) == len(set(lines))
-    assert set(names) - {"ray"} == set(tested)
+    assert set(names) - {"ray"} == set(tested) - {"setuptools"}
