@@ -522,9 +522,11 @@ def work_folder(parent):
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m backbones.pretrain",
-        description="Train the small CLIPs; report what they know.",
+        description="Train the small CLIPs, or report what they learned.",
     )
-    parser.add_argument("--model", choices=list(VISION), help="only this one; tiny needs tiny_rn")
+    parser.add_argument(
+        "--model", choices=list(VISION), help="train only this one; tiny needs tiny_rn"
+    )
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""Print how fast everything is on this machine, beside its limit and beside two references.
+"""Measure the speed on this machine, beside its limits and beside two references.
 
 python -m benchmarks                       all tables (about 40 minutes on 2 cores)
 python -m benchmarks --quick               the same with few rounds and no sweeps
 python -m benchmarks --tables steps text   only these
-python -m benchmarks --checkout ~/CoOp     and somebody else's CoOp, as it is
+python -m benchmarks --checkout ~/CoOp     also an unmodified checkout of CoOp
 """
 
 import os
@@ -404,15 +404,19 @@ def main(argv=None):
     names = [table.__name__ for table in TABLES]
     parser = Parser(__doc__, prog="python -m benchmarks")
     add = parser.add_argument
-    add("--tables", nargs="+", choices=names, default=names, help="only these")
+    add("--tables", nargs="+", choices=names, default=names, help="print only these tables")
     add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
-    add("--rounds", type=positive_int, help="measurements of everything (default: 3)")
+    add("--rounds", type=positive_int, help="how often each measurement is repeated (default: 3)")
     add(
         "--shared",
         action="store_true",
-        help="one thread and its processor time, but for whole runs",
+        help="measure the processor time of one thread, except for whole runs",
     )
-    add("--checkout", default="", help="a checkout of CoOp (or of a project that holds its CoOp)")
+    add(
+        "--checkout",
+        default="",
+        help="also measure this checkout of CoOp, or of a project that contains it",
+    )
     args = parser.parse_args(argv)
     if args.checkout and args.shared:
         raise InputError("--checkout measures wall-clock time; leave out --shared")

@@ -117,7 +117,7 @@ class Method:
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}  # the options under TRAINER.<NAME>
     SHARED_DEFAULTS: ClassVar[dict[str, Any]] = {"PREC": "fp16"}  # fp32, fp16, amp or bf16
-    place: ClassVar[int] = 1000  # where its row stands in a table, from the top
+    place: ClassVar[int] = 1000  # position of its row in a table, from the top
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
     learns_image_encoder: ClassVar[bool] = False  # then image features cannot be kept
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps

@@ -35,7 +35,9 @@ class LinearProbe(Method):
     def check_options(self) -> None:
         at_least_one(MAX_ITER=self.options.MAX_ITER)
         if self.options.C < 0:
-            raise InputError(f"C is {self.options.C}; give 0 (chosen on validation) or more")
+            raise InputError(
+                f"C is {self.options.C}; give a number above 0, or 0 to choose it on validation"
+            )
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
@@ -75,7 +77,7 @@ class LinearProbe(Method):
         if self.options.C > 0:
             return [self.options.C]
         if val is None:
-            print("There are no validation images to choose C on: C is 1")
+            print("There are no validation images to choose C with, so C is 1")
             return [1.0]
         return STRENGTHS
 
