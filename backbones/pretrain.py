@@ -533,7 +533,7 @@ def main(argv=None):
         "--work",
         type=Path,
         default=Path("output/pretrain"),
-        help="folder for drawn pictures and unfinished trainings; in it one for each state of "
+        help="folder for drawn images and unfinished trainings; in it one for each state of "
         "the sources, so that a change of drawing, captions or training starts anew "
         "(default: %(default)s)",
     )
@@ -553,7 +553,7 @@ def main(argv=None):
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     data = Data(work)
-    print(f"pictures drawn in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"images drawn in {time.monotonic() - began:.0f} s", flush=True)
     teacher = None
     for name in ("tiny_rn", "tiny"):
         steps = args.steps or STEPS[name]

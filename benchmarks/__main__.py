@@ -95,7 +95,7 @@ def data(bench):
     paths = [picture.impath for picture in pictures[:8]]
     decode = seconds(lambda: [read_picture(p, keep_grey=True) for p in paths], bench.rounds) / 8
     rows = [
-        {"part": "decode, one core", "pictures/s": 1 / decode, "limit": None, "share": None},
+        {"part": "decode, one core", "images/s": 1 / decode, "limit": None, "share": None},
     ]
     cases = {
         "decode and view, as Dassl does it": lambda: [whole[0, i] for i in range(8)],
@@ -108,7 +108,7 @@ def data(bench):
     torch.set_num_threads(threads)
     for name, times in each.items():
         made = 8 * (5 if "5 epochs" in name else 1)
-        rows.append({"part": f"{name}, one core", "pictures/s": made / middle(times)})
+        rows.append({"part": f"{name}, one core", "images/s": made / middle(times)})
     for epochs in (1, 5):
         loader = manager.loader(views, 8, persistent=True)
         loader.batch_sampler.epoch = tuple(range(epochs))
@@ -117,7 +117,7 @@ def data(bench):
         rate = epochs * len(pictures) / once(partial(list, loader), time.perf_counter)
         row = {"part": f"views through {manager.workers} workers, {epochs} epoch(s) at a time"}
         limit = cores / decode * epochs
-        rows.append(row | {"pictures/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
+        rows.append(row | {"images/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
     rows[-2]["of"] = rows[-1]["of"] = f"decoding on {cores} cores"
     for backbone in ("vit_b16", "tiny", *(["vit_l14"] if torch.cuda.is_available() else [])):
         rows.append(encode_row(bench, backbone))
@@ -144,7 +144,7 @@ def encode_row(bench, backbone):
     limit = max(products) / encoder_operations(backbone)
     row = {
         "part": f"encode, {backbone}, {dtype}".replace("torch.", ""),
-        "pictures/s": middle(rates["encode"]),
+        "images/s": middle(rates["encode"]),
         "limit": limit,
         "share": f"{middle(rates['encode']) / limit:.0%}",
         "of": f"matrix products at {max(products) / 1e9:.0f} GFLOP/s",
@@ -219,13 +219,13 @@ def steps(bench):
         rows.append(row)
         told = [f"{1e3 * value:.3g} ms {_TOLD[way]}" for way, value in read.items()]
         note = (
-            "A step: reading pictures or kept features, forward, backward, update. All together: "
-            "every method does a step, the pictures are read and encoded once (first) or not at "
-            f"all (later). Reading a picture (a 64 x 64 PNG): {', '.join(told)}."
+            "A step: reading images or kept features, forward, backward, update. All together: "
+            "every method does a step, the images are read and encoded once (first) or not at "
+            f"all (later). Reading an image (a 64 x 64 PNG): {', '.join(told)}."
         )
         if apart:
             note += (
-                f" The image encoder, measured once and added to both: {encoder:.3g} s a picture."
+                f" The image encoder, measured once and added to both: {encoder:.3g} s an image."
             )
         show(f"A step of each method, {name}", rows, note)
 
@@ -324,7 +324,7 @@ def runs(bench):
             row[f"{order}, s in all"] = total
         rows.append(row)
     note = (
-        f"{PICTURES} pictures for training, {PICTURES // 4} each for validation and test; {epochs} "
+        f"{PICTURES} images for training, {PICTURES // 4} each for validation and test; {epochs} "
         "epochs; fp32. MaPLe and Supervised change the image encoder, so every run of theirs reads "
         "and encodes."
     )
@@ -363,14 +363,14 @@ def sweeps(bench):
     rows = []
     for times in (1, 2, 5, 10):
         work = bench.default(pictures=128 * times)
-        row = {"pictures": 128 * times}
+        row = {"images": 128 * times}
         for order in ("first", "later"):
             cfg = work.cfg("ViP", "OPTIM.MAX_EPOCH", "2", output=order)
             with quiet():
                 run(cfg)
             row[f"{order}, s/epoch"] = training_seconds(read_record(cfg.OUTPUT_DIR)) / 2
         rows.append(row)
-    show("Cost against pictures, ViP, embedded default", rows)
+    show("Cost against images, ViP, embedded default", rows)
     rows, so_far = [], 0.0
     work = bench.default(pictures=128)
     for n, method in enumerate(METHODS, 1):
@@ -388,7 +388,7 @@ def checkout(bench):
     ours = pair(work, "CoOp", BATCH)
     times = in_turns({way: ours[way] for way in ("first", "later")}, bench.rounds)
     rows = [
-        {"program": "the checkout's CoOp, with reading pictures", "s/step": theirs[1]},
+        {"program": "the checkout's CoOp, with reading images", "s/step": theirs[1]},
         {"program": "the checkout's CoOp", "s/step": theirs[0]},
     ]
     for way, values in times.items():
