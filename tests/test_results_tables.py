@@ -469,7 +469,7 @@ def test_the_cost_of_a_method_does_not_depend_on_which_came_first(tmp_path, orde
     assert [rows[name][2] for name in ("CoOp", "ViP")] == [10.0, 10.0]
     assert [rows[name][3] for name in ("CoOp", "ViP")] == [29.0, 29.0]
     assert rows["MaPLe"][3] is None
-    assert any("a first run spends the encoding seconds too" in note for note in table.notes)
+    assert any("a first run also spends the encoding seconds" in note for note in table.notes)
 
 
 def test_the_cost_of_a_cut_run_is_at_the_speed_of_what_was_encoded(tmp_path):
