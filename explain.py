@@ -6,7 +6,7 @@ python explain.py RUN --only incorrect --limit 20          the first 20 misclass
 python explain.py RUN --versus OTHER                       correct here, incorrect there (Fig. 3 II)
 python explain.py RUN --versus OTHER --only incorrect      the reverse (Fig. 4)
 python explain.py RUN --drop "Redness or swelling around the spot" --add melanoma "blue-white veil"
-python explain.py RUN --faithfulness                       are the explanations true?
+python explain.py RUN --faithfulness                       how faithful are the explanations?
 python explain.py RUN --words                              words nearest to the learned context
 """
 
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="also show the predictions without this symptom; repeatable")  # fmt: skip
     add("--add", action="append", default=[], nargs=2, metavar=("CLASS", "PHRASE"),
         help="also show the predictions with this symptom; repeatable")  # fmt: skip
-    add("--faithfulness", action="store_true", help="measure how true the explanations are: "
+    add("--faithfulness", action="store_true", help="measure how faithful the explanations are: "
         "tables and plots")  # fmt: skip
     add("--pairs", metavar="FILE", help="pairs of symptom and attribute for --faithfulness "
         "(default: symptoms/attribute_pairs/<dataset>.json)")  # fmt: skip
@@ -267,7 +267,7 @@ def report_order(run: "LoadedRun", features: Any, explanation: "Explanation", fo
     found = curves(model, features, explanation.prediction)
     rows = [summary(curve) for curve in found.values()]
     if not rows:
-        print("No predicted class has two symptoms: there is no order to test.")
+        print("No predicted class has two or more symptoms, so there is no order to test.")
         return
     print(
         f"{rows[0]['pictures']} images. Symptoms of the predicted class are removed (deletion) or "
@@ -297,7 +297,7 @@ def report_attributes(
 
     truth = {} if args.images else true_attributes(run.dataset)
     if not truth:
-        print("The true attributes of these images are not known: no AUC of single symptoms.")
+        print("The true attributes of these images are not known, so single symptoms have no AUC.")
         return
     path = Path(args.pairs or PAIRS / f"{run.cfg.RUN.DATASET}.json")
     areas = attribute_areas(explanation, names, truth, read_pairs(path), path)

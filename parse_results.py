@@ -31,8 +31,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", nargs="?", help="where the runs are (default: output)")
-    add("--by", choices=_values_of("--by"), help="do not average over these")
+    add("folder", nargs="?", help="folder that holds the runs (default: output)")
+    add(
+        "--by",
+        choices=_values_of("--by"),
+        help="one row per seed or per backbone, without a mean over them",
+    )
     add("--format", choices=FORMATS, default="github")
     add("--paper", action="store_true", help="show the paper's figures beside ours")
     names = {metric.option: name for name, metric in METRICS.items()}
@@ -47,7 +51,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         type=int,
         default=wanted_seeds(),
-        help="seeds that no row should lack (default: SEEDS of the environment, else 1 2 3)",
+        help="seeds that every row should have; a note names missing ones "
+        "(default: SEEDS of the environment, or 1 2 3)",
     )
     for kind in KINDS:
         if kind.option and " " not in kind.option:
@@ -138,7 +143,7 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
         paths = plots.plot_zeroshot(runs, folder) + plots.plot_knowledge(runs, folder)
         needed = "zero-shot runs by names and symptoms, or ViP runs with several symptom files"
     if not paths:
-        raise InputError(f"{args.folder}: nothing to draw; it takes {needed}")
+        raise InputError(f"{args.folder}: nothing to draw; --plot needs {needed}")
     for path in paths:
         print(path)
 

@@ -21,19 +21,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--trainer", default="ViP", help="the method (default: ViP)")
     add("--dataset", default="", help="a file of configs/datasets, by its name: derm7pt")
     add("--backbone", default="", help="a file of configs/backbones, by its name: vit_b16")
-    add("--dataset-config-file", default="", help="a dataset's YAML file, in place of --dataset")
+    add("--dataset-config-file", default="", help="YAML file of a dataset, instead of --dataset")
     add("--config-file", default="", help="a YAML file merged after all others")
     add(
         "--seed",
         type=whole_number(0, 2**32 - 1),
         default=1,
-        help="of initialisation, order, views and few-shot choice (default: 1)",
+        help="seed of initialisation, order, views and few-shot images (default: 1)",
     )
     add("--output-dir", default="", help="the run's folder (default: one below output/)")
-    add("--resume", default="", help="go on from the checkpoints in this folder")
+    add("--resume", default="", help="continue from the checkpoints in this folder")
     add("--eval-only", action="store_true", help="test a saved model, by default the best epoch's")
     add("--model-dir", default="", help="the run that --eval-only tests (default: --output-dir)")
-    add("--load-epoch", type=not_negative_int, help="the epoch that --eval-only tests")
+    add(
+        "--load-epoch",
+        type=not_negative_int,
+        help="the epoch that --eval-only tests (default: the best)",
+    )
     add("--no-train", action="store_true", help="build and check everything, then stop")
     parser.epilog = "Any setting may follow as KEY VALUE, for example OPTIM.LR 0.01."
     words, opts = split_options(sys.argv[1:] if argv is None else argv, _short_keys)
@@ -52,7 +56,7 @@ def check_args(args: argparse.Namespace) -> None:
         # Otherwise a run that began elsewhere would stand where the plain one belongs.
         raise InputError("--resume needs --output-dir, a folder for the resumed run")
     if not args.eval_only and (args.model_dir or args.load_epoch is not None):
-        raise InputError("--model-dir and --load-epoch go with --eval-only")
+        raise InputError("--model-dir and --load-epoch need --eval-only")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

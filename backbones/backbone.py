@@ -26,7 +26,7 @@ class Preprocessing(NamedTuple):
 
 
 class PreparedTexts(Protocol):
-    """Texts as far as no learned number changes them. Only its own family looks inside.
+    """Everything about texts that no learned parameter changes. Only its own family reads it.
 
     Attributes:
         sources: [slots] which context token goes into each slot, counted through all contexts.
@@ -116,11 +116,11 @@ class Backbone(nn.Module, ABC):
         position: str = "end",
         groups: Sequence[int] | None = None,
     ) -> PreparedTexts:
-        """Do once what no learned number changes.
+        """Prepare texts: everything that no learned parameter changes, done once.
 
         Args:
             n_ctx: tokens of a context among the words; 0 reads the texts as they are.
-            position: where the words stand, seen from the context: end, middle or front.
+            position: position of the words relative to the context: end, middle or front.
             groups: [n] the context of each text, from 0; None shares one.
 
         Raises:
@@ -135,7 +135,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             prepared: what ``prepare`` gave.
-            learned: [m, slots, text_width], what stands in the slots; None where there are none.
+            learned: [m, slots, text_width], what is put into the slots; None without slots.
             deep: for layer 1, 2, ...: [m or 1, slots, text_width], which replaces what the layer
                 before made of the slots.
 

@@ -522,16 +522,18 @@ def work_folder(parent):
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m backbones.pretrain",
-        description="Train the small CLIPs; report what they know.",
+        description="Train the small CLIPs, or report what they learned.",
     )
-    parser.add_argument("--model", choices=list(VISION), help="only this one; tiny needs tiny_rn")
+    parser.add_argument(
+        "--model", choices=list(VISION), help="train only this one; tiny needs tiny_rn"
+    )
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--work",
         type=Path,
         default=Path("output/pretrain"),
-        help="folder for drawn pictures and unfinished trainings; in it one for each state of "
+        help="folder for drawn images and unfinished trainings; in it one for each state of "
         "the sources, so that a change of drawing, captions or training starts anew "
         "(default: %(default)s)",
     )
@@ -551,7 +553,7 @@ def main(argv=None):
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     data = Data(work)
-    print(f"pictures drawn in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"images drawn in {time.monotonic() - began:.0f} s", flush=True)
     teacher = None
     for name in ("tiny_rn", "tiny"):
         steps = args.steps or STEPS[name]

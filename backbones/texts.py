@@ -1,10 +1,10 @@
-"""Where the words of a text, a learned context and the special tokens stand; for every family."""
+"""The places of the words of a text, of a learned context and of the special tokens."""
 
 from collections.abc import Sequence
 
 from core.errors import InputError
 
-POSITIONS = ("end", "middle", "front")  # where the words stand, seen from the context
+POSITIONS = ("end", "middle", "front")  # of the words, relative to the context
 
 
 class TextTooLong(InputError):
@@ -39,7 +39,7 @@ def strip_stop(text: str) -> str:
 
 
 def check_length(texts: Sequence[str], context_length: int) -> None:
-    """Refuse texts that cannot fit, before a tokeniser spends minutes on a million letters."""
+    """Reject texts that cannot fit, before the tokeniser spends minutes on a million letters."""
     for index, text in enumerate(texts):
         if len(text) > 100 * context_length:
             reason = (

@@ -37,7 +37,7 @@ def read_weights(path: str | Path) -> WeightsFile:
         raise InputError(f"MODEL.BACKBONE.PATH: there is no file {path} (seen from {os.getcwd()})")
     tensors = _unwrapped(_read(path))
     if not tensors:
-        raise InputError(f"{path} holds no tensors with names; {WANTED}")
+        raise InputError(f"{path} contains no named tensors; {WANTED}")
     weights = WeightsFile(path, tensors)
     check_finite(weights)
     return weights
@@ -49,7 +49,7 @@ def check_finite(weights: WeightsFile) -> None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(
                 f"{weights.path}: the tensor {name} holds NaN or infinity; the weights are damaged "
-                "or their training diverged: bring another copy"
+                "or their training diverged: use another copy"
             )
 
 
@@ -83,14 +83,14 @@ def _other_kind(path: Path) -> str:
     if not start:
         return "is empty"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not the file that the page offers: download it again"
+        return "is a web page, not a file of weights: download the file itself"
     if text.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file: run `git lfs pull`"
     if start[8:10] == b'{"':
         return "is a safetensors file, which is not supported"
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
-            return "is only the beginning of a file: copy or download it again"
+            return "is incomplete: copy or download it again"
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "is a zip archive of other files: unpack it"

@@ -1,9 +1,9 @@
-"""Print how fast everything is on this machine, beside its limit and beside two references.
+"""Measure the speed on this machine, beside its limits and beside two references.
 
 python -m benchmarks                       all tables (about 40 minutes on 2 cores)
 python -m benchmarks --quick               the same with few rounds and no sweeps
 python -m benchmarks --tables steps text   only these
-python -m benchmarks --checkout ~/CoOp     and somebody else's CoOp, as it is
+python -m benchmarks --checkout ~/CoOp     also an unmodified checkout of CoOp
 """
 
 import os
@@ -95,7 +95,7 @@ def data(bench):
     paths = [picture.impath for picture in pictures[:8]]
     decode = seconds(lambda: [read_picture(p, keep_grey=True) for p in paths], bench.rounds) / 8
     rows = [
-        {"part": "decode, one core", "pictures/s": 1 / decode, "limit": None, "share": None},
+        {"part": "decode, one core", "images/s": 1 / decode, "limit": None, "share": None},
     ]
     cases = {
         "decode and view, as Dassl does it": lambda: [whole[0, i] for i in range(8)],
@@ -108,7 +108,7 @@ def data(bench):
     torch.set_num_threads(threads)
     for name, times in each.items():
         made = 8 * (5 if "5 epochs" in name else 1)
-        rows.append({"part": f"{name}, one core", "pictures/s": made / middle(times)})
+        rows.append({"part": f"{name}, one core", "images/s": made / middle(times)})
     for epochs in (1, 5):
         loader = manager.loader(views, 8, persistent=True)
         loader.batch_sampler.epoch = tuple(range(epochs))
@@ -117,7 +117,7 @@ def data(bench):
         rate = epochs * len(pictures) / once(partial(list, loader), time.perf_counter)
         row = {"part": f"views through {manager.workers} workers, {epochs} epoch(s) at a time"}
         limit = cores / decode * epochs
-        rows.append(row | {"pictures/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
+        rows.append(row | {"images/s": rate, "limit": limit, "share": f"{rate / limit:.0%}"})
     rows[-2]["of"] = rows[-1]["of"] = f"decoding on {cores} cores"
     for backbone in ("vit_b16", "tiny", *(["vit_l14"] if torch.cuda.is_available() else [])):
         rows.append(encode_row(bench, backbone))
@@ -144,7 +144,7 @@ def encode_row(bench, backbone):
     limit = max(products) / encoder_operations(backbone)
     row = {
         "part": f"encode, {backbone}, {dtype}".replace("torch.", ""),
-        "pictures/s": middle(rates["encode"]),
+        "images/s": middle(rates["encode"]),
         "limit": limit,
         "share": f"{middle(rates['encode']) / limit:.0%}",
         "of": f"matrix products at {max(products) / 1e9:.0f} GFLOP/s",
@@ -219,13 +219,13 @@ def steps(bench):
         rows.append(row)
         told = [f"{1e3 * value:.3g} ms {_TOLD[way]}" for way, value in read.items()]
         note = (
-            "A step: reading pictures or kept features, forward, backward, update. All together: "
-            "every method does a step, the pictures are read and encoded once (first) or not at "
-            f"all (later). Reading a picture (a 64 x 64 PNG): {', '.join(told)}."
+            "A step: reading images or kept features, forward, backward, update. All together: "
+            "every method does a step, the images are read and encoded once (first) or not at "
+            f"all (later). Reading an image (a 64 x 64 PNG): {', '.join(told)}."
         )
         if apart:
             note += (
-                f" The image encoder, measured once and added to both: {encoder:.3g} s a picture."
+                f" The image encoder, measured once and added to both: {encoder:.3g} s an image."
             )
         show(f"A step of each method, {name}", rows, note)
 
@@ -324,7 +324,7 @@ def runs(bench):
             row[f"{order}, s in all"] = total
         rows.append(row)
     note = (
-        f"{PICTURES} pictures for training, {PICTURES // 4} each for validation and test; {epochs} "
+        f"{PICTURES} images for training, {PICTURES // 4} each for validation and test; {epochs} "
         "epochs; fp32. MaPLe and Supervised change the image encoder, so every run of theirs reads "
         "and encodes."
     )
@@ -363,14 +363,14 @@ def sweeps(bench):
     rows = []
     for times in (1, 2, 5, 10):
         work = bench.default(pictures=128 * times)
-        row = {"pictures": 128 * times}
+        row = {"images": 128 * times}
         for order in ("first", "later"):
             cfg = work.cfg("ViP", "OPTIM.MAX_EPOCH", "2", output=order)
             with quiet():
                 run(cfg)
             row[f"{order}, s/epoch"] = training_seconds(read_record(cfg.OUTPUT_DIR)) / 2
         rows.append(row)
-    show("Cost against pictures, ViP, embedded default", rows)
+    show("Cost against images, ViP, embedded default", rows)
     rows, so_far = [], 0.0
     work = bench.default(pictures=128)
     for n, method in enumerate(METHODS, 1):
@@ -388,7 +388,7 @@ def checkout(bench):
     ours = pair(work, "CoOp", BATCH)
     times = in_turns({way: ours[way] for way in ("first", "later")}, bench.rounds)
     rows = [
-        {"program": "the checkout's CoOp, with reading pictures", "s/step": theirs[1]},
+        {"program": "the checkout's CoOp, with reading images", "s/step": theirs[1]},
         {"program": "the checkout's CoOp", "s/step": theirs[0]},
     ]
     for way, values in times.items():
@@ -404,15 +404,19 @@ def main(argv=None):
     names = [table.__name__ for table in TABLES]
     parser = Parser(__doc__, prog="python -m benchmarks")
     add = parser.add_argument
-    add("--tables", nargs="+", choices=names, default=names, help="only these")
+    add("--tables", nargs="+", choices=names, default=names, help="print only these tables")
     add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
-    add("--rounds", type=positive_int, help="measurements of everything (default: 3)")
+    add("--rounds", type=positive_int, help="how often each measurement is repeated (default: 3)")
     add(
         "--shared",
         action="store_true",
-        help="one thread and its processor time, but for whole runs",
+        help="measure the processor time of one thread, except for whole runs",
     )
-    add("--checkout", default="", help="a checkout of CoOp (or of a project that holds its CoOp)")
+    add(
+        "--checkout",
+        default="",
+        help="also measure this checkout of CoOp, or of a project that contains it",
+    )
     args = parser.parse_args(argv)
     if args.checkout and args.shared:
         raise InputError("--checkout measures wall-clock time; leave out --shared")

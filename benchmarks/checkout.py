@@ -89,7 +89,7 @@ def time_checkout(checkout, folder, classnames):
     lines = LINE.findall(done.stdout)
     if done.returncode or not lines:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise InputError(f"--checkout {checkout} did not train; the last it said: {said}")
+        raise InputError(f"--checkout {checkout} did not train; its last line: {said}")
     batch, reading = map(float, lines[-1])
     return batch - reading, batch
 

@@ -56,8 +56,8 @@ def main() -> None:
     from core.errors import InputError
 
     parser = Parser(__doc__, prog="python -m benchmarks.versions")
-    parser.add_argument("other", help="another checkout of this project")
-    parser.add_argument("--rounds", type=positive_int, default=15, help="default: 15")
+    parser.add_argument("other", help="folder of another checkout of this project")
+    parser.add_argument("--rounds", type=positive_int, default=15, help="repetitions (default: 15)")
     args = parser.parse_args()
     sides = {"other": str(Path(args.other).expanduser().resolve()), "this": str(HERE)}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--work"]

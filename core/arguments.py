@@ -80,7 +80,7 @@ def _rejected(text: str, wanted: str) -> argparse.ArgumentTypeError:
 def split_options(
     words: Sequence[str], short_keys: Callable[[], Collection[str]] = tuple
 ) -> tuple[list[str], list[str]]:
-    """Tell the KEY VALUE options of a command line from its other words.
+    """Separate the KEY VALUE options of a command line from its other words.
 
     A key is known by its form: upper case with a dot, as in ``OPTIM.LR``, or without one if it is
     among ``short_keys()``, which is asked only then. After ``--`` there are only options.

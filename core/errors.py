@@ -42,7 +42,7 @@ def first_line(error: BaseException) -> str:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """``repr(value)`` for a message: what is longer than ``limit`` letters is cut."""
+    """``repr(value)`` for a message: what is longer than ``limit`` characters is cut."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
@@ -127,7 +127,7 @@ def _explained(error: BaseException) -> tuple[str, int | None]:
     if isinstance(error, InputError):
         message, status = f"error: {error}", 2
     elif isinstance(error, KeyboardInterrupt):
-        message = "interrupted; run the same command again to go on from the last complete epoch"
+        message = "interrupted; run the same command again to continue from the last complete epoch"
         status = INTERRUPTED
     elif isinstance(error, FloatingPointError):
         message, status = f"error: {first_line(error).rstrip('.!')}; lower OPTIM.LR", 2

@@ -110,7 +110,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: cannot be read as JSON (nested too deeply)") from None
     except UnicodeEncodeError:
         raise InputError(
-            f"{path}: holds half of a surrogate pair (\\ud800 to \\udfff), which is not a letter"
+            f"{path}: contains half of a surrogate pair (\\ud800 to \\udfff), not a character"
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -7,5 +7,5 @@ def prompt_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What two spellings of one class name have in common: case and ``_`` do not matter."""
+    """The same key for two spellings of one class name: case and ``_`` do not matter."""
     return prompt_name(name).casefold()

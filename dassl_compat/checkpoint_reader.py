@@ -1,4 +1,4 @@
-"""Reading a checkpoint, one's own or somebody else's, without running anything in it."""
+"""Reading a checkpoint, also of unknown origin, without running any code in it."""
 
 import contextlib
 import pickle

@@ -255,7 +255,10 @@ def resume_model_if_exist(self: Any, directory: str | Path) -> int:
         with _must_fit(folder, "program's random generators"):
             set_random_state(newest["random_state"])
     else:
-        print("The checkpoint has no random state: the next epochs differ from an unbroken run's")
+        print(
+            "The checkpoint has no random state: "
+            "the next epochs differ from those of an uninterrupted run"
+        )
     return newest["epoch"]
 
 

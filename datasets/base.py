@@ -1,4 +1,4 @@
-"""What every dataset does, in order: find its images, split, thin and check them, say so."""
+"""What every dataset does, in order: find, split, subsample and check its images; print a card."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ __all__ = ["DEFAULTS", "MedicalDataset", "Picture"]
 
 
 class MedicalDataset(ImageSource, DatasetBase):
-    """A dataset whose images are found, split, thinned and checked before training.
+    """A dataset whose images are found, split, subsampled and checked before training.
 
     A subclass names its classes and says in ``read`` which images there are; whatever split
     ``read`` leaves out is drawn here.
@@ -94,7 +94,7 @@ class MedicalDataset(ImageSource, DatasetBase):
     # What a subclass says
 
     def prepare(self) -> None:
-        """Called before anything is read: a dataset that the program makes itself makes it here."""
+        """Called before anything is read; a synthetic dataset draws its images here."""
 
     def read(self) -> Split:
         """The images of the splits that are given: {"train": [...]} and "val", "test" if any."""
@@ -105,7 +105,7 @@ class MedicalDataset(ImageSource, DatasetBase):
         return list(self.settings.CLASSNAMES or self.class_names)
 
     def split_key(self, picture: Picture) -> str:
-        """What a drawn split knows an image by; the same key falls on the same side."""
+        """The key of an image; images with the same key are drawn into the same split."""
         return picture.id
 
     # The folder and the classes

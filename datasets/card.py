@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def card(dataset: "MedicalDataset") -> str:
-    """Counts by class, split, subtype and patient, who is on two sides, how it was split."""
+    """Counts by class, split, subtype and patient; patients in two splits; how it was split."""
     used = dataset.used
     total = sum(map(len, used.values()))
     rows = _count_rows(dataset, used)
@@ -53,7 +53,7 @@ def _count_rows(dataset: "MedicalDataset", used: Split) -> list[tuple[str, list[
 
 def _patient_lines(used: Split) -> list[str]:
     if not any(picture.patient for pictures in used.values() for picture in pictures):
-        return ["patients: not known, so whether one is on two sides is not known"]
+        return ["patients: not known, so a patient may be in more than one split"]
     lines = []
     for (one, other), patients in shared_patients(used).items():
         both = set(patients)
@@ -62,7 +62,7 @@ def _patient_lines(used: Split) -> list[str]:
             f"in both {one} and {other}: {len(patients):,} patients, with {pictures:,} of the "
             f"{len(used[other]):,} {other} images: {some(patients)}"
         )
-    return lines or ["patients on two sides: none"]
+    return lines or ["patients in more than one split: none"]
 
 
 def _duplicate_lines(dataset: "MedicalDataset") -> list[str]:
@@ -71,9 +71,9 @@ def _duplicate_lines(dataset: "MedicalDataset") -> list[str]:
     side_of = {p.id: side for side in SPLITS for p in dataset.split[side]}
     lines = []
     for what, groups in (
-        ("the same bytes twice", dataset.duplicates),
-        ("the same bytes in two splits", _differing(dataset.duplicates, lambda p: side_of[p.id])),
-        ("the same bytes in two classes", _differing(dataset.duplicates, lambda p: p.label)),
+        ("identical files", dataset.duplicates),
+        ("identical files in two splits", _differing(dataset.duplicates, lambda p: side_of[p.id])),
+        ("identical files in two classes", _differing(dataset.duplicates, lambda p: p.label)),
     ):
         if groups:
             pairs = [f"{group[0].id} = {group[1].id}" for group in groups]

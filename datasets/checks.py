@@ -24,7 +24,7 @@ _one_large = threading.Lock()
 
 
 class FileMemory:
-    """What is known of files, until their size or time of change differs; kept between runs.
+    """What is known of files until their size or modification time changes; kept between runs.
 
     It lies in the user's cache folder and only saves time.
     """
@@ -86,7 +86,7 @@ def check_pictures(pictures: Mapping[str, str], memory: FileMemory) -> None:
         if "whole" not in memory.recall(identity, stat):
             unseen[identity] = stat
     if len(unseen) > _MANY:
-        print(f"Checking {len(unseen):,} images, this once", flush=True)
+        print(f"Checking {len(unseen):,} images (once; the result is kept)", flush=True)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda identity: _error_of(pictures[identity]), unseen)
         for (identity, stat), error in zip(unseen.items(), results, strict=True):

@@ -169,7 +169,7 @@ class FrozenFeatures:
 
 
 def _identity(images: Sequence[Any]) -> str:
-    """A fingerprint of which images these are: id, path, size and time of change of each."""
+    """A fingerprint of which images these are: id, path, size and modification time of each."""
     digest = hashlib.sha256()
     for image in images:
         stat = os.stat(image.impath)
@@ -283,7 +283,7 @@ class KeptFeatures:
                 self._open()
 
     def _open(self) -> None:
-        # Features of patients' images: for nobody else's eyes.
+        # Features of patients' images: nobody else may read them.
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             self.folder.mkdir(exist_ok=True, mode=0o700)

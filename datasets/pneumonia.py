@@ -46,7 +46,7 @@ class Pneumonia(MedicalDataset):
         if 0 < len(given.get("val", [])) <= _KAGGLE_VAL:
             val = given.pop("val")
             given["train"] += val
-            self.notes.append(f"the folder val, of {len(val)} images, counted with train")
+            self.notes.append(f"the folder val, of {len(val)} images, added to train")
         return given
 
     def describe(self, name: str, label: int) -> tuple[str, str]:

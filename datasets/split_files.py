@@ -1,4 +1,4 @@
-"""Split files: which image is on which side, in the JSON that code of the CoOp family shares."""
+"""Split files: which image is in which split, in the JSON format that CoOp-family code shares."""
 
 import json
 from collections.abc import Sequence
@@ -68,10 +68,14 @@ def names_by_label(path: str | Path, rows: SplitRows) -> list[str]:
         for relative, label, name in rows[side]:
             if names.setdefault(label, name) != name:
                 clash = f"names {short(names[label])} and {short(name)}"
-                raise InputError(f"{path}: {short(relative)}: the label {label} {clash}; mend it")
+                raise InputError(
+                    f"{path}: {short(relative)}: the label {label} {clash}; correct it"
+                )
             if labels.setdefault(name, label) != label:
                 clash = f"the labels {labels[name]} and {label}"
-                raise InputError(f"{path}: {short(relative)}: {short(name)} has {clash}; mend it")
+                raise InputError(
+                    f"{path}: {short(relative)}: {short(name)} has {clash}; correct it"
+                )
     return [names[label] for label in sorted(names)]
 
 

@@ -1,4 +1,4 @@
-"""Which image is on which side: drawn by seed, thinned to shots and halves, fingerprinted."""
+"""Which image is in which split: drawn by seed, reduced to shots or classes, fingerprinted."""
 
 import hashlib
 import re
@@ -226,7 +226,7 @@ def check_sides(split: Split, classnames: Sequence[str], patients_apart: bool) -
     for (one, other), patients in shared.items():
         raise InputError(
             f"DATASET.PATIENTS_APART is on, but the given split has {some(patients)} in both {one} "
-            f"and {other}; mend the split or turn it off"
+            f"and {other}; correct the split or turn this setting off"
         )
     return notes
 
@@ -254,7 +254,9 @@ def few_shot(split: Split, shots: int, seed: int) -> tuple[Split, list[str]]:
     if shots < 1:
         return split, []
     least = min(Counter(picture.label for picture in split["train"]).values())
-    fewer = f" (fewer where a class has fewer; the least is {least})" if least < shots else ""
+    fewer = (
+        f" (fewer for a class that has fewer; the smallest has {least})" if least < shots else ""
+    )
     note = f"{shots} shots a class: drawn with seed {seed} from {len(split['train']):,}{fewer}"
     return {
         "train": draw_shots(split["train"], shots, f"{seed}/train"),

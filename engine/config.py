@@ -324,7 +324,7 @@ def no_such_setting(key: str, known: Iterable[str]) -> str:
     """What to say about a key that is not among ``known``."""
     known = list(known)
     if key in _groups(known):
-        return f"{key} is a group of settings; name one of them"
+        return f"{key} is a group of settings; give one of its settings"
     near = difflib.get_close_matches(key.upper()[:80], known, 1)
     advice = f"; did you mean {near[0]}?" if near else ""
     return f"there is no setting {shortened(key)}{advice}"

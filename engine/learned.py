@@ -53,7 +53,7 @@ def check_backbone(state: Mapping[str, Any], model: PromptedModel, where: Path |
     if state.get("backbone", present) != present:
         raise InputError(
             f"{where}: trained on other weights of the backbone (fingerprint {state['backbone']}) "
-            f"than there are now ({present}); bring those back, or delete the run's folder"
+            f"than the present ones ({present}); restore those weights, or delete the run's folder"
         )
 
 
@@ -95,8 +95,8 @@ def _rows(
         trained = classnames if len(rows) == len(classnames) else [None] * len(rows)
     if len(trained) != len(rows):
         raise InputError(
-            f"{path}: {key} has {len(rows)} rows for {len(trained)} classes; its class names are "
-            "another file's"
+            f"{path}: {key} has {len(rows)} rows for {len(trained)} classes; its class "
+            "names belong to another file"
         )
     known = dict(zip(trained, rows, strict=True))
     new = [name for name in classnames if name not in known]

@@ -1,4 +1,4 @@
-"""A finished run as a model that answers: ``load_run(folder)``."""
+"""A finished run as a model that predicts: ``load_run(folder)``."""
 
 import contextlib
 import copy

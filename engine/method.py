@@ -121,7 +121,7 @@ class Method:
     RULES: ClassVar[dict[str, Any]] = {}  # option -> type; else that of its default
     SHARED_DEFAULTS: ClassVar[dict[str, Any]] = {"PREC": "fp16"}
     SHARED_RULES: ClassVar[dict[str, Any]] = {"PREC": Literal[PRECISIONS]}
-    place: ClassVar[int] = 1000  # where its row stands in a table, from the top
+    place: ClassVar[int] = 1000  # position of its row in a table, from the top
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
     learns_image_encoder: ClassVar[bool] = False  # then image features cannot be kept
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps

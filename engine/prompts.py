@@ -34,7 +34,7 @@ class ContextPrompts(nn.Module):
         backbone: it reads the texts.
         texts: n texts (class names or symptoms).
         n_ctx: context tokens M; 0 learns nothing and reads the texts as they are.
-        position: where the words stand, seen from the context: end, middle or front.
+        position: position of the words relative to the context: end, middle or front.
         start_words: words whose embeddings the context starts from; "" draws N(0, 0.02^2).
         groups: [n] ints for a context of its own for each group; None shares one.
 

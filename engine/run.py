@@ -106,7 +106,7 @@ def _make_folder(folder: Path) -> bool:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"{folder} cannot be made ({error.strerror}); give another --output-dir"
+            f"{folder} cannot be created ({error.strerror}); give another --output-dir"
         ) from error
     return made
 
@@ -132,7 +132,7 @@ def _build_for_training(cfg: CN, options: dict[str, Any], train: bool) -> Method
     if cfg.RESUME and trainer.max_epoch and not own.exists():
         find_checkpoint(Path(cfg.RESUME), trainer.method)  # here, before anything is written
     if not train:
-        print("Everything is in place; nothing was trained (--no-train)")
+        print("All checks passed; nothing was trained (--no-train)")
         return None
     return trainer
 

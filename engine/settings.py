@@ -154,7 +154,7 @@ def check_setting(key: str, value: Any, default: Any, rule: Any) -> None:
     if rule is None:
         if value != default:
             raise SettingError(
-                f"{key} has no effect in this project; leave it out, or at its default "
+                f"{key} has no effect in this project; remove it, or set it to its default "
                 f"{short(default)}"
             )
         return

@@ -66,7 +66,7 @@ class _Panel:
 
 
 class _Layout:
-    """Where the parts of a figure stand, in inches from its top left corner."""
+    """The positions of the parts of a figure, in inches from its top left corner."""
 
     def __init__(self, rows: Sequence[_Row], n_panels: int, n_lines: int) -> None:
         self.heights = [max(0.3, LINE * (1 + row.label.count("\n")) + 0.1) for row in rows]

@@ -47,7 +47,7 @@ MOST_PANELS = 12  # classes with a ROC panel each
 
 
 def svg(figure: Figure, description: str) -> Markup:
-    """A figure as Markup to stand in a page."""
+    """A figure as Markup for a page."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(stream, format="svg", metadata=nothing, transparent=True)

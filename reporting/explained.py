@@ -76,7 +76,7 @@ def _lead(explanation: Explanation, truth: np.ndarray) -> np.ndarray:
 
 
 def _card(explanation: Explanation, images: Sequence[Chosen], i: int) -> dict[str, Any]:
-    """A small image and what stands beside it."""
+    """A small image and the text beside it."""
     truth = images[i].truth
     data, size = _thumbnail(images[i].path)
     shown = shown_classes(explanation, i, truth)

@@ -130,7 +130,7 @@ def significance_table(
     """
     metrics = default_metrics()
     headers = [f"{heading(metric)}, points" for metric in metrics]
-    headers = ["against", *headers, "McNemar: pairs that differ", "smallest p"]
+    headers = ["against", *headers, "McNemar: pairs with a significant difference", "smallest p"]
     table = Table(title, headers, [])
     tests = []
     for other in others:

@@ -1,4 +1,4 @@
-"""Two methods on the same test images: is the difference more than noise?"""
+"""Two methods on the same test images: is the difference larger than the noise?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -102,9 +102,11 @@ def config_differences(pairs: Sequence[Pair]) -> list[str]:
         for (key, x, y), where in found.items()
     ]
     if unchecked:
-        notes.append(f"no config.yaml to compare settings by: {_listed(unchecked, pairs)}")
+        notes.append(
+            f"settings not compared, because there is no config.yaml: {_listed(unchecked, pairs)}"
+        )
     if not notes:
-        notes.append("settings: alike but for the method")
+        notes.append("settings: identical except for the method")
     return notes
 
 
@@ -202,7 +204,7 @@ def _mcnemar_table(title: str, a: Method, b: Method, pairs: list[Pair]) -> Table
     ]
     significant = int((corrected < 0.05).sum())
     notes = [
-        "exact test for each pair of runs; pairs are not pooled, for they share their images",
+        "exact test for each pair of runs; pairs are not pooled, because they share their images",
         f"after Holm's correction over these {len(pairs)} tests, {significant} of {len(pairs)} "
         "differ at the 5 % level",
     ]

@@ -29,8 +29,8 @@ HEADERS = [
 ]
 NOTES = [
     "means over seeds",
-    "train seconds: what a later run spends, which reads the image features that an earlier run "
-    "kept; a first run spends the encoding seconds too, for the same features whatever the method",
+    "train seconds: the time of a later run, which reads the image features that an earlier run "
+    "kept; a first run also spends the encoding seconds, for the same features whatever the method",
 ]
 Speeds = dict[tuple, float]  # (dataset, backbone, device, set of views) -> seconds an image
 
@@ -108,7 +108,9 @@ def _unknown(runs: Sequence[Run], speeds: Speeds) -> list[str]:
             "training in the run that came first"
         )
     if unseen:
-        notes.append(f"{', '.join(unseen)}: all features were kept by runs that are not here")
+        notes.append(
+            f"{', '.join(unseen)}: all features were read from runs that are not in this folder"
+        )
     return notes
 
 

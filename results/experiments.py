@@ -123,7 +123,7 @@ def experiment_groups(
         for row, chosen in rows.items():
             # ZeroshotCLIP sorts before ViP: the plain way to a row comes first.
             methods[row], *others = methods_of(chosen)
-            notes += [f"{other.label} would give the same row; left aside" for other in others]
+            notes += [f"{other.label} would give the same row; not used" for other in others]
         yield task, task.title + (f" ({', '.join(texts)})" if texts else ""), methods, notes
 
 
@@ -158,7 +158,7 @@ def ablation_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Table 2: context on or off, merge by prompt, mean or max.
 
     The paper does not say whether its none/none row reads names or symptoms: both are shown, and
-    its figure stands beside names, marked uncertain.
+    its figure is shown beside names, marked as uncertain.
     """
     tables = []
     for task, title, methods, notes in experiment_groups(runs, ablation_row, _is_experiment_key):

@@ -42,7 +42,7 @@ def read_logs(
     newest = list(figures)[-1]
     others = [path.name for path in logs if path != newest]
     if others:
-        say(f"{folder}: read {newest.name}; left aside {', '.join(others)} (older or unfinished)")
+        say(f"{folder}: read {newest.name}; not used: {', '.join(others)} (older or unfinished)")
     found = figures[newest]
     for name, value in found.items():
         if not 0 <= value <= 1:
@@ -124,7 +124,9 @@ def _identity(folder: Path, root: Path, config: dict[str, str]) -> dict[str, Any
         if not value
     ]
     if unknown:
-        raise InputError(f"{folder}: neither log nor folders tell the {', '.join(unknown)}")
+        raise InputError(
+            f"{folder}: neither the log nor the names of folders state the {', '.join(unknown)}"
+        )
     # What tells two settings of one method apart; the backbone is a column of its own.
     between = [p for p in parts[at + 1 :] if p.lower() != seed_part] if at is not None else []
     variant = re.sub(r"^_+|_+$", "", BACKBONE.sub("", "/".join(between)).replace("__", "_"))

@@ -38,7 +38,7 @@ def paper_tables(runs: list[Run], choices: Choices) -> list[Table]:
             if task.shots > 0 and untrained:
                 table.notes.append(
                     f"{', '.join(untrained)}: see {task._replace(shots=-1).title}; nothing is "
-                    "trained, so that the number of shots changes nothing"
+                    "trained, so the number of shots has no effect"
                 )
             found.append(table)
     return found
@@ -106,8 +106,8 @@ def _majority_row(
     whole = counted or next((run for run in known if run.record.shots < 1), None)
     if whole is None:
         notes.append(
-            "majority class: not known, for these results files (of an older version) do not count "
-            "the whole training split"
+            "majority class: not known, because these results files (of an older version) do not "
+            "count the whole training split"
         )
         return []
     record = whole.record
@@ -145,7 +145,7 @@ def majority_predictions(
 
 
 def _noise(drawn: Drawn, metric: str) -> list[str]:
-    """Which rows cannot be told from the best one, by the paired interval of the difference."""
+    """Which rows do not differ from the best one, by the paired interval of the difference."""
     if len(drawn) < 2:
         return []
     best = max(drawn, key=lambda label: drawn[label][0].mean(metric))

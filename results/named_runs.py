@@ -13,16 +13,25 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a run: RUN, --latest and --runs."""
     add = parser.add_argument
     add("run", help=NAMES)
-    add("--latest", action="store_true", help="of several runs with this name, the last finished")
-    add("--runs", default="output", metavar="FOLDER", help="where short names are looked up")
+    add(
+        "--latest",
+        action="store_true",
+        help="of several runs with this name, take the one that finished last",
+    )
+    add(
+        "--runs",
+        default="output",
+        metavar="FOLDER",
+        help="folder in which short names are looked up (default: output)",
+    )
 
 
 def named_run(name: str, latest: bool = False, root: str | Path = "output") -> Path:
-    """The folder of the run that ``name`` stands for.
+    """The folder of the run that ``name`` matches.
 
     Args:
         name: a folder, which may hold a run that did not end; or parts of a run's folder below
-            ``root``, in their order. Of the seeds of one run, seed 1 stands for all.
+            ``root``, in their order. Of the seeds of one run, seed 1 is taken.
         latest: of several runs with this name take the one that ended last.
 
     Raises:

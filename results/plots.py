@@ -209,7 +209,7 @@ def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1"
             axis.set_title(f"ViP on {title}, by symptoms")
             text = _error_text(over)
             if any("ours" in name for name in names):
-                text += "; * control of our own"
+                text += "; * control of this project"
             if cut > 0:
                 text += f"; axis starts at {100 * cut:.0f}"
             figure.tight_layout()

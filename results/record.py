@@ -83,7 +83,7 @@ class Record(Part):
 
     Attributes:
         positive: the positive class of ROC, AUROC and DeLong's test; None where none is named.
-        place: where the method's row stands in a table, from the top.
+        place: position of the method's row in a table, from the top.
         seeded: False for a method that gives the same result with every seed.
         metrics: None where the method is not defined for the backbone, as ``does_not_apply`` says.
         class_counts: "train", "val" and "test", as used -> images by class.
@@ -182,7 +182,7 @@ def find_record(folder: Path | str) -> Record | None:
     except OtherFormat:
         raise
     except InputError as error:
-        print(f"{error}; the end of the run is done again")
+        print(f"{error}; the run's final test is repeated")
         return None
 
 

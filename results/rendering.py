@@ -56,7 +56,7 @@ def _points(value: float | None) -> str:
 
 @dataclass
 class Table:
-    """Headers and rows of str, number, Estimate or None; notes stand underneath."""
+    """Headers, rows of str, number, Estimate or None, and notes below the table."""
 
     title: str
     headers: list[str]

@@ -231,12 +231,12 @@ class Gaps:
         lines = [f"{', '.join(names)}: {gap}" for gap, names in self.rows.items()]
         absent = [b for b in paper.BACKBONES if b not in self.backbones]
         if absent and len(absent) < len(paper.BACKBONES):
-            lines.append(f"no runs of {', '.join(absent)}, over which the paper averages too")
+            lines.append(f"no runs of {', '.join(absent)}, which the paper's mean includes")
         return lines
 
 
 def precision_notes(runs: Sequence[Run]) -> list[str]:
-    """Runs that should not stand in one table together, and metrics of less precision."""
+    """Notes on runs that should not share a table, and on metrics of less precision."""
     notes = []
     for key, words in (("split_fingerprint", "splits"), ("precision", "precisions")):
         values: dict[str, set[tuple[Any, str]]] = defaultdict(set)
@@ -251,5 +251,5 @@ def precision_notes(runs: Sequence[Run]) -> list[str]:
                 notes.append(f"made with different {words}{seed}: {listed}")
     logs = sorted({run.trainer for run in runs if run.is_log})
     if logs:
-        notes.append(f"from logs, as precise as they print: {', '.join(logs)}")
+        notes.append(f"read from logs, with the digits that they print: {', '.join(logs)}")
     return notes

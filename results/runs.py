@@ -84,7 +84,7 @@ class Run:
 
     @property
     def place(self) -> int:
-        """Where the method's row stands in a table, from the top."""
+        """The position of the method's row in a table, from the top."""
         if self.record.place is not None:
             return self.record.place
         return PLACES.get(self.trainer, LAST_PLACE)
@@ -126,7 +126,7 @@ class Run:
 
     @cached_property
     def key(self) -> tuple:
-        """What must be alike for two runs to be seeds or backbones of one row."""
+        """What must be equal for two runs to be seeds or backbones of one row."""
         return (
             self.dataset,
             self.trained_on,
@@ -178,7 +178,7 @@ class Run:
 
 
 def find_runs(folder: Path | str, say: Say = to_stderr) -> list[Run]:
-    """All finished runs below a folder, sorted; whatever is left out is said in one line each.
+    """All finished runs below a folder, sorted; one line is printed for each run that is skipped.
 
     Args:
         folder: where to look.
@@ -220,7 +220,7 @@ def _with_classes(run: Run) -> Run:
     if len(run.record.classnames) == 1:
         raise InputError(
             f"{run.folder}: its only class is {run.record.classnames[0]!r}, "
-            "so that every prediction is correct"
+            "so every prediction is correct"
         )
     return run
 
@@ -231,7 +231,7 @@ def _without_copies(runs: Iterable[Run], say: Say) -> list[Run]:
         first = kept.setdefault((run.key, run.backbone, run.seed), run)
         # Where nothing is trained, every number of shots and epochs gives the same run again.
         if first is not run and (run.learns or run.metrics != first.metrics):
-            say(f"{run.folder}: a second run of what {first.folder} holds, skipped")
+            say(f"{run.folder}: the same run as {first.folder}, skipped")
     return list(kept.values())
 
 
@@ -239,7 +239,7 @@ def _without_copies(runs: Iterable[Run], say: Say) -> list[Run]:
 
 
 def find_run(name: str, root: Path | str = "output") -> Path:
-    """The folder of the one run that a short name stands for.
+    """The folder of the one run that a short name matches.
 
     Args:
         name: a run's folder, or parts of one below ``root`` in their order, in any case of letters:
@@ -254,12 +254,12 @@ def find_run(name: str, root: Path | str = "output") -> Path:
     if len(found) > 1:
         listed = ", ".join(map(str, found[:LISTED]))
         more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        raise InputError(f"{name} stands for {len(found)} runs; choose one of {listed}{more}")
+        raise InputError(f"{name} matches {len(found)} runs; choose one of {listed}{more}")
     return found[0]
 
 
 def latest_run(name: str, root: Path | str = "output") -> Path:
-    """The folder of the run that ended last, of all that a short name stands for.
+    """The folder of the run that ended last, of all that a short name matches.
 
     Raises:
         InputError: no run has this name.

@@ -50,7 +50,7 @@ KINDS = (
         EXPERIMENTS,
         "--knowledge",
         "the paper's Fig. 5",
-        "no runs with other symptoms",
+        "no ViP runs with other symptom files",
     ),
     Kind(
         experiments.zeroshot_tables,
@@ -64,7 +64,7 @@ KINDS = (
         "Cost",
         "--cost",
         "time, memory and parameters",
-        "no run says what it cost",
+        "no run recorded its cost",
     ),
     Kind(layouts.seed_tables, option="--by seed"),
     Kind(layouts.backbone_tables, option="--by backbone"),

@@ -50,7 +50,12 @@ def script_parser(prog: str, description: str | None, first: str = "") -> Parser
         help=f"files of configs/backbones (default: the paper's {', '.join(PAPER_BACKBONES)})",
     )
     seeds = (os.environ.get("SEEDS") or "1 2 3").split()
-    add("--seeds", nargs="+", default=seeds, help="default: SEEDS of the environment, or 1 2 3")
+    add(
+        "--seeds",
+        nargs="+",
+        default=seeds,
+        help="seeds (default: SEEDS of the environment, or 1 2 3)",
+    )
     add("--root", default="data", help="folder that holds the datasets (default: data)")
     add("--output", type=Path, default=Path("output"), help="folder for the runs (default: output)")
     parser.epilog = "Any setting may follow as KEY VALUE, for example OPTIM.LR 0.01."

@@ -81,7 +81,9 @@ def chosen_rows(args: argparse.Namespace) -> list[Row]:
     for name in args.methods:
         if name.lower() not in known:
             choices = ", ".join(known.values())
-            raise InputError(f"--methods {name}: no such method here; choose from {choices}")
+            raise InputError(
+                f"--methods {name}: not a method of this experiment; choose from {choices}"
+            )
     wanted = {name.lower() for name in args.methods}
     return [row for row in rows if row[0].lower() in wanted]
 
@@ -134,8 +136,11 @@ EXECUTORS: dict[str, Callable[..., Iterable[Outcome]]] = {
 
 
 def print_settings(names: Iterable[str]) -> None:
-    """What is the same for all and what one changes and why."""
-    print("The same for all: configs/protocol.yaml, the split, the views and their order, M = 4.")
+    """Print what is the same for all methods, and what each changes and why."""
+    print(
+        "The same for all methods: "
+        "configs/protocol.yaml, the split, the views and their order, M = 4."
+    )
     print("What a method changes, and why (configs/trainers):")
     for name in dict.fromkeys(names):
         path = CONFIGS / "trainers" / f"{name}.yaml"
@@ -157,9 +162,19 @@ def parse_args(
     """The arguments of a comparison; ``decided`` are settings that the caller chooses."""
     parser = script_parser(prog, __doc__)
     add = parser.add_argument
-    add("--experiment", choices=EXPERIMENTS, default="methods", help="default: methods")
+    add(
+        "--experiment",
+        choices=EXPERIMENTS,
+        default="methods",
+        help="which runs and tables (default: methods)",
+    )
     add("--methods", nargs="+", metavar="METHOD", help="only these (default: all)")
-    add("--executor", choices=EXECUTORS, default="local", help="ray: several runs at a time")
+    add(
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="ray: several runs at a time, on several GPUs or machines (default: local)",
+    )
     add(
         "--gpus-per-run",
         type=real_number(least=0),

@@ -1,7 +1,7 @@
 """Test a finished run on another dataset, or on other classes of its own; nothing is trained.
 
 METHOD/eval.sh and base_to_new.sh call this. Where the other dataset has other names for the same
-classes, --classes says which is which: --classes "benign nevus=nevus" melanoma=mel
+classes, map them with --classes "benign nevus=nevus" melanoma=mel
 """
 
 import argparse
@@ -60,7 +60,7 @@ def evaluation_cfg(
     record = find_record(folder)
     cfg = read_config(folder, root)
     if not record or record.metrics is None:
-        raise InputError(f"{folder}: the run did not end; train it first")
+        raise InputError(f"{folder}: the run is not complete; train it first")
     trainer = cfg.TRAINER.NAME
     symptoms, own = symptom_file(cfg), f"TRAINER.{trainer.upper()}.SYMPTOMS"
     given = [own, str(symptoms)] if symptoms and own not in opts else []
@@ -114,7 +114,7 @@ def _check_classes(cfg: CN, trained: Sequence[str], folder: Path) -> None:
     if missing:
         raise InputError(
             f"{cfg.RUN.DATASET} has the classes {', '.join(names)}, and {folder} was trained on "
-            f"{', '.join(trained)}; if these are the same under other names, say which is which: "
+            f"{', '.join(trained)}; if these are the same classes under other names, map them: "
             f'--classes "{trained[0]}={missing[0]}"'
         )
 
@@ -157,8 +157,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add_run_arguments(parser)
     add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
-    add("--classes", nargs="+", default=[], metavar="TRAINED=OTHER", help="same class, other name")
-    add("--trainer", choices=METHODS, help="the method that the run has to be of")
+    add(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="TRAINED=OTHER",
+        help="name of a class in the run, and its name in the dataset",
+    )
+    add("--trainer", choices=METHODS, help="require a run of this method")
     add("--root", default="data", help="folder that holds the datasets (default: data)")
     add("--output", default="output", help="folder for the results (default: output)")
     words, opts = split_options(sys.argv[1:] if argv is None else argv, short_keys)

@@ -61,7 +61,7 @@ def on_ray(jobs: Sequence[Job], gpus_per_run: float = 1.0) -> Iterator[Outcome]:
             except ray.exceptions.RayError as error:  # a machine or a worker is gone
                 outcome = Outcome(job, "failed", f"Ray: {first_line(error)}")
             if outcome.status == "failed" and attempts[job] <= RETRIES:
-                print(f"{job.name}: failed ({outcome.reason}); it is run again", flush=True)
+                print(f"{job.name}: failed ({outcome.reason}); it is started again", flush=True)
                 start(job)
                 continue
             if attempts[job] > 1 and outcome.status == "failed":

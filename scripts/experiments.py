@@ -35,7 +35,7 @@ def zeroshot_rows(dataset: str) -> list[Row]:
 
 
 def ablation_rows(dataset: str) -> list[Row]:
-    """The paper's Table 2; what its first row reads is not said, so both texts are run."""
+    """The paper's Table 2; it does not say what its first row reads, so both texts are run."""
     return [
         *zeroshot_rows(dataset),
         ("ViP", ["TRAINER.VIP.CONTEXT", "False"]),
@@ -52,10 +52,12 @@ def knowledge_rows(dataset: str) -> list[Row]:
     files = [own.with_name(f"{own.stem}_{kind}.json") for kind in KNOWLEDGE_KINDS if kind]
     found = [file for file in files if file.exists()]
     if not found:
-        raise InputError(f"the experiment needs other symptoms; write {', '.join(map(str, files))}")
+        raise InputError(
+            f"the experiment needs other symptom files; write {', '.join(map(str, files))}"
+        )
     for file in files:
         if file not in found:
-            print(f"{file} is not there: its row is left out")
+            print(f"{file} does not exist: its row is left out")
     return [("ViP", []), *(("ViP", ["TRAINER.VIP.SYMPTOMS", str(file)]) for file in found)]
 
 

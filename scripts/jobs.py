@@ -85,7 +85,7 @@ def call(command: list[str]) -> int:
 
 
 def run_job(job: Job, on_line: Callable[[str], object] = lambda line: None) -> Outcome:
-    """Run a job in a process of its own and say how it ended.
+    """Run a job in a process of its own; returns how it ended.
 
     Args:
         on_line: called with each line that the run prints.
@@ -144,7 +144,7 @@ def _kept(job: Job, message: str) -> str:
             file.write(message + "\n")
     except OSError:  # the reason is said all the same
         return ""
-    return f" (all of it: {path})"
+    return f" (full log: {path})"
 
 
 def interrupt_on_sigterm() -> None:

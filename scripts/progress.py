@@ -45,7 +45,7 @@ class Progress:
         )
 
     def time_left(self) -> str:
-        """What the runs left take if they are like those of their row, backbone, or any."""
+        """The expected time of the remaining runs, from those of their row, backbone, or any."""
         left = [job for job in self.left if not job.is_complete and not job.problem]
         if not left or not self.seconds:
             return ""
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def print_end(outcomes: Iterable[Outcome]) -> None:
-    """How many runs ended how, and why some failed; the same reason is said once."""
+    """Print how many runs ended in each way, and why some failed, each reason once."""
     counts: dict[str, int] = {}
     reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:

@@ -49,7 +49,7 @@ class Address:
             host.encode("idna")
         except ValueError:  # whose message may show a password
             raise InputError(
-                "OPENAI_BASE_URL has a host or a port that cannot be; an example is "
+                "OPENAI_BASE_URL has an impossible host or port; an example is "
                 "http://127.0.0.1:8000/v1"
             ) from None
         if parts.scheme not in ("http", "https") or not host:
@@ -69,7 +69,9 @@ class Address:
             )
         # HTTP libraries put a bad header, key included, into their error.
         if not re.fullmatch(r"[\x21-\x7e]*", self.key):
-            raise InputError("OPENAI_API_KEY contains a space or a character that no key has")
+            raise InputError(
+                "OPENAI_API_KEY contains a space or a character that is not allowed in a key"
+            )
 
     def redact(self, text: str) -> str:
         """``text`` without the key or a password of the address, fit to be written as UTF-8."""

@@ -73,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked = f" for {args.dataset}" if args.dataset else ""
     print(f"\n{file.path}: valid{checked}, {count} phrases in {len(symptoms.phrases)} classes")
     if weak:
-        print(f"{weak} phrases to look at; if you edit the file, its provenance says so")
+        print(f"check these {weak} phrases; if you edit the file, its provenance will state that")
     return 0
 
 
 def phrase_aucs(
     clip_model: Backbone, image_features: Tensor, labels: Tensor, phrases: Mapping[str, list[str]]
 ) -> dict[str, list[float]]:
-    """How well each phrase's cosine tells the images of its class from the others.
+    """How well each phrase's cosine separates the images of its class from the others.
 
     Args:
         image_features: [n, d]. labels: [n], places in ``phrases``.
@@ -106,7 +106,7 @@ def _scores(
     clip_model = backbone_of(cfg, _checked_device(device))
     transform = build_transform(cfg, is_train=False)
     if transform is None:
-        raise InputError("INPUT.NO_TRANSFORM leaves CLIP no tensors to read; remove the setting")
+        raise InputError("INPUT.NO_TRANSFORM gives CLIP no tensors to read; remove the setting")
     images = list(dataset.train_x)
     if len(images) > limit:
         images = random.Random(0).sample(images, limit)

@@ -57,14 +57,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("which model to ask").add_argument
     add("--model", default="gpt-4o", help="default: %(default)s")
     add("--temperature", type=float, help="default: the endpoint's own")
-    add("--retries", type=int, default=5, help="after 429, 5xx, a timeout or a cut connection")
-    add("--timeout", type=float, default=120, help="seconds without a byte")
+    add(
+        "--retries",
+        type=int,
+        default=5,
+        help="retries after error 429 or 5xx, a timeout or a cut connection (default: 5)",
+    )
+    add("--timeout", type=float, default=120, help="seconds to wait for data (default: 120)")
     add("--no-stream", action="store_true", help="ask for whole answers")
     add = parser.add_argument_group("images").add_argument
     add("--upload-images", action="store_true", help="allow sending images to the endpoint")
     add("--no-images", action="store_true", help="stop after the text question")
     add("--montages", type=int, default=3, help="sheets per class (default: %(default)s)")
-    add("--seed", type=int, default=1, help="chooses the images (default: %(default)s)")
+    add("--seed", type=int, default=1, help="seed of the choice of images (default: %(default)s)")
     add = parser.add_argument_group("refining").add_argument
     add("--support", type=int, help="image answers that must report a feature (default: most)")
     add("--match", choices=("llm", "clip"), default="llm", help="what matches features and answers")
@@ -183,7 +188,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.upload_images and args.no_images:
         raise InputError("--upload-images and --no-images contradict each other; give one")
     if args.images and args.dataset:
-        raise InputError("--images goes with --classes; a dataset has its own images")
+        raise InputError("--images needs --classes; a dataset has its own images")
 
 
 def _classes_and_images(
@@ -197,7 +202,7 @@ def _classes_and_images(
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     if not classes or len(set(classes)) < len(classes):
         given = shortened(repr(args.classes))
-        raise InputError(f"--classes {given} should name each class once, with commas between")
+        raise InputError(f"--classes {given} should name each class once, separated by commas")
     if not args.images:
         return classes, {}, no_images or "no images were given (--images FOLDER)"
     return classes, folder_images(args.images, classes), no_images

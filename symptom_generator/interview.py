@@ -1,4 +1,4 @@
-"""One question to a language model: answered by the transcript, or asked and kept there."""
+"""One question to a language model; its answer is read from the transcript or asked for."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class Interview:
 
     @property
     def endpoint_key(self) -> str:
-        """What the transcript knows the endpoint by."""
+        """The name of the endpoint in the transcript."""
         return fingerprint([self.settings[name] for name in ("host", "model", "temperature")])
 
     def answered(self, question: Question) -> Record | None:

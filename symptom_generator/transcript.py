@@ -36,7 +36,7 @@ class Prompts(TypedDict):
 
 
 class Settings(TypedDict):
-    """What was asked for; the last such line of a transcript counts."""
+    """The settings of a generation; the last such line of a transcript counts."""
 
     record: Literal["settings"]
     format: Literal[1]

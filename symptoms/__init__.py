@@ -217,7 +217,7 @@ def save_symptoms(
     meta: Mapping[str, Any] | None = None,
     details: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a symptom file in the fuller form; the file is replaced whole or not at all.
+    """Write a symptom file in the fuller form; the file is replaced atomically.
 
     Args:
         phrases: class name -> list of phrases; checked as a file's would be.

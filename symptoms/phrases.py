@@ -17,7 +17,7 @@ def clean(phrase: str) -> str:
 
 
 def same(text: str) -> str:
-    """What two texts share that differ only in case, spaces and punctuation."""
+    """The same key for texts that differ only in case, spaces and punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 

@@ -89,5 +89,5 @@ def test_a_checkout_finds_dassl_and_a_torchvision_that_works(tmp_path):
     program.write_text(PROGRAM)
     assert time_checkout(program.parent, tmp_path / "work", ["a", "b"]) == (2.0, 2.5)
     program.write_text("raise SystemExit('no such dataset')")
-    with pytest.raises(InputError, match="did not train; the last it said: no such dataset"):
+    with pytest.raises(InputError, match="did not train; its last line: no such dataset"):
         time_checkout(program.parent, tmp_path / "work", ["a", "b"])

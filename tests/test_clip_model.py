@@ -340,7 +340,7 @@ def zipped():
         (saved({"weight": torch.zeros(9999)})[:5000], "is only the beginning of a file"),
         (bytes(range(256)) * 9, "is damaged, incomplete or of another kind"),
         (saved(torch.nn.Linear(2, 2)), "holds Python objects beside tensors"),
-        (saved([1, 2]), "holds no tensors with names"),
+        (saved([1, 2]), "contains no named tensors"),
         (
             saved({"weight": torch.zeros(1)}),
             "does not hold weights of a known family .*called weight",

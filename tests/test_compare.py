@@ -146,7 +146,9 @@ def test_wrong_options_stop_it_before_it_starts(words, options, message):
 
 
 def test_wrong_names_stop_it_before_it_starts(words):
-    with pytest.raises(InputError, match="--methods VPT: no such method here; choose from Zero"):
+    with pytest.raises(
+        InputError, match="--methods VPT: not a method of this experiment; choose from Zero"
+    ):
         main(words(["VPT"], ["1"]))
     with pytest.raises(InputError, match="there is no configs/datasets/nowhere.yaml"):
         main(["nowhere", "vit_b16"])
@@ -175,7 +177,7 @@ def test_knowledge_reads_the_files_beside_the_dataset_s_own(toy, capsys):
         ("ViP", []),
         ("ViP", ["TRAINER.VIP.SYMPTOMS", str(toy / "symptoms_swapped.json")]),
     ]
-    assert "symptoms_useless.json is not there: its row is left out" in capsys.readouterr().out
+    assert "symptoms_useless.json does not exist: its row is left out" in capsys.readouterr().out
 
 
 def test_derm7pt_and_its_drawn_kin_have_all_of_figure_5(checkout, monkeypatch):
@@ -213,7 +215,7 @@ def test_long_message_is_kept(toy):
     """Its last line is the reason; the rest is beside the run's folder."""
     outcome = jobs.run_job(Job("row", "b", 1, [sys.executable, "-c", "1/0"], toy / "seed1"))
 
-    assert outcome.reason.startswith("ZeroDivisionError: division by zero (all of it: ")
+    assert outcome.reason.startswith("ZeroDivisionError: division by zero (full log: ")
     assert "Traceback" in (toy / "seed1-error.txt").read_text()
 
 

@@ -281,7 +281,7 @@ def test_pneumonia_of_kaggle_is_the_same_split(chest_xray, tmp_path, capsys):
     for side in ("train_x", "val", "test"):
         one, other = ({Path(i).name for i in ids(d)[side]} for d in (release, kaggle))
         assert one == other
-    assert "the folder val, of 16 images, counted with train" in capsys.readouterr().out
+    assert "the folder val, of 16 images, added to train" in capsys.readouterr().out
 
 
 def test_pneumonia_with_patients_apart(chest_xray):
@@ -535,7 +535,7 @@ def test_a_table_with_splits_is_taken_as_it_is(tmp_path, capsys):
     }
     card = capsys.readouterr().out
     assert "in both train and test: 2 patients, with 2 of the 2 test images: p0, p1" in card
-    with pytest.raises(InputError, match="has p0, p1 in both train and test; mend the split"):
+    with pytest.raises(InputError, match="has p0, p1 in both train and test; correct the split"):
         own(tmp_path, CSV=name, PATIENTS_APART=True)
 
 

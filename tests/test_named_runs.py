@@ -51,7 +51,7 @@ def test_short_names(output, name, latest, found):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("CoOp/tiny", "stands for 4 runs; choose one of .*N_CTX=8/seed1"),
+        ("CoOp/tiny", "matches 4 runs; choose one of .*N_CTX=8/seed1"),
         ("MaPLe", "CoOp/tiny, ViP"),
     ],
 )
@@ -71,5 +71,5 @@ def test_every_command_that_wants_a_run_takes_a_name(output, command, monkeypatc
     words = ["CoOp/tiny", "--runs", str(output)]
     words += {predict: ["--images", "a.png"], explain: [], evaluate: ["synthderm"]}[command]
     monkeypatch.setattr("datasets.pictures.pictures_at", lambda paths: [])
-    with pytest.raises(InputError, match="CoOp/tiny stands for 4 runs"):
+    with pytest.raises(InputError, match="CoOp/tiny matches 4 runs"):
         command.main(words)

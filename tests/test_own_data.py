@@ -299,8 +299,8 @@ def test_the_same_bytes_twice_are_named_on_the_card(given, capsys):
     copies(given, "train/a/copy.png", "train/b/copy.png")
     own(given)
     card = capsys.readouterr().out
-    assert "the same bytes twice: 1 images: train/a/0.png = train/a/copy.png" in card
-    assert "the same bytes in two classes: 1 images" in card
+    assert "identical files: 1 images: train/a/0.png = train/a/copy.png" in card
+    assert "identical files in two classes: 1 images" in card
 
 
 def test_the_same_bytes_on_two_sides_are_an_error_unless_allowed(given, capsys):
@@ -311,7 +311,7 @@ def test_the_same_bytes_on_two_sides_are_an_error_unless_allowed(given, capsys):
     assert "copy.png" in message and "(train)" in message and "\n" not in message
 
     assert totals(own(given, ALLOW_DUPLICATES=True)) == (8, 9, 9)
-    assert "the same bytes in two splits: 1 images" in capsys.readouterr().out
+    assert "identical files in two splits: 1 images" in capsys.readouterr().out
 
 
 def test_copies_stay_on_one_side_of_a_drawn_split(tmp_path):

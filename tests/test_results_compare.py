@@ -47,7 +47,7 @@ def test_a_clear_difference_is_beyond_the_noise(tmp_path):
         "ACC" in note and "beyond the noise of 60 test images, for ViP" in note
         for note in table.notes
     )
-    assert "settings: alike but for the method" in table.notes
+    assert "settings: identical except for the method" in table.notes
 
 
 def test_a_small_difference_lies_within_the_noise(tmp_path):
@@ -93,7 +93,7 @@ def test_a_missing_config_is_said(tmp_path):
     both(tmp_path, seeds=(1,))
     next(tmp_path.glob("**/CoOp/**/config.yaml")).unlink()
     notes = compared(tmp_path)["differences"].notes
-    assert "no config.yaml to compare settings by: all pairs" in notes
+    assert "settings not compared, because there is no config.yaml: all pairs" in notes
 
 
 def test_auroc_stands_with_delongs_interval(tmp_path):

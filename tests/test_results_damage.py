@@ -185,7 +185,7 @@ def test_a_damaged_configuration_is_named_once_where_it_is_read(
         lines = [line for line in printed.err.splitlines() if str(path) in line]
         assert len(lines) == (options != "by seed")
         assert all(line.endswith("skipped") and len(line) < 500 for line in lines)
-    assert "no config.yaml to compare settings by: vit_b16 seed 2" in printed.out
+    assert "settings not compared, because there is no config.yaml: vit_b16 seed 2" in printed.out
 
 
 @pytest.mark.parametrize("damage", PREDICTIONS_DAMAGE.values(), ids=PREDICTIONS_DAMAGE)

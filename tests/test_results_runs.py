@@ -212,7 +212,7 @@ def test_the_newest_finished_log_wins_and_the_others_are_named(tmp_path):
     write_log(folder, log(finished=False), "log.txt-2024-06-01-10-00-00")
     (run,), (line,) = collect(tmp_path)
     assert run.metrics["accuracy"] == pytest.approx(0.75)
-    assert "read log.txt-2024-05" in line and "left aside log.txt, log.txt-2024-06" in line
+    assert "read log.txt-2024-05" in line and "not used: log.txt, log.txt-2024-06" in line
 
 
 def test_a_log_without_an_end_is_skipped(tmp_path):
@@ -307,7 +307,7 @@ def test_a_run_is_found_by_a_short_name(named, name, trainer, seed, merge):
 
 
 def test_a_name_of_several_runs_lists_them(named):
-    with pytest.raises(InputError, match="CoOp/tiny stands for 2 runs; choose one of") as error:
+    with pytest.raises(InputError, match="CoOp/tiny matches 2 runs; choose one of") as error:
         find_run("CoOp/tiny", named)
     assert str(error.value).count("seed") == 2 and "\n" not in str(error.value)
     with pytest.raises(InputError, match="no finished run 'MaPLe'; there are CoOp/tiny, ViP/tiny"):

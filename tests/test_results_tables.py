@@ -60,7 +60,7 @@ def test_what_is_missing_is_said(tmp_path):
     assert rows["CoOp"][-1] == "4 of 6" and rows["KgCoOp"][-1] == "3 of 6"
     assert "CoOp: missing vit_l14 seeds 1 3" in table.notes
     assert "KgCoOp: missing all of vit_l14" in table.notes
-    assert "no runs of rn50, over which the paper averages too" in table.notes
+    assert "no runs of rn50, which the paper's mean includes" in table.notes
     assert rows["KgCoOp"][1].deviation is None
 
 
@@ -469,7 +469,7 @@ def test_the_cost_of_a_method_does_not_depend_on_which_came_first(tmp_path, orde
     assert [rows[name][2] for name in ("CoOp", "ViP")] == [10.0, 10.0]
     assert [rows[name][3] for name in ("CoOp", "ViP")] == [29.0, 29.0]
     assert rows["MaPLe"][3] is None
-    assert any("a first run spends the encoding seconds too" in note for note in table.notes)
+    assert any("a first run also spends the encoding seconds" in note for note in table.notes)
 
 
 def test_the_cost_of_a_cut_run_is_at_the_speed_of_what_was_encoded(tmp_path):
@@ -485,7 +485,7 @@ def test_a_cost_that_is_not_known_says_why(tmp_path):
     (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
     assert [row[3] for row in table.rows] == [None, None]
     assert any(note.startswith("CoOp: results files of an older version") for note in table.notes)
-    assert "ViP: all features were kept by runs that are not here" in table.notes
+    assert "ViP: all features were read from runs that are not in this folder" in table.notes
 
 
 def test_zero_shot_is_one_row_whatever_was_set_of_training(tmp_path, capsys):

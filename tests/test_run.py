@@ -247,7 +247,7 @@ def test_second_run_on_the_same_folder_stops(toy, toy_args, short, checkout):
         (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
         (["DATALOADER.TEST.BATCH_SIZE", "0"], "DATALOADER.TEST.BATCH_SIZE is 0"),
         (["--config-file", "configs"], "configs: a configuration has to be a .yaml or .yml file"),
-        (["--load-epoch", "3"], "go with --eval-only"),
+        (["--load-epoch", "3"], "need --eval-only"),
         (["--resume", "nowhere"], "no checkpoint"),
         (["--eval-only"], "holds no checkpoint"),
     ],
@@ -384,7 +384,7 @@ def test_changed_symptoms_in_the_same_folder_are_refused(toy, toy_args, short):
 
 def test_output_dir_that_is_a_file_is_one_line(toy, toy_args, short):
     (toy / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         vip([*toy_args[:-1], str(toy / "file")], *short)
 
 

@@ -68,7 +68,7 @@ class Inference(nn.Module):
 
 
 class BayesianPrompts(ContextPrompts):
-    """Class names behind a context whose bias has a mean and a variance for each image."""
+    """Class names after a context whose bias has a mean and a variance for each image."""
 
     def __init__(
         self, backbone: Backbone, classnames: Sequence[str], n_ctx: int, start_words: str

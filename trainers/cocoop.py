@@ -43,7 +43,7 @@ class CoCoOp(Method):
 
 
 class ConditionalPrompts(ContextPrompts):
-    """Class names behind a context that follows from the image.
+    """Class names after a context that depends on the image.
 
     Source: Zhou et al., CVPR 2022, section 3.2.
     """

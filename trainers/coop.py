@@ -24,7 +24,7 @@ class CoOp(Method):
         "N_CTX": 4,  # learned tokens, M
         "CTX_INIT": "",  # words the context starts from; empty: random
         "CSC": False,  # a context of its own for each class
-        "CLASS_TOKEN_POSITION": "end",  # where the class name stands: end, middle or front
+        "CLASS_TOKEN_POSITION": "end",  # position of the class name: end, middle or front
     }
     RULES = {"N_CTX": AtLeastOne, "CLASS_TOKEN_POSITION": Literal[POSITIONS]}
     place = 30

@@ -41,7 +41,7 @@ class KgCoOp(CoOp):
 
 
 class GuidedCLIP(PromptedCLIP):
-    """Prompts with a context, held near CLIP's own class features.
+    """Prompts with a context, kept near CLIP's own class features.
 
     Its loss ``distance`` is weight * (1 - mean over classes of cos(t_c, t0_c)).
 

@@ -70,7 +70,7 @@ class LinearProbe(Method):
         if self.options.C > 0:
             return [self.options.C]
         if val is None:
-            print("There are no validation images to choose C on: C is 1")
+            print("There are no validation images to choose C with, so C is 1")
             return [1.0]
         return STRENGTHS
 

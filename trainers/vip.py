@@ -32,7 +32,7 @@ class ViP(Method):
         "N_CTX": 4,  # learned tokens before every symptom
         "CTX_INIT": "",  # words the context starts from; empty: random
         "CSC": False,  # a context of its own for each class
-        "CLASS_TOKEN_POSITION": "end",  # where the symptom stands: end, middle or front
+        "CLASS_TOKEN_POSITION": "end",  # position of the symptom: end, middle or front
         "MERGE": "prompt",  # prompt (MeP), mean or max
         "LEARN_SCALE": False,  # learn the temperature (eq. 3 calls it learned; the paper froze it)
     }
@@ -90,7 +90,7 @@ class MergePrompt(nn.Module):
 
         Args:
             token: [n_cls, d], g. features: [n_cls, k, d], T, padded to the longest list.
-            mask: [n_cls, k], True where a symptom stands.
+            mask: [n_cls, k], True for a symptom, False for padding.
 
         Returns:
             [n_cls, k], each row summing to one, zero at the padding.

@@ -76,7 +76,7 @@ class OpenAIClip(Backbone):
 
     @classmethod
     def recognises(cls, weights: WeightsFile) -> bool:
-        """By the names of its parts; a file with some of them missing is refused by name later."""
+        """By the names of its parts; a missing part is named in a later error."""
         marks = ("visual.", "transformer.resblocks.", "text_projection", "positional_embedding")
         return sum(any(k.startswith(mark) for k in weights.tensors) for mark in marks) >= 3
 
@@ -197,7 +197,7 @@ class OpenAIClip(Backbone):
     # -- images ---------------------------------------------------------------------------------
 
     def encode_image(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
-        """As in MaPLe (Khattak et al., CVPR 2023): the tokens stand behind the patches."""
+        """As in MaPLe (Khattak et al., CVPR 2023): the tokens follow the patches."""
         images = images.to(self.device, self.dtype)
         if not tokens:
             with torch.no_grad(), self.autocast():

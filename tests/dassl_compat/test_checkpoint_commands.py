@@ -52,7 +52,7 @@ SPOILED = {
     "numbers for classes": (classes(1, 2), "its classnames are not a list of names"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:700]), "not a complete"),
     "text": (lambda path: path.write_text("<html>"), "not a complete"),
-    "too few classes": (classes("red"), "its class names are another file's"),
+    "too few classes": (classes("red"), "its class names belong to another file"),
     "foreign classes": (classes("a", "b"), "has none for red, blue"),
     "a list": (lambda path: torch.save([1], path), "holds a list"),
     "binary pointer": (lambda path: pointer(path, b"\xff\xfe"), "is not text"),

@@ -85,7 +85,7 @@ def test_wrong_runs(toy, toy_args, short):
     results = json.loads((toy / "run" / "results.json").read_text())
     del results["format"]
     (toy / "run" / "results.json").write_text(json.dumps(results))
-    with pytest.raises(InputError, match="the run did not end; train it first"):
+    with pytest.raises(InputError, match="the run is not complete; train it first"):
         evaluate.main([str(toy / "run"), str(toy / "toy.yaml")])
 
 
@@ -103,7 +103,7 @@ def other_names(toy):
 
 @pytest.mark.parametrize("name", ["ViP", "CoOp", "LinearProbe"])
 def test_classes_under_other_names(toy, toy_args, short, other_names, monkeypatch, name):
-    """--classes says which is which: the scores are those of the run's own names."""
+    """--classes maps names: the scores are those of the run's own names."""
     monkeypatch.chdir(toy)
     train.main(["--trainer", name, *toy_args, *short])
     words = [str(toy / "run"), str(other_names), "--root", str(toy / "data")]
