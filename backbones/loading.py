@@ -12,6 +12,9 @@ from backbones.backbone import Backbone
 from backbones.weights import read_weights
 from core.errors import InputError, first_line
 
+# The defaults of the settings below INPUT that travel with the backbone.
+BACKBONES_OWN: dict[str, Any] = {"SIZE": (), "PIXEL_MEAN": [], "PIXEL_STD": [], "INTERPOLATION": ""}
+
 
 def known_families() -> list[type[Backbone]]:
     """The family of each file in ``backbones/families``: what the file calls ``FAMILY``."""
@@ -75,25 +78,42 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
     """The backbone that a run's configuration names.
 
     Raises:
-        InputError: as ``load_backbone``, or INPUT.SIZE is not the size that the backbone reads.
+        InputError: as ``load_backbone``.
     """
     chosen = cfg.MODEL.BACKBONE
     precision = cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC
-    backbone = load_backbone(chosen.NAME, chosen.PATH, precision, device)
-    side = backbone.preprocessing.size
-    if tuple(cfg.INPUT.SIZE) != (side, side):
-        raise InputError(
-            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but {chosen.PATH or chosen.NAME} reads "
-            f"images of {side}x{side}; set INPUT.SIZE in its YAML"
-        )
+    return load_backbone(chosen.NAME, chosen.PATH, precision, device)
+
+
+def with_preprocessing(cfg: CfgNode, backbone: Backbone) -> CfgNode:
+    """A copy of ``cfg`` in which ``INPUT`` says how images are prepared for ``backbone``.
+
+    What the user left at ``BACKBONES_OWN`` is the backbone's own; another value than that stays,
+    and is said.
+
+    Raises:
+        InputError: INPUT.SIZE is not the size that the backbone reads.
+    """
     own = backbone.preprocessing
-    for key, value in (
-        ("PIXEL_MEAN", own.mean),
-        ("PIXEL_STD", own.std),
-        ("INTERPOLATION", own.interpolation),
-    ):
-        said = cfg.INPUT[key]
-        said = said if isinstance(said, str) else tuple(said)
-        if said != value:
-            print(f"note: INPUT.{key} is {said}; {chosen.NAME}'s own is {value}")
-    return backbone
+    values = {
+        "SIZE": (own.size, own.size),
+        "PIXEL_MEAN": list(own.mean),
+        "PIXEL_STD": list(own.std),
+        "INTERPOLATION": own.interpolation,
+    }
+    given = {key: cfg.INPUT[key] for key in values if cfg.INPUT[key] != BACKBONES_OWN[key]}
+    name = cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME
+    for key, value in given.items():
+        if list(value) == list(values[key]):
+            continue
+        if key == "SIZE":
+            raise InputError(
+                f"INPUT.SIZE is {tuple(value)}, but {name} reads images of {own.size}x{own.size}; "
+                "leave INPUT.SIZE out"
+            )
+        print(f"note: INPUT.{key} is {value}; the value of {name} itself is {values[key]}")
+    prepared = cfg.clone()
+    prepared.defrost()
+    prepared.INPUT.update({**values, **given})
+    prepared.freeze()
+    return prepared

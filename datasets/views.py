@@ -190,26 +190,37 @@ class EpochBatches(Sampler):
             yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
 
 
+def read_dataset(cfg: Any) -> Any:
+    """The dataset that ``cfg.DATASET`` names.
+
+    Raises:
+        InputError: there is no such dataset, or its data is wrong.
+    """
+    known = DATASET_REGISTRY.registered_names()
+    if cfg.DATASET.NAME not in known:
+        raise InputError(f"DATASET.NAME is {cfg.DATASET.NAME!r}; choose one of {', '.join(known)}")
+    return build_dataset(cfg)
+
+
 class ViewManager:
     """What Dassl's DataManager offers a trainer, with views and order that anyone can repeat.
 
     Attributes:
         scale: ends the views that came as bytes; fp32 views pass.
 
+    Args:
+        cfg: the run's configuration; ``INPUT`` says how images are prepared.
+        dataset: what ``read_dataset`` gave; read here for None.
+
     Raises:
-        InputError: there is no such dataset, or its data or a setting below INPUT is wrong.
+        InputError: as ``read_dataset``, or a setting below INPUT is wrong.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, dataset: Any = None) -> None:
         self.cfg = cfg
-        known = DATASET_REGISTRY.registered_names()
-        if cfg.DATASET.NAME not in known:
-            raise InputError(
-                f"DATASET.NAME is {cfg.DATASET.NAME!r}; choose one of {', '.join(known)}"
-            )
         self.tfm_train = _checked_transform(cfg, is_train=True)
         self.tfm_test = _checked_transform(cfg, is_train=False)
-        self.dataset = build_dataset(cfg)
+        self.dataset = dataset or read_dataset(cfg)
         self.num_classes = self.dataset.num_classes
         self.lab2cname = self.dataset.lab2cname
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)

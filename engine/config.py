@@ -13,6 +13,7 @@ from typing import Any
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode as CN
 
+from backbones.loading import BACKBONES_OWN
 from core.errors import InputError, short, shortened
 from core.files import fingerprint, slug
 from core.yaml_files import ENDINGS, read_yaml
@@ -74,6 +75,7 @@ def default_cfg() -> CN:
     for key, value in copy.deepcopy(DATASET_DEFAULTS).items():
         cfg.DATASET[key] = value
     cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
+    cfg.INPUT.update(copy.deepcopy(BACKBONES_OWN))
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
     # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
     cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})
@@ -199,7 +201,9 @@ def differing_keys(cfg: CN, file: str | Path) -> list[str]:
     except InputError as error:
         raise InputError(f"{error}; delete its folder") from None
     current = flatten(cfg)
-    both = sorted(saved.keys() & current.keys() - set(INDIFFERENT))
+    # What is left to the backbone does not differ: its weights are compared by their fingerprint.
+    own = {f"INPUT.{key}" for key, value in BACKBONES_OWN.items() if cfg.INPUT[key] == value}
+    both = sorted(saved.keys() & current.keys() - set(INDIFFERENT) - own)
     return [key for key in both if saved[key] != current[key]]
 
 

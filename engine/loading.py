@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
-from backbones.loading import backbone_of
+from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
@@ -63,6 +63,7 @@ def load_run(
     # Building draws the start of what is learned; the caller's generators stay as they were.
     with contextlib.redirect_stdout(None), seeded_draws(cfg.SEED):
         backbone = backbone_of(cfg, _device(cfg))
+        cfg = with_preprocessing(cfg, backbone)
         model = method.build(backbone, classnames, symptoms)
         if any(p.requires_grad for p in model.learned.parameters()):
             load_checkpoint(find_checkpoint(folder, method), method, model, classnames)

@@ -69,6 +69,7 @@ def run(
         if trainer is None:
             return
         keep()
+        cfg = trainer.cfg  # now with the backbone's preprocessing
         trainer.seconds["setup"] = time.time() - started
         if source and folder.resolve() == source.resolve():
             trainer.test()

@@ -15,12 +15,13 @@ from dassl.utils import AverageMeter, MetricMeter, set_random_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from backbones.loading import backbone_of
+from backbones.backbone import Backbone
+from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
 from dassl_compat.checkpoints import BEST, POINTER, keep_last_epoch
 from datasets.features import FrozenFeatures
-from datasets.views import ViewManager
+from datasets.views import ViewManager, read_dataset
 from engine.config import method_of, symptom_file
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
 from engine.method import METHODS, LabelledFeatures, Method, Output, PromptedModel
@@ -35,20 +36,24 @@ class MethodTrainer(TrainerX):
     """Trains the model of the method that ``cfg.TRAINER.NAME`` names, on Dassl's engine.
 
     Attributes:
-        method: the ``Method``. model: its ``PromptedModel``.
+        method: the ``Method``. model: its ``PromptedModel``. backbone: what both are built on.
         classnames: in the order of the labels. symptoms: ``Symptoms``, None where none are read.
         history: one list of the values of ``HISTORY`` for each epoch.
     """
 
     method: Method
     model: PromptedModel
+    backbone: Backbone
     classnames: list[str]
     symptoms: Symptoms | None
 
     # -- building -------------------------------------------------------------------------------
 
     def build_data_loader(self) -> None:
-        self.dm = ViewManager(self.cfg)
+        dataset = read_dataset(self.cfg)  # before the weights, which take longer
+        self.backbone = backbone_of(self.cfg, self.device)
+        self.cfg = with_preprocessing(self.cfg, self.backbone)
+        self.dm = ViewManager(self.cfg, dataset)
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = None
         self.val_loader = self.dm.val_loader
@@ -67,7 +72,7 @@ class MethodTrainer(TrainerX):
         if path := symptom_file(cfg):
             others = set(self.dm.dataset.all_classnames) - set(self.classnames)
             self.symptoms = load_symptoms(path, self.classnames, others)
-        backbone = backbone_of(cfg, self.device)
+        backbone = self.backbone
         self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
         self._build_optimizer()
         half = backbone.precision in ("amp", "fp16")

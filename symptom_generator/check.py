@@ -16,7 +16,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from backbones.backbone import Backbone
-from backbones.loading import backbone_of
+from backbones.loading import backbone_of, with_preprocessing
 from backbones.numerics import cosine_logits
 from core.errors import InputError, command_line, shortened
 from datasets.base import MedicalDataset
@@ -104,7 +104,7 @@ def _scores(
 ) -> tuple[dict[str, list[float]], int]:
     """The AUC of every phrase, and on how many training images."""
     clip_model = backbone_of(cfg, _checked_device(device))
-    transform = build_transform(cfg, is_train=False)
+    transform = build_transform(with_preprocessing(cfg, clip_model), is_train=False)
     if transform is None:
         raise InputError("INPUT.NO_TRANSFORM gives CLIP no tensors to read; remove the setting")
     images = list(dataset.train_x)

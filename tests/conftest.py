@@ -96,7 +96,10 @@ def make_toy(folder, model):
         f"  SYMPTOMS: {folder / 'symptoms.json'}\n"
     )
     (folder / "random.yaml").write_text(
-        f"MODEL:\n  BACKBONE:\n    PATH: {folder / 'clip.pt'}\nINPUT:\n  SIZE: (32, 32)\n"
+        f"MODEL:\n  BACKBONE:\n    PATH: {folder / 'clip.pt'}\n"
+        "INPUT:\n  SIZE: (32, 32)\n  INTERPOLATION: bicubic\n"
+        "  PIXEL_MEAN: [0.48145466, 0.4578275, 0.40821073]\n"
+        "  PIXEL_STD: [0.26862954, 0.26130258, 0.27577711]\n"
     )
     return folder
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from backbones.backbone import weights_fingerprint
 from backbones.families.openai_clip import OpenAIClip
-from backbones.loading import backbone_of, load_backbone
+from backbones.loading import backbone_of, load_backbone, with_preprocessing
 from backbones.numerics import cosine_logits
 from backbones.texts import TextTooLong
 from core.errors import InputError
@@ -434,4 +434,4 @@ def test_a_size_that_the_backbone_does_not_read_is_refused(toy):
         "ViP", str(toy / "toy.yaml"), str(toy / "random.yaml"), opts=["INPUT.SIZE", "(64, 64)"]
     )
     with pytest.raises(InputError, match="INPUT.SIZE is .64, 64., but .*clip.pt reads .* 32x32"):
-        backbone_of(cfg, "cpu")
+        with_preprocessing(cfg, backbone_of(cfg, "cpu"))

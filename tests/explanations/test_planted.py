@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from backbones.loading import backbone_of
+from backbones.loading import backbone_of, with_preprocessing
 from datasets import synthetic
 from engine.config import load_cfg
 from explanations.contributions import contributions
@@ -30,7 +30,8 @@ def world(request):
     """The embedded backbone, features of 400 drawn lesions, and what each lesion shows."""
     path = request.config.rootpath / "backbones" / "tiny.pt"
     cfg, _ = load_cfg("ViP", "synthderm", "tiny", opts=["MODEL.BACKBONE.PATH", str(path)])
-    frozen, view = backbone_of(cfg, torch.device("cpu")), build_transform(cfg, is_train=False)
+    frozen = backbone_of(cfg, torch.device("cpu"))
+    view = build_transform(with_preprocessing(cfg, frozen), is_train=False)
     # No class: every value of an attribute is as likely, whatever the others are.
     drawn = [synthetic.picture(synthetic.LESIONS, 99, i) for i in range(400)]
     views = torch.stack([view(Image.fromarray(pixels)) for pixels, _ in drawn])
