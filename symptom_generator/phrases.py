@@ -128,7 +128,7 @@ def read_features(answer: str, avoid: Collection[str]) -> list[dict[str, Any]]:
     if not features:
         raise Unusable("the answer is not a list of features")
     if not seen:
-        raise Unusable(f"no feature can be used; the first one is {features[0]['dropped']}")
+        raise Unusable(f"no feature can be used: the first {features[0]['dropped']}")
     return features
 
 

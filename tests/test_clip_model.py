@@ -337,7 +337,7 @@ def zipped():
         (b"red green blue\n" * 10, "is a text file"),
         (zipped(), "is a zip archive of other files"),
         (b"\x1f\x8b\x08\x00\x00\x00", "is a gzip archive"),
-        (saved({"weight": torch.zeros(9999)})[:5000], "is only the beginning of a file"),
+        (saved({"weight": torch.zeros(9999)})[:5000], "is incomplete: copy or download it again"),
         (bytes(range(256)) * 9, "is damaged, incomplete or of another kind"),
         (saved(torch.nn.Linear(2, 2)), "holds Python objects beside tensors"),
         (saved([1, 2]), "contains no named tensors"),

@@ -25,7 +25,7 @@ def outcome(error, capsys):
         (OSError(errno.ENOSPC, "No space left", "x.pt"), 2, "x.pt: the disk is full"),
         (torch.OutOfMemoryError("CUDA out of memory."), 2, "lower DATALOADER.TRAIN_X.BATCH_SIZE"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "out of memory"),
-        (KeyboardInterrupt(), 130, "go on from the last complete epoch"),
+        (KeyboardInterrupt(), 130, "continue from the last complete epoch"),
     ],
     ids=["input", "disk", "gpu memory", "memory", "interrupt"],
 )

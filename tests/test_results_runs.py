@@ -131,7 +131,7 @@ def test_a_copy_of_a_run_is_not_counted_twice(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b")
     runs, (line,) = collect(tmp_path)
-    assert len(runs) == 1 and "a second run" in line
+    assert len(runs) == 1 and "the same run as" in line
 
 
 def test_symptom_files_of_one_name_are_kept_apart(tmp_path):
