@@ -26,7 +26,7 @@ from results.tables import KINDS, Kind, tables_of
 PLOTS = ("bars", "shots")
 
 
-def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,21 +39,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--format", choices=FORMATS, default="github")
     add("--paper", action="store_true", help="show the paper's figures beside ours")
-    names = {metric.option: name for name, metric in METRICS.items()}
-    shown = [metric.option for metric in METRICS.values() if metric.by_default]
-    titles = ", ".join(f"{metric.option}: {metric.title}" for metric in METRICS.values())
-    add("--metrics", nargs="+", choices=names, default=shown, help=titles)
+    _add_metrics(parser)
     add("--ci", action="store_true", help="95 %% intervals (bootstrap)")
-    add("--dataset", help="only this dataset")
-    add("--backbone", help="only this backbone")
-    add(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=wanted_seeds(),
-        help="seeds that every row should have; a note names missing ones "
-        "(default: SEEDS of the environment, or 1 2 3)",
-    )
+    _add_selection(parser)
     for kind in KINDS:
         if kind.option and " " not in kind.option:
             add(kind.option, action="store_true", help=kind.help)
@@ -70,6 +58,33 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="shots",
         help="draw Fig. 3 I and Fig. 5, or with 'shots' the few-shot curve, into FOLDER/plots",
     )
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataset", help="only this dataset")
+    add("--backbone", help="only this backbone")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=wanted_seeds(),
+        help="seeds that every row should have; a note names missing ones "
+        "(default: SEEDS of the environment, or 1 2 3)",
+    )
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    shown = [metric.option for metric in METRICS.values() if metric.by_default]
+    titles = ", ".join(f"{metric.option}: {metric.title}" for metric in METRICS.values())
+    parser.add_argument(
+        "--metrics", nargs="+", choices=list(_metric_names()), default=shown, help=titles
+    )
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.plot is not None and args.plot not in PLOTS:
         # `--plot output` reads as if output were the kind of plot.
@@ -77,8 +92,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--plot {args.plot}: choose from {', '.join(PLOTS)}")
         args.folder, args.plot = args.plot, "bars"
     args.folder = Path(args.folder or "output")
-    args.metrics = [names[name] for name in dict.fromkeys(args.metrics)]
+    names = _metric_names()
+    args.metrics = [names[option] for option in dict.fromkeys(args.metrics)]
     return args
+
+
+def _metric_names() -> dict[str, str]:
+    """Value of --metrics -> name of the metric."""
+    return {metric.option: name for name, metric in METRICS.items()}
 
 
 def _values_of(option: str) -> list[str]:

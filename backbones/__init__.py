@@ -1,6 +1,7 @@
 """Small CLIPs for the drawn world, and how their short checkpoints become whole ones."""
 
 import torch
+from torch import Tensor
 
 import dassl_compat  # noqa: F401  (makes the torchvision that clip imports importable)
 
@@ -12,7 +13,7 @@ SEED = "token_embedding.seed"  # the other rows are drawn with it
 STD = 0.02  # as OpenAI's CLIP draws its token embeddings before training
 
 
-def expand_token_table(state_dict, seed=None):
+def expand_token_table(state_dict: dict[str, Tensor], seed: int | None = None) -> dict[str, Tensor]:
     """Make a checkpoint's token table whole; one that is whole is returned as it is.
 
     Most words occur in no caption, so their rows were never trained and a seed stands for them.

@@ -8,8 +8,15 @@ phrases for one, several or all of a picture's attributes.
 
 import functools
 import json
+import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+from datasets.synthetic import World
+
+Fact = tuple[str, tuple[str, ...]]  # an attribute and the values that a phrase allows
+Facts = dict[str, tuple[str, ...]]  # what a caption states: attribute -> the values it allows
 
 # Words that name a disease, or whether there is one. No caption holds any of them.
 DISEASE_WORDS = frozenset(
@@ -33,7 +40,7 @@ PICTURE_OF = (
 HEDGES = ("", "", "", "", "clearly", "apparently", "it seems that", "visible here", "seen here")
 
 # Wordings kept for the evaluation. No caption may hold one of them; a test compares.
-HELD_OUT = {
+HELD_OUT: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
     "SynthDerm": {
         "symmetry": {
             "symmetric": (
@@ -211,12 +218,12 @@ HELD_OUT = {
 }
 
 
-def plain(text):
+def plain(text: str) -> str:
     """Lower case without stops and doubled blanks, so that wordings can be compared."""
     return " ".join(re.findall(r"[\w-]+", text.lower()))
 
 
-def expand(pattern):
+def expand(pattern: str) -> set[str]:
     """Every phrase that a pattern ``(a|b) c`` stands for."""
     innermost = re.search(r"\(([^()]*)\)", pattern)
     if innermost is None:
@@ -226,10 +233,10 @@ def expand(pattern):
 
 
 @functools.cache
-def _facts(world_name):
+def _facts(world_name: str) -> dict[Fact, tuple[list[str], list[str]]]:
     """{(attribute, values it allows): (patterns of noun phrases, patterns of statements)}."""
 
-    def filled(patterns):
+    def filled(patterns: list[str]) -> list[str]:
         for name, choices in _GRAMMAR["choices"].items():
             patterns = [pattern.replace("{" + name + "}", choices) for pattern in patterns]
         return patterns
@@ -245,7 +252,7 @@ def _facts(world_name):
 
 
 @functools.cache
-def held_out_phrases():
+def held_out_phrases() -> frozenset[str]:
     return frozenset(
         plain(phrase)
         for world in HELD_OUT.values()
@@ -256,7 +263,7 @@ def held_out_phrases():
 
 
 @functools.cache
-def phrases(world_name):
+def phrases(world_name: str) -> dict[Fact, tuple[list[list[str]], ...]]:
     """{(attribute, values): ([[phrases of a pattern], ...] of nouns, the same of statements)}."""
     return {
         fact: tuple([sorted(expand(pattern)) for pattern in patterns] for patterns in forms)
@@ -265,17 +272,16 @@ def phrases(world_name):
 
 
 @functools.cache
-def _padded_held_out():
+def _padded_held_out() -> tuple[str, ...]:
     return tuple(f" {phrase} " for phrase in held_out_phrases())
 
 
-def caption(world, attributes, rng):
+def caption(world: World, attributes: Mapping[str, str], rng: random.Random) -> tuple[str, Facts]:
     """A caption that is true of a picture with these attributes.
 
     Args:
         world: of ``datasets.synthetic``.
         attributes: value by attribute name.
-        rng: ``random.Random``.
 
     Returns:
         text, and the facts it states: {attribute: values it allows}.
@@ -283,7 +289,9 @@ def caption(world, attributes, rng):
     chosen = [a.name for a in world.attributes if can_be_said(a.name, attributes)]
     rng.shuffle(chosen)
     count = rng.choice((1, 1, 1, 2, 2, 3, 4, len(chosen), len(chosen)))
-    facts, nouns, statements = {}, [], []
+    facts: Facts = {}
+    nouns: list[str] = []
+    statements: list[str] = []
     for name in chosen[:count]:
         known = _facts_of(world.name, name, attributes[name])
         values = known[0] if len(known) == 1 or rng.random() < 0.75 else known[1]
@@ -305,19 +313,19 @@ def caption(world, attributes, rng):
 _OF_OPACITY = ("zone",)
 
 
-def can_be_said(name, attributes):
+def can_be_said(name: str, attributes: Mapping[str, str]) -> bool:
     """Whether a picture with these attributes has a value of attribute ``name`` to speak of."""
     return name not in _OF_OPACITY or attributes["opacity"] == "opaque"
 
 
 @functools.cache
-def _facts_of(world_name, name, value):
+def _facts_of(world_name: str, name: str, value: str) -> list[tuple[str, ...]]:
     """The value sets that a phrase about this value can allow, the narrowest first."""
     sets = [values for attribute, values in _facts(world_name) if attribute == name]
     return sorted((values for values in sets if value in values), key=len)
 
 
-def _join(rng, subject, nouns, statements):
+def _join(rng: random.Random, subject: str, nouns: list[str], statements: list[str]) -> str:
     rng.shuffle(nouns)
     rng.shuffle(statements)
     comma = rng.choice((", ", ", ", " and "))
@@ -358,7 +366,7 @@ def _join(rng, subject, nouns, statements):
 
 
 @functools.cache
-def words():
+def words() -> list[str]:
     """Every word, in lower case, and every stop that a caption can hold."""
     texts = [*PICTURE_OF, *HEDGES, "where and the one this a has shows displays presents with"]
     texts += ["there is", *",.;:"]

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ TRAINER:
 """
 
 
-def time_checkout(checkout, folder, classnames):
+def time_checkout(checkout: Path, folder: Path, classnames: Sequence[str]) -> tuple[float, float]:
     """Seconds of a batch of 32 in its second epoch: (without, with) reading pictures.
 
     Args:
@@ -70,7 +71,7 @@ def time_checkout(checkout, folder, classnames):
     Raises:
         InputError: it does not run; what it said last is in the message.
     """
-    checkout, folder = checkout.expanduser().resolve(), Path(folder)
+    checkout = checkout.expanduser().resolve()
     _write_eurosat(folder / "eurosat", classnames)
     weights = folder / "random.pt"
     torch.save(random_clip("vit_b16").state_dict(), weights)
@@ -80,12 +81,7 @@ def time_checkout(checkout, folder, classnames):
     command += ["--root", str(folder), "--trainer", "CoOp", "--seed", "1"]
     command += ["--dataset-config-file", str(checkout / "configs/datasets/eurosat.yaml")]
     command += ["--config-file", str(folder / "coop.yaml"), "--output-dir", str(folder / "out")]
-    done = subprocess.run(
-        command,
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     lines = LINE.findall(done.stdout)
     if done.returncode or not lines:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
@@ -94,10 +90,10 @@ def time_checkout(checkout, folder, classnames):
     return batch - reading, batch
 
 
-def _write_eurosat(folder, classnames):
+def _write_eurosat(folder: Path, classnames: Sequence[str]) -> None:
     """A dataset that CoOp knows, in its layout, of drawn noise."""
     rng = np.random.default_rng(0)
-    split = {"train": [], "val": [], "test": []}
+    split: dict[str, list[tuple[str, int, str]]] = {"train": [], "val": [], "test": []}
     for side, n in {"train": 128, "val": 4, "test": 4}.items():
         for i in range(n):
             label = i % len(classnames)
@@ -106,5 +102,5 @@ def _write_eurosat(folder, classnames):
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
             Image.fromarray(noise).save(path)
-            split[side].append([name, label, classnames[label]])
+            split[side].append((name, label, classnames[label]))
     (folder / "split_zhou_EuroSAT.json").write_text(json.dumps(split))

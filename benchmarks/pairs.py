@@ -1,10 +1,14 @@
 """One method twice, ours and the reference, started alike."""
 
 import os
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .reference import Reference
+from .timing import Call
 from .workload import METHODS, SHAPES, Workload
 
 BATCH = 32
@@ -12,11 +16,11 @@ BATCH = 32
 SMALLER = {"BayesianPrompt": 4}
 
 
-def pair(work, method, batch, encoded=False):
+def pair(work: Workload, method: str, batch: int, encoded: bool = False) -> dict[str, Call]:
     """Our trainer in the middle of an epoch and the reference, started alike.
 
     Args:
-        encoded: give the reference features as well, to time what is not the image encoder.
+        encoded: give all of them features, to time what is not the image encoder.
 
     Returns:
         {name: function of one step}: the reference's, ours in a first run and in a later one.
@@ -30,36 +34,35 @@ def pair(work, method, batch, encoded=False):
     side = SHAPES[work.backbone]["image_resolution"]
     pictures = torch.randn(batch, 3, side, side, device=trainer.device)
     label = torch.arange(batch, device=trainer.device) % len(work.classnames)
-    if encoded:
-        pictures = torch.randn(batch, clip_model.embed_dim, device=trainer.device)
     features = clip_model.encode_image(pictures)
+    later = _later(trainer, features, label)
 
-    def later():
-        trainer.forward_backward({"features": features, "label": label})
-
-    if trainer.optim is None:
-        trainer.set_model_mode("eval")
-
-        @torch.no_grad()
-        def later():
-            trainer.model.from_features(features)
-    else:
-        trainer.set_model_mode("train")
-
-    def first():
-        clip_model.encode_image(pictures)
+    def first() -> None:
+        if not encoded:
+            clip_model.encode_image(pictures)
         later()
 
-    return {
-        "reference": lambda: reference.step(pictures, label),
-        "first": first,
-        "later": later,
-    }
+    given = features if encoded else pictures
+    return {"reference": partial(reference.step, given, label), "first": first, "later": later}
 
 
-def a_step(folder, backbone, method, way):
+def _later(trainer: Any, features: Tensor, label: Tensor) -> Call:
+    """A step from kept features; for a method that learns nothing, one batch of a test."""
+    if trainer.optim is not None:
+        trainer.set_model_mode("train")
+        return partial(trainer.forward_backward, {"features": features, "label": label})
+    trainer.set_model_mode("eval")
+
+    @torch.no_grad()
+    def test() -> None:
+        trainer.model.from_features(features)
+
+    return test
+
+
+def a_step(folder: str, backbone: str, method: str, way: str) -> Call:
     """Two steps of one side, to be run where their memory is measured."""
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(os.cpu_count() or 1)
     work = Workload(folder, backbone, pictures=8)
     ways = pair(work, method, SMALLER.get(method, BATCH))
     return lambda: [ways[way]() for _ in range(2)]

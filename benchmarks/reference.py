@@ -6,14 +6,17 @@ that the learned parameters have the names of the checkpoints, so that both can 
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import clip
 import torch
+from clip.model import CLIP
+from torch import Tensor
 from torch.nn import functional as F
 
 
-def embedded(model, texts, n_ctx=0):
+def embedded(model: CLIP, texts: Sequence[str], n_ctx: int = 0) -> tuple[Tensor, Tensor]:
     """Token ids and their embeddings, [n, 77] and [n, 77, width], ``n_ctx`` words held free."""
     tokens = clip.tokenize([" ".join(["X"] * n_ctx + [f"{text}."]) for text in texts])
     tokens = tokens.to(model.positional_embedding.device)
@@ -21,7 +24,7 @@ def embedded(model, texts, n_ctx=0):
         return tokens, model.token_embedding(tokens)
 
 
-def encode(model, tokens, embeddings, ctx=None):
+def encode(model: CLIP, tokens: Tensor, embeddings: Tensor, ctx: Tensor | None = None) -> Tensor:
     """CLIP's text encoder; ``ctx`` [n_ctx, width] takes the places after the first."""
     if ctx is not None:
         n = len(embeddings)
@@ -34,7 +37,7 @@ def encode(model, tokens, embeddings, ctx=None):
     return x @ model.text_projection
 
 
-def scores(model, image, text):
+def scores(model: CLIP, image: Tensor, text: Tensor) -> Tensor:
     """[batch, d] and [n_cls, d] -> [batch, n_cls]."""
     return model.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).t()
 
@@ -49,7 +52,15 @@ class Reference:
         classnames: the classes. symptoms: class name -> phrases.
     """
 
-    def __init__(self, model, method, params, classnames, symptoms, n_ctx=4):
+    def __init__(
+        self,
+        model: CLIP,
+        method: str,
+        params: Mapping[str, Tensor],
+        classnames: Sequence[str],
+        symptoms: Mapping[str, Sequence[str]],
+        n_ctx: int = 4,
+    ) -> None:
         self.model = model.requires_grad_(False)
         self.params = {name: value.detach().clone() for name, value in params.items()}
         for value in self.params.values():
@@ -57,15 +68,10 @@ class Reference:
         self.score = partial(METHODS[method], self)
         by_symptoms = method.startswith(("ViP", "ZeroshotCLIP symptoms"))
         context = n_ctx if any(name.endswith("ctx") for name in params) else 0
-        self.texts = [
-            embedded(model, texts, context)
-            for texts in (
-                symptoms.values()
-                if by_symptoms
-                else [[name] if context else [f"a photo of a {name}"] for name in classnames]
-            )
-        ]
-        self.penalty = 0.0
+        named = [[name] if context else [f"a photo of a {name}"] for name in classnames]
+        texts = symptoms.values() if by_symptoms else named
+        self.texts = [embedded(model, of_class, context) for of_class in texts]
+        self.penalty: Tensor | float = 0.0
         if method.startswith("ZeroshotCLIP"):
             with torch.no_grad():
                 of_class = [F.normalize(encode(model, *text), dim=-1) for text in self.texts]
@@ -74,13 +80,17 @@ class Reference:
             known = [embedded(model, [f"a photo of a {name}"]) for name in classnames]
             with torch.no_grad():
                 self.known = torch.cat([encode(model, *text) for text in known])
-        self.optim = None
+        self.optim: torch.optim.Optimizer | None = None
         if params:
             self.optim = torch.optim.SGD(
                 self.params.values(), lr=0.001, momentum=0.9, weight_decay=5e-4
             )
 
-    def logits(self, pictures):
+    def encoded(self, ctx: Tensor) -> Tensor:
+        """[n, d] text features with this context."""
+        return torch.cat([encode(self.model, *text, ctx) for text in self.texts])
+
+    def logits(self, pictures: Tensor) -> Tensor:
         """[batch, 3, H, W] (or [batch, d], to time the rest alone) -> [batch, n_cls]."""
         if pictures.dim() == 2:
             return self.score(pictures)
@@ -88,7 +98,7 @@ class Reference:
             image = self.model.encode_image(pictures)
         return self.score(image)
 
-    def step(self, pictures, label):
+    def step(self, pictures: Tensor, label: Tensor) -> float:
         """One step of training; for a method that learns nothing, one batch of a test."""
         if self.optim is None:
             with torch.no_grad():
@@ -100,38 +110,36 @@ class Reference:
         return loss.item()
 
 
-def zeroshot(self, image):
+def zeroshot(self: Reference, image: Tensor) -> Tensor:
     return scores(self.model, image, self.known)
 
 
-def coop(self, image):
-    ctx = self.params["ctx"]
-    text = torch.cat([encode(self.model, *text, ctx) for text in self.texts])
+def coop(self: Reference, image: Tensor) -> Tensor:
+    text = self.encoded(self.params["ctx"])
     return scores(self.model, image, text)
 
 
-def kgcoop(self, image):
-    ctx = self.params["ctx"]
-    text = torch.cat([encode(self.model, *text, ctx) for text in self.texts])
+def kgcoop(self: Reference, image: Tensor) -> Tensor:
+    text = self.encoded(self.params["ctx"])
     self.penalty = 8 * (1 - F.cosine_similarity(text, self.known).mean())
     return scores(self.model, image, text)
 
 
-def cocoop(self, image):
+def cocoop(self: Reference, image: Tensor) -> Tensor:
     p, rows = self.params, []
     for picture in image:
         x = F.normalize(picture, dim=0)
         x = F.relu(F.linear(x, p["meta_net.linear1.weight"], p["meta_net.linear1.bias"]))
         bias = F.linear(x, p["meta_net.linear2.weight"], p["meta_net.linear2.bias"])
-        text = torch.cat([encode(self.model, *text, p["ctx"] + bias) for text in self.texts])
+        text = self.encoded(p["ctx"] + bias)
         rows.append(scores(self.model, picture[None], text))
     return torch.cat(rows)
 
 
-def bayesian(self, image, samples=10):
+def bayesian(self: Reference, image: Tensor, samples: int = 10) -> Tensor:
     p, rows, self.penalty = self.params, [], 0.0
 
-    def network(name, x):
+    def network(name: str, x: Tensor) -> Tensor:
         for layer in (0, 2, 4):
             prefix = f"meta_net.{name}.module.{layer}"
             x = F.linear(x, p[f"{prefix}.weight"], p[f"{prefix}.bias"])
@@ -146,13 +154,13 @@ def bayesian(self, image, samples=10):
         drawn = []
         for _ in range(samples):
             bias = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            text = torch.cat([encode(self.model, *text, p["ctx"] + bias) for text in self.texts])
+            text = self.encoded(p["ctx"] + bias)
             drawn.append(scores(self.model, picture[None], text).log_softmax(dim=-1))
         rows.append(torch.stack(drawn).logsumexp(dim=0) - math.log(samples))
     return torch.cat(rows)
 
 
-def vip(self, image, merge="prompt"):
+def vip(self: Reference, image: Tensor, merge: str = "prompt") -> Tensor:
     p, columns = self.params, []
     for c, text in enumerate(self.texts):
         symptoms = encode(self.model, *text, p.get("prompt_learner.ctx"))  # T, [k, d]
@@ -171,7 +179,7 @@ def vip(self, image, merge="prompt"):
     return torch.stack(columns, dim=1)
 
 
-METHODS = {
+METHODS: dict[str, Callable[[Reference, Tensor], Tensor]] = {
     "ZeroshotCLIP names": zeroshot,
     "ZeroshotCLIP symptoms": zeroshot,
     "CoOp": coop,

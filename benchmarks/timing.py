@@ -6,28 +6,33 @@ import gc
 import multiprocessing
 import resource
 import time
+from collections.abc import Callable, Mapping
+from multiprocessing.queues import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
 
 from core.processes import end_worker_with_parent
 
-_clock = time.perf_counter
+Call = Callable[[], object]  # what is measured
+
+_clock: Callable[[], float] = time.perf_counter
 
 
-def use_processor_time():
+def use_processor_time() -> None:
     """Count the seconds that this process computes, in one thread: for a machine that is shared."""
     global _clock
     torch.set_num_threads(1)
     _clock = time.process_time
 
 
-def synchronise():
+def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def once(function, clock=None):
+def once(function: Call, clock: Callable[[], float] | None = None) -> float:
     """Seconds of one call."""
     clock = clock or _clock
     synchronise()
@@ -37,27 +42,32 @@ def once(function, clock=None):
     return clock() - start
 
 
-def in_turns(functions, rounds, turn=0.2):
+def in_turns(
+    functions: Mapping[str, Call], rounds: int, turn: float = 0.2
+) -> dict[str, np.ndarray]:
     """Seconds of each function by name, [rounds]: all take turns, so that they share the noise.
 
     A first turn warms up. A turn is one call, or as many as fit into ``turn`` seconds: the steps of
     a run follow one another too.
     """
     calls = {name: max(1, round(turn / once(function))) for name, function in functions.items()}
-    times = {name: [] for name in functions}
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            every = once(lambda f=function, n=calls[name]: [f() for _ in range(n)])
-            times[name].append(every / calls[name])
+            times[name].append(once(_repeated(function, calls[name])) / calls[name])
     return {name: np.array(values) for name, values in times.items()}
 
 
-def seconds(function, rounds=5):
+def _repeated(function: Call, n: int) -> Call:
+    return lambda: [function() for _ in range(n)]
+
+
+def seconds(function: Call, rounds: int = 5) -> float:
     """Median seconds of a call."""
     return float(np.median(in_turns({"": function}, rounds)[""]))
 
 
-def peak_bytes(function, *arguments):
+def peak_bytes(function: Callable[..., Call], *arguments: Any) -> int:
     """How far a function's second part raises the memory of a process of its own.
 
     ``function(*arguments)`` sets up and returns what to measure, a function without arguments.
@@ -72,7 +82,9 @@ def peak_bytes(function, *arguments):
     return queue.get()
 
 
-def _measure(queue, function, arguments):
+def _measure(
+    queue: "SimpleQueue[int]", function: Callable[..., Call], arguments: tuple[Any, ...]
+) -> None:
     end_worker_with_parent()
     work = function(*arguments)
     if torch.cuda.is_available():
@@ -91,7 +103,7 @@ def _measure(queue, function, arguments):
     queue.put(_status("VmHWM") - before)
 
 
-def _status(name):
+def _status(name: str) -> int:
     try:
         with open("/proc/self/status") as file:
             fields = dict(line.split(":", 1) for line in file)

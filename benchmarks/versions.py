@@ -61,15 +61,20 @@ def main() -> None:
     args = parser.parse_args()
     sides = {"other": str(Path(args.other).expanduser().resolve()), "this": str(HERE)}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--work"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     running = {
-        side: subprocess.Popen([*command, folder], text=True, **pipes)
+        side: subprocess.Popen(
+            [*command, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         for side, folder in sides.items()
     }
     for side, process in running.items():
         if process.stdout.readline() != "ready\n":
             raise InputError(f"{sides[side]} does not run its benchmarks")
-    times = {(side, way): [] for side in sides for way in WAYS}
+    times: dict[tuple[str, str], list[float]] = {(side, way): [] for side in sides for way in WAYS}
     for i in range(args.rounds):
         for way in WAYS:
             for side in list(sides) if i % 2 else list(sides)[::-1]:

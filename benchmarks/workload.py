@@ -3,21 +3,24 @@
 import contextlib
 import io
 import json
+from collections.abc import Iterable
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from clip.model import CLIP
 from dassl.engine import build_trainer
 from PIL import Image
+from yacs.config import CfgNode
 
 from backbones.families.openai_clip import clip_of
 from backbones.weights import read_weights
 from engine.config import load_cfg
 from symptoms import read_symptom_file
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "vit_b16": dict(
         embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
         vision_patch_size=16, transformer_width=512, transformer_heads=8, transformer_layers=12,
@@ -36,7 +39,7 @@ SHAPES = {
 PICTURES = 346  # of the embedded default's training split
 
 # Row of a table -> trainer and options. All have a frozen image encoder.
-METHODS = {
+METHODS: dict[str, tuple[str, list[str]]] = {
     "ZeroshotCLIP names": ("ZeroshotCLIP", []),
     "ZeroshotCLIP symptoms": ("ZeroshotCLIP", ["PROMPTS", "symptoms"]),
     "CoOp": ("CoOp", []),
@@ -50,15 +53,15 @@ METHODS = {
 }
 
 
-def grey_film(rng, width=2000, height=1500):
+def grey_film(rng: np.random.Generator, width: int = 2000, height: int = 1500) -> Image.Image:
     """A grey picture as large and as smooth as a chest film, with its grain."""
     coarse = rng.integers(0, 256, (height // 125, width // 125), dtype=np.uint8)
-    smooth = Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 2, (height, width))
     return Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
 
 
-def _numbered(texts, n):
+def _numbered(texts: Iterable[str], n: int) -> list[str]:
     """n texts: these, then the same again behind numbers, so that they share no beginning."""
     texts = list(texts)
     every = (f"{i} {text}" if i else text for i in count() for text in texts)
@@ -76,8 +79,15 @@ class Workload:
     """
 
     def __init__(
-        self, folder, backbone, n_cls=2, n_symptoms=None, pictures=64, large=False, seed=0
-    ):
+        self,
+        folder: str | Path,
+        backbone: str,
+        n_cls: int = 2,
+        n_symptoms: int | None = None,
+        pictures: int = 64,
+        large: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.folder = Path(folder)
         self.backbone = backbone
         self.large = large
@@ -90,15 +100,7 @@ class Workload:
         phrases = iter(_numbered(chain(*lists), sum(counts)))
         pairs = zip(self.classnames, counts, strict=True)
         self.phrases = {name: [*islice(phrases, n)] for name, n in pairs}
-        for split, n in {"train": pictures, "val": pictures // 4, "test": pictures // 4}.items():
-            for i in range(max(n, n_cls)):
-                path = self.folder / "data" / split / self.classnames[i % n_cls] / f"{i}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if large:
-                    grey_film(rng).save(path.with_suffix(".jpg"), quality=90)
-                else:
-                    pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(path.with_suffix(".png"))
+        self._write_pictures({"train": pictures, "val": pictures // 4, "test": pictures // 4}, rng)
         self._write("symptoms.json", self.phrases)
         dataset = {
             "NAME": "ImageFolder",
@@ -115,10 +117,23 @@ class Workload:
         model = {"BACKBONE": {"NAME": backbone, "PATH": str(self.weights)}}
         self._write(f"{backbone}.yaml", {"MODEL": model, "INPUT": {"SIZE": [side, side]}})
 
-    def _write(self, name, value):
+    def _write_pictures(self, counts: dict[str, int], rng: np.random.Generator) -> None:
+        """A folder for each split and class; every class has a picture in every split."""
+        for split, n in counts.items():
+            for i in range(max(n, len(self.classnames))):
+                name = self.classnames[i % len(self.classnames)]
+                path = self.folder / "data" / split / name / f"{i}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if self.large:
+                    grey_film(rng).save(path.with_suffix(".jpg"), quality=90)
+                else:
+                    pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(path.with_suffix(".png"))
+
+    def _write(self, name: str, value: Any) -> None:
         (self.folder / name).write_text(json.dumps(value))  # which is YAML too
 
-    def cfg(self, method, *opts, output="run"):
+    def cfg(self, method: str, *opts: str, output: str = "run") -> CfgNode:
         """The configuration of a row of ``METHODS``."""
         trainer, own = METHODS.get(method, (method, []))
         words = [f"TRAINER.{trainer.upper()}.{w}" if i % 2 == 0 else w for i, w in enumerate(own)]
@@ -130,17 +145,17 @@ class Workload:
             output_dir=str(self.folder / output),
         )[0]
 
-    def plain_clip(self):
+    def plain_clip(self) -> CLIP:
         """The backbone in fp32 as a model of the clip package."""
         return clip_of(read_weights(self.weights).tensors)
 
-    def trainer(self, method, *opts):
+    def trainer(self, method: str, *opts: str) -> Any:
         """A trainer, built and silent."""
         with quiet():
             return build_trainer(self.cfg(method, *opts))
 
 
-def random_clip(backbone):
+def random_clip(backbone: str) -> CLIP:
     """CLIP with random weights."""
     torch.manual_seed(0)
     model = CLIP(context_length=77, vocab_size=49408, **SHAPES[backbone])
@@ -149,5 +164,5 @@ def random_clip(backbone):
     return model.eval()
 
 
-def quiet():
+def quiet() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(io.StringIO())

@@ -54,11 +54,7 @@ def draw_split(
     total = Counter(picture.label for picture in pictures)
     # A hair above, so that 0.29 * 100 is 29.
     wanted = {label: max(1, int(n * fraction + 1e-9)) for label, n in total.items()}
-    groups: dict[_Group, list[Picture]] = {}
-    for picture in pictures:
-        owner = patient(picture)
-        group = (bool(owner), owner or key(picture), "" if owner else picture.id)
-        groups.setdefault(group, []).append(picture)
+    groups = _grouped(pictures, key, patient)
     ranked = sorted(groups, key=lambda group: (_rank(seed, group[1]), group))
     taken = _taken([groups[group] for group in ranked], wanted)
     drawn = [p for group, is_in in zip(ranked, taken, strict=True) if is_in for p in groups[group]]
@@ -74,6 +70,18 @@ def draw_split(
 
 
 _Group = tuple[bool, str, str]  # owned, by whom or what it is drawn by, identity of a lone image
+
+
+def _grouped(
+    pictures: Iterable[Picture], key: Callable[[Picture], str], patient: Callable[[Picture], str]
+) -> dict[_Group, list[Picture]]:
+    """The pictures that are drawn together: a patient's, or one that is nobody's."""
+    groups: dict[_Group, list[Picture]] = {}
+    for picture in pictures:
+        owner = patient(picture)
+        group = (bool(owner), owner or key(picture), "" if owner else picture.id)
+        groups.setdefault(group, []).append(picture)
+    return groups
 
 
 def _taken(groups: Sequence[Sequence[Picture]], wanted: Mapping[int, int]) -> list[bool]:

@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from results import statistics
 from results.metrics import default_metrics, heading
-from results.pairs import pairs_of, sides
+from results.pairs import Pair, pairs_of, sides
 from results.predictions import Predictions
 from results.rendering import Estimate, PValue, Table
 from results.rows import Method
@@ -137,15 +137,11 @@ def significance_table(
         said: list[str] = []
         pairs = pairs_of(first, other, said)
         table.notes += [f"against {other.label}: {line}" for line in said]
-        if not pairs:
-            table.notes.append(f"{other.label}: left out (no runs with one backbone and seed)")
-            continue
         try:
-            differences = statistics.bootstrap_difference(*sides(pairs), metrics, times)
+            cells = _differences(pairs, metrics, times)
         except ValueError as error:
             table.notes.append(f"{other.label}: left out ({error})")
             continue
-        cells = [Estimate(d, None, low, high, signed=True) for d, low, high in differences.values()]
         tests.append([statistics.mcnemar(pair.a.correct, pair.b.correct)[2] for pair in pairs])
         table.rows.append([other.label, *cells])
     if not table.rows:
@@ -161,6 +157,18 @@ def significance_table(
         f"correction over all {sum(map(len, tests))} tests of this table",
     ]
     return table
+
+
+def _differences(pairs: Sequence[Pair], metrics: Sequence[str], times: int) -> list[Estimate]:
+    """A minus B of each metric, with its interval.
+
+    Raises:
+        ValueError: there are no pairs, or they cannot be pooled.
+    """
+    if not pairs:
+        raise ValueError("no runs with one backbone and seed")
+    differences = statistics.bootstrap_difference(*sides(pairs), metrics, times)
+    return [Estimate(d, None, low, high, signed=True) for d, low, high in differences.values()]
 
 
 def read_history(path: Path | str) -> dict[str, np.ndarray] | None:

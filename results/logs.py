@@ -1,7 +1,7 @@
 """Logs of other CoOp-family code: their final figures, rounded to a tenth of a point."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,40 +107,34 @@ def _identity(folder: Path, root: Path, config: dict[str, str]) -> dict[str, Any
     )
     at = lower.index(trainer.lower()) if trainer and trainer.lower() in lower else None
     seed_part = _first(part for part in lower[::-1] if re.fullmatch(r"seed_?\d+", part))
-    seed = config.get("SEED") or (seed_part and re.sub(r"\D", "", seed_part))
     before = [part for part in lower[:at] if not part.startswith("shots")] if at else []
-    dataset = config.get("DATASET.NAME", "").lower() or _first(reversed(before))
-    backbone = config.get("MODEL.BACKBONE.NAME") or _first(
-        match[1] for part in lower[::-1] if (match := BACKBONE.search(part))
-    )
-    unknown = [
-        name
-        for name, value in (
-            ("dataset", dataset),
-            ("trainer", trainer),
-            ("backbone", backbone),
-            ("seed", seed),
-        )
-        if not value
-    ]
-    if unknown:
+    # What tells two settings of one method apart.
+    between = [p for p in parts[at + 1 :] if p.lower() != seed_part] if at is not None else []
+    match = re.search(r"(\d+)shots|shots_(\d+)", "/".join(lower))
+    found = {
+        "dataset": config.get("DATASET.NAME", "").lower() or _first(reversed(before)),
+        "trainer": trainer,
+        "backbone": config.get("MODEL.BACKBONE.NAME")
+        or _first(name[1] for part in lower[::-1] if (name := BACKBONE.search(part))),
+        "seed": config.get("SEED") or (seed_part and re.sub(r"\D", "", seed_part)),
+    }
+    if unknown := [name for name, value in found.items() if not value]:
         raise InputError(
             f"{folder}: neither the log nor the names of folders state the {', '.join(unknown)}"
         )
-    # What tells two settings of one method apart; the backbone is a column of its own.
-    between = [p for p in parts[at + 1 :] if p.lower() != seed_part] if at is not None else []
-    variant = re.sub(r"^_+|_+$", "", BACKBONE.sub("", "/".join(between)).replace("__", "_"))
-    match = re.search(r"(\d+)shots|shots_(\d+)", "/".join(lower))
-    shots = config.get("DATASET.NUM_SHOTS") or (match and (match[1] or match[2])) or -1
     return {
-        "dataset": dataset,
-        "trainer": trainer,
-        "backbone": backbone_slug(backbone),
-        "seed": seed,
-        "variant": variant.strip("/") or "default",
-        "shots": shots,
+        **found,
+        "backbone": backbone_slug(found["backbone"]),
+        "variant": _variant(between),
+        "shots": config.get("DATASET.NUM_SHOTS") or (match and (match[1] or match[2])) or -1,
         "subsample_classes": config.get("DATASET.SUBSAMPLE_CLASSES", "all"),
     }
+
+
+def _variant(parts: Sequence[str]) -> str:
+    """The folders between trainer and seed, less the backbone, which is a column of its own."""
+    kept = BACKBONE.sub("", "/".join(parts)).replace("__", "_")
+    return re.sub(r"^_+|_+$", "", kept).strip("/") or "default"
 
 
 def _first(values: Iterable[Any]) -> Any:

@@ -61,33 +61,46 @@ def evaluation_cfg(
     cfg = read_config(folder, root)
     if not record or record.metrics is None:
         raise InputError(f"{folder}: the run is not complete; train it first")
-    trainer = cfg.TRAINER.NAME
-    symptoms, own = symptom_file(cfg), f"TRAINER.{trainer.upper()}.SYMPTOMS"
-    given = [own, str(symptoms)] if symptoms and own not in opts else []
-    there, changed = load_cfg(trainer, dataset, opts=[*given, *opts], root=root)
-    name, half = cfg.RUN.DATASET, cfg.DATASET.SUBSAMPLE_CLASSES
-    kept = {key: cfg.DATASET[key] for key in KEPT}
+    own = _own_symptoms(cfg, opts)
+    there, changed = load_cfg(cfg.TRAINER.NAME, dataset, opts=[*own, *opts], root=root)
     if classes:
         there = _renamed(there, record.classnames, classes)
     else:
         _check_classes(there, record.classnames, folder)
-
+    origin = _origin(cfg)
     cfg.defrost()
+    _take_dataset(cfg, there, changed)
+    options = record.options | {k: v for k, v in changed.items() if k not in own}
+    cfg.OUTPUT_DIR = str(_output_folder(cfg, options, output, origin))
+    cfg.freeze()
+    return cfg, options
+
+
+def _own_symptoms(cfg: CN, opts: Sequence[str]) -> list[str]:
+    """The option that keeps the run's own symptoms, which is not one of this test's."""
+    symptoms, key = symptom_file(cfg), f"TRAINER.{cfg.TRAINER.NAME.upper()}.SYMPTOMS"
+    return [key, str(symptoms)] if symptoms and key not in opts else []
+
+
+def _origin(cfg: CN) -> str:
+    half = cfg.DATASET.SUBSAMPLE_CLASSES
+    return f"trained-on-{cfg.RUN.DATASET}" + ("" if half == "all" else f"-{half}")
+
+
+def _take_dataset(cfg: CN, there: CN, changed: dict[str, Any]) -> None:
+    """Give ``cfg`` the dataset of ``there``, but for what is ``KEPT``, and the changed options."""
+    kept = {key: cfg.DATASET[key] for key in KEPT}
     cfg.DATASET = there.DATASET.clone()
     cfg.DATASET.update(kept)
     cfg.RUN.DATASET = there.RUN.DATASET
     cfg.RUN.SYMPTOMS = there.RUN.SYMPTOMS
     cfg.merge_from_list([part for pair in changed.items() for part in pair])
-    if given:
-        changed.pop(own, None)  # not an option of this test: the run's own
-    options = {**record.options, **changed}
-    origin = f"trained-on-{name}" + ("" if half == "all" else f"-{half}")
+
+
+def _output_folder(cfg: CN, options: dict[str, Any], output: str, origin: str) -> Path:
     variant = f"{variant_name(cfg, options)}_{origin}"
-    cfg.OUTPUT_DIR = str(
-        Path(output, cfg.RUN.DATASET, trainer, cfg.RUN.BACKBONE, variant, f"seed{cfg.SEED}")
-    )
-    cfg.freeze()
-    return cfg, options
+    seed = f"seed{cfg.SEED}"
+    return Path(output, cfg.RUN.DATASET, cfg.TRAINER.NAME, cfg.RUN.BACKBONE, variant, seed)
 
 
 # Classes under other names

@@ -31,44 +31,52 @@ def on_ray(jobs: Sequence[Job], gpus_per_run: float = 1.0) -> Iterator[Outcome]:
         InputError: Ray is not installed or the cluster of RAY_ADDRESS does not answer.
     """
     ray = _started()
-    there = ray.cluster_resources().get("GPU", 0)
-    if there and gpus_per_run > there:
-        ray.shutdown()
-        raise InputError(f"--gpus-per-run is {gpus_per_run:g}; give 0 to {there:g}")
-    gpus = gpus_per_run if there else 0
-    # Ray sets OMP_NUM_THREADS to a task's CPUs, so that runs side by side share the cores.
-    # Its own retries are off: those below also know a run that ended in an error.
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
-    here = os.getcwd()
-    running: dict[Any, Job] = {}
-    attempts = dict.fromkeys(jobs, 0)
-
-    def start(job: Job) -> None:
-        attempts[job] += 1
-        running[task.remote({f.name: getattr(job, f.name) for f in fields(job)}, here)] = job
-
     try:
+        task = _task(ray, gpus_per_run)
+        running: dict[Any, Job] = {}
+        attempts = dict.fromkeys(jobs, 1)
         for job in jobs:
             if job.problem or job.is_complete:
                 yield run_job(job)
             else:
-                start(job)
+                running[_start(task, job)] = job
         while running:
             (reference,), _ = ray.wait(list(running))
             job = running.pop(reference)
-            try:
-                outcome = Outcome(job, *ray.get(reference))
-            except ray.exceptions.RayError as error:  # a machine or a worker is gone
-                outcome = Outcome(job, "failed", f"Ray: {first_line(error)}")
+            outcome = _outcome(ray, job, reference)
             if outcome.status == "failed" and attempts[job] <= RETRIES:
                 print(f"{job.name}: failed ({outcome.reason}); it is started again", flush=True)
-                start(job)
+                attempts[job] += 1
+                running[_start(task, job)] = job
                 continue
             if attempts[job] > 1 and outcome.status == "failed":
                 outcome = replace(outcome, reason=f"{outcome.reason} ({attempts[job]} times)")
             yield outcome
     finally:
         ray.shutdown()  # ends what still runs
+
+
+def _task(ray: Any, gpus_per_run: float) -> Any:
+    """What Ray starts for each run."""
+    there = ray.cluster_resources().get("GPU", 0)
+    if there and gpus_per_run > there:
+        raise InputError(f"--gpus-per-run is {gpus_per_run:g}; give 0 to {there:g}")
+    gpus = gpus_per_run if there else 0
+    # Ray sets OMP_NUM_THREADS to a task's CPUs, so that runs side by side share the cores.
+    # Its own retries are off: those of ``on_ray`` also know a run that ended in an error.
+    return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
+
+
+def _start(task: Any, job: Job) -> Any:
+    """Start a job; Ray's reference to its result."""
+    return task.remote({f.name: getattr(job, f.name) for f in fields(job)}, os.getcwd())
+
+
+def _outcome(ray: Any, job: Job, reference: Any) -> Outcome:
+    try:
+        return Outcome(job, *ray.get(reference))
+    except ray.exceptions.RayError as error:  # a machine or a worker is gone
+        return Outcome(job, "failed", f"Ray: {first_line(error)}")
 
 
 def _started() -> Any:

@@ -181,8 +181,8 @@ def _encode(clip_model: Backbone, texts: Sequence[str]) -> np.ndarray:
     room = clip_model.context_length - 3
     # A statement can be a long sentence: its beginning says what it is about.
     features = encode_texts(clip_model, [_beginning(text, room) for text in texts])
-    features = features.double().cpu().numpy()
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
+    array = features.double().cpu().numpy()
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
 def _beginning(text: str, room: int) -> str:

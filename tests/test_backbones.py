@@ -9,7 +9,19 @@ import pytest
 import torch
 from clip.simple_tokenizer import SimpleTokenizer
 
-from backbones import IDS, ROWS, SEED, STD, TOKENS, USED, captions, expand_token_table, pretrain
+from backbones import (
+    IDS,
+    ROWS,
+    SEED,
+    STD,
+    TOKENS,
+    USED,
+    captions,
+    expand_token_table,
+    pretrain,
+    pretrain_data,
+    pretrain_report,
+)
 from core.errors import InputError
 from datasets import synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
@@ -31,7 +43,7 @@ def said():
 
 @pytest.fixture(scope="module", params=NAMES)
 def model(request):
-    return pretrain.load(ROOT / "backbones" / f"{request.param}.pt")
+    return pretrain_report.load(ROOT / "backbones" / f"{request.param}.pt")
 
 
 def test_a_pattern_stands_for_every_choice():
@@ -93,7 +105,7 @@ def test_a_caption_is_true_and_says_one_to_all(said):
 
 def test_every_caption_is_within_the_trained_words(said):
     """The checkpoint's rows cover whatever a caption can say."""
-    vocabulary = pretrain.Vocabulary()
+    vocabulary = pretrain_data.Vocabulary()
     for _, _, text, _ in said:
         vocabulary.encode(text)  # a KeyError otherwise
 
@@ -114,12 +126,13 @@ def test_the_loss_is_clip_s_where_each_caption_is_true_of_one_picture():
 
 def test_the_head_may_name_any_value_that_a_caption_allows():
     """Against the sum of the allowed values' softmax; unasked attributes weigh nothing."""
-    scores = torch.randn(1, len(pretrain.VALUES), generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(1, len(pretrain_data.VALUES), generator=torch.Generator().manual_seed(0))
     facts = {"border": ("blurred", "jagged")}
-    permitted = torch.tensor([pretrain.allowed("SynthDerm", facts)])
-    asked = torch.tensor([pretrain.stated("SynthDerm", facts)])
+    permitted = torch.tensor([pretrain_data.allowed("SynthDerm", facts)])
+    asked = torch.tensor([pretrain_data.stated("SynthDerm", facts)])
     at = {
-        v: pretrain.VALUES.index(("SynthDerm", "border", v)) for v in ("clear", "blurred", "jagged")
+        v: pretrain_data.VALUES.index(("SynthDerm", "border", v))
+        for v in ("clear", "blurred", "jagged")
     }
     chances = scores[0, list(at.values())].softmax(0)
     expected = -(chances[1] + chances[2]).log()
@@ -134,7 +147,7 @@ def test_turning_and_flipping_moves_pixels_only():
         def random(self, n):
             return np.ones(n)
 
-    turned = pretrain.augment(x, torch.ones(16), Uncropped(np.random.PCG64(0)))
+    turned = pretrain_data.augment(x, torch.ones(16), Uncropped(np.random.PCG64(0)))
     for one, other in zip(x, turned, strict=True):
         ways = [torch.rot90(w, k, (1, 2)) for w in (one, one.flip(2)) for k in range(4)]
         assert min((other - w).std((1, 2)).max() for w in ways) < 1e-4
@@ -143,14 +156,14 @@ def test_turning_and_flipping_moves_pixels_only():
 def test_text_is_encoded_as_clip_encodes_it():
     """Compact tokens, cut short and in parts, give what CLIP gives for whole rows."""
     torch.manual_seed(0)
-    vocabulary = pretrain.Vocabulary()
+    vocabulary = pretrain_data.Vocabulary()
     small = pretrain.new_model("tiny", len(vocabulary)).eval()
     batch = [
         (world, synthetic.sample_attributes(world, np.random.default_rng(i)))
         for world in WORLDS
         for i in range(5)
     ]
-    tokens, ends, _, _ = pretrain.caption_batch(vocabulary, batch, random.Random(0))
+    tokens, ends, _, _ = pretrain_data.caption_batch(vocabulary, batch, random.Random(0))
     whole = torch.zeros(len(tokens), 77, dtype=torch.long)
     whole[:, : tokens.shape[1]] = tokens
     torch.testing.assert_close(pretrain.encode_text(small, tokens, ends), small.encode_text(whole))
@@ -161,7 +174,7 @@ def test_tokens_are_openai_s():
     import clip
 
     texts = ["a photo of a spot.", "The spot has clear, well-defined edges"]
-    assert torch.equal(pretrain.tokenize(texts), clip.tokenize(texts).long())
+    assert torch.equal(pretrain_report.tokenize(texts), clip.tokenize(texts).long())
 
 
 def test_a_short_checkpoint_expands_to_the_whole_table():
@@ -184,19 +197,19 @@ def test_a_short_checkpoint_expands_to_the_whole_table():
 def test_saved_and_loaded_is_the_same_model(tmp_path):
     """Half-precision storage and rebuilding the table change the features next to nothing."""
     torch.manual_seed(0)
-    vocabulary = pretrain.Vocabulary()
+    vocabulary = pretrain_data.Vocabulary()
     small = pretrain.new_model("tiny_rn", len(vocabulary)).eval()
     pretrain.save(small, tmp_path / "small.pt")
-    loaded = pretrain.load(tmp_path / "small.pt")
+    loaded = pretrain_report.load(tmp_path / "small.pt")
     pixels = torch.randint(0, 255, (4, 3, 64, 64), dtype=torch.uint8)
-    kept, again = (pretrain.image_features(m, pixels) for m in (small, loaded))
+    kept, again = (pretrain_report.image_features(m, pixels) for m in (small, loaded))
     assert torch.cosine_similarity(kept, again).min() > 0.9999
     text = "a photo of a spot with ragged edges."
     row = [vocabulary.start, *vocabulary.encode(text), vocabulary.end]
     with torch.no_grad():
         ends = torch.tensor([len(row) - 1] * 3)
         kept = pretrain.encode_text(small, torch.tensor([row] * 3), ends)
-    again = pretrain.text_features(loaded, [text] * 3)
+    again = pretrain_report.text_features(loaded, [text] * 3)
     assert torch.cosine_similarity(kept, again).min() > 0.9999
 
 
@@ -204,7 +217,7 @@ def test_saved_and_loaded_is_the_same_model(tmp_path):
 def test_a_checkpoint_is_openai_s_format_and_small(name):
     """All keys but the token table's are CLIP's; both files together stay below 12 MB."""
     state = torch.load(ROOT / f"backbones/{name}.pt", map_location="cpu", weights_only=True)
-    vocabulary = pretrain.Vocabulary()
+    vocabulary = pretrain_data.Vocabulary()
     assert set(expand_token_table(state)) == set(pretrain.new_model(name, 10).state_dict())
     assert state[IDS].tolist() == vocabulary.ids
     assert int(state[ROWS]) == len(SimpleTokenizer().encoder)
@@ -215,9 +228,9 @@ def test_a_loaded_model_encodes_the_same_each_time(model):
     """Pictures and texts, one by one or together."""
     pixels = torch.from_numpy(np.stack([synthetic.picture(LESIONS, 5, i)[0] for i in range(4)]))
     pixels = pixels.permute(0, 3, 1, 2)
-    together = pretrain.image_features(model, pixels)
-    torch.testing.assert_close(pretrain.image_features(model, pixels), together)
-    one_by_one = torch.cat([pretrain.image_features(model, p[None]) for p in pixels])
+    together = pretrain_report.image_features(model, pixels)
+    torch.testing.assert_close(pretrain_report.image_features(model, pixels), together)
+    one_by_one = torch.cat([pretrain_report.image_features(model, p[None]) for p in pixels])
     torch.testing.assert_close(one_by_one, together, atol=1e-5, rtol=1e-4)
     assert together.shape == (4, pretrain.EMBED_DIM)
     assert model.logit_scale.exp().item() == pytest.approx(100, rel=1e-3)
@@ -228,7 +241,7 @@ def test_the_shipped_weights_know_the_attributes(model, world):
     """Held-out pictures, held-out wordings: mean AUC and the least, with room for 300 pictures."""
     drawn = [synthetic.picture(world, 11, i) for i in range(300)]
     pixels = torch.from_numpy(np.stack([p for p, _ in drawn])).permute(0, 3, 1, 2)
-    aucs = pretrain.attribute_aucs(model, world, pixels, [a for _, a in drawn])
+    aucs = pretrain_report.attribute_aucs(model, world, pixels, [a for _, a in drawn])
     assert set(aucs) == {attribute.name for attribute in world.attributes}
     assert np.mean([auc[0] for auc in aucs.values()]) > 0.88
     assert min(auc[0] for auc in aucs.values()) > 0.75
@@ -238,7 +251,7 @@ def test_the_shipped_weights_know_the_attributes(model, world):
 @pytest.mark.parametrize("world", (LESIONS, CHESTS), ids=lambda world: world.name)
 def test_the_shipped_weights_know_no_disease(name, world):
     """By the names of the classes, balanced accuracy is near one half on the mean over seeds."""
-    accuracies = pretrain.names_accuracy(ROOT / f"backbones/{name}.pt", world, n=100)
+    accuracies = pretrain_report.names_accuracy(ROOT / f"backbones/{name}.pt", world, n=100)
     assert len(accuracies) == 20
     assert np.mean(accuracies) == pytest.approx(0.5, abs=0.05)
 
@@ -261,12 +274,13 @@ def test_wrong_options_of_pretraining_are_one_line(tmp_path, options, message):
     assert not (tmp_path / "work").exists()
 
 
-def test_unfinished_training_is_of_its_sources(tmp_path, monkeypatch):
-    """Another drawing or other captions begin anew; the same go on."""
+@pytest.mark.parametrize("module", [captions, pretrain_data], ids=lambda module: module.__name__)
+def test_unfinished_training_is_of_its_sources(module, tmp_path, monkeypatch):
+    """Another drawing, other captions or other batches begin anew; the same go on."""
     before = pretrain.work_folder(tmp_path)
     assert pretrain.work_folder(tmp_path) == before
 
-    changed = tmp_path / "captions.py"
-    changed.write_text(Path(pretrain.captions.__file__).read_text() + "# another word\n")
-    monkeypatch.setattr(pretrain.captions, "__file__", str(changed))
+    changed = tmp_path / "changed.py"
+    changed.write_text(Path(module.__file__).read_text() + "# another word\n")
+    monkeypatch.setattr(module, "__file__", str(changed))
     assert pretrain.work_folder(tmp_path) != before

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.__main__ import main, matmul_rate
+from benchmarks.__main__ import main
 from benchmarks.checkout import time_checkout
+from benchmarks.machine import matmul_rate
 from benchmarks.pairs import a_step, pair
 from benchmarks.reference import METHODS as REFERENCES
 from benchmarks.reference import Reference
@@ -43,8 +44,10 @@ def test_reference_scores_as_the_trainer_does(work, method):
         assert_close(reference.logits(pictures), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_both_do_a_step(work):
-    ways = pair(work, "ViP", 4)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_both_do_a_step(work, encoded):
+    """From pictures, and from features, which leave the image encoder out."""
+    ways = pair(work, "ViP", 4, encoded)
     assert ways.keys() == {"reference", "first", "later"}
     for step in ways.values():
         step()
