@@ -1,19 +1,37 @@
 """The card printed at load: what a dataset holds, how it was split, and what looks wrong."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from core.errors import some
 
 from .checks import masks_among
+from .classes import ClassNames
 from .pictures import Picture, skipped_note
 from .splits import SPLITS, Split, shared_patients
 
-if TYPE_CHECKING:
-    from .base import MedicalDataset
+
+class Described(Protocol):
+    """What a card reads of a dataset, a ``MedicalDataset``."""
+
+    dataset_dir: str
+    classes: ClassNames
+    class_counts: dict[str, Counter[str]]
+    duplicates: list[list[Picture]]
+    notes: list[str]
+    paper_counts: tuple[int, int, int] | None
+    skipped: list[Path]
+    split: Split
+    split_fingerprint: str
+    used: Split
+
+    @property
+    def classnames(self) -> list[str]: ...
 
 
-def card(dataset: "MedicalDataset") -> str:
+def card(dataset: Described) -> str:
     """Counts by class, split, subtype and patient; patients in two splits; how it was split."""
     used = dataset.used
     total = sum(map(len, used.values()))
@@ -35,7 +53,7 @@ def card(dataset: "MedicalDataset") -> str:
     return "\n".join(lines)
 
 
-def _count_rows(dataset: "MedicalDataset", used: Split) -> list[tuple[str, list[int]]]:
+def _count_rows(dataset: Described, used: Split) -> list[tuple[str, list[int]]]:
     rows = []
     for name in dataset.classnames:
         rows.append((name, [dataset.class_counts[side][name] for side in SPLITS]))
@@ -65,7 +83,7 @@ def _patient_lines(used: Split) -> list[str]:
     return lines or ["patients in more than one split: none"]
 
 
-def _duplicate_lines(dataset: "MedicalDataset") -> list[str]:
+def _duplicate_lines(dataset: Described) -> list[str]:
     if not dataset.duplicates:
         return []
     side_of = {p.id: side for side in SPLITS for p in dataset.split[side]}
@@ -87,7 +105,7 @@ def _differing(
     return [group for group in groups if len({what(picture) for picture in group}) > 1]
 
 
-def _count_lines(dataset: "MedicalDataset") -> list[str]:
+def _count_lines(dataset: Described) -> list[str]:
     counts = tuple(len(dataset.split[side]) for side in SPLITS)
     if not dataset.paper_counts or counts == dataset.paper_counts:
         return []
@@ -97,7 +115,7 @@ def _count_lines(dataset: "MedicalDataset") -> list[str]:
     ]
 
 
-def _mask_lines(dataset: "MedicalDataset") -> list[str]:
+def _mask_lines(dataset: Described) -> list[str]:
     identities = [p.id for side in SPLITS for p in dataset.split[side]]
     names = {name.casefold() for names in dataset.classes.folders for name in names}
     masks = masks_among(identities, names)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.errors import InputError
-from core.files import atomic_write, fingerprint, read_json
+from core.files import atomic_write, cache_folder, fingerprint, read_json
 
 from .pictures import Picture, open_picture, to_rgb
 
@@ -31,7 +31,7 @@ class FileMemory:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._path = _cache_folder() / f"{fingerprint(str(folder))}.json"
+        self._path = cache_folder("checked") / f"{fingerprint(str(folder))}.json"
         self._facts: dict[str, Any] = {}
         with contextlib.suppress(InputError, KeyError, TypeError):
             facts = read_json(self._path)["checked"]
@@ -57,11 +57,6 @@ class FileMemory:
             with contextlib.suppress(OSError), atomic_write(self._path) as file:
                 json.dump({"folder": str(self._folder), "checked": self._facts}, file)
             self._changed = False
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vip-for-dassl" / "checked"
 
 
 # Damage

@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 import dassl_compat
 from core.errors import InputError
-from core.files import atomic_write, write_json
+from core.files import atomic_write, cache_folder, write_json
 from datasets.views import ViewManager, Views
 
 try:
@@ -270,9 +270,7 @@ class KeptFeatures:
     """
 
     def __init__(self, settings: Any, key: dict[str, Any]) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        root = settings.DIR or Path(home) / "vip-for-dassl" / "features"
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(settings.DIR or cache_folder("features")).expanduser().absolute()
         text = json.dumps(key, sort_keys=True)
         self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:32]
         self.max_bytes = settings.MAX_GB * 1e9
