@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
+from backbones.device import usable_device
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
 from datasets.features import FrozenFeatures
@@ -256,6 +257,6 @@ def read_config(
     if root:
         cfg.DATASET.ROOT = str(Path(root).expanduser())
     if device:
-        cfg.USE_CUDA = device != "cpu"
+        cfg.USE_CUDA = usable_device(device, "device").type == "cuda"
     cfg.freeze()
     return cfg

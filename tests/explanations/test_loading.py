@@ -199,6 +199,11 @@ def test_what_is_no_run_is_named(toy_run, tmp_path, spoil, message):
     assert "copy" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_device_that_is_not_there_is_one_line(toy_run):
+    with pytest.raises(InputError, match="device nope: cannot be used here"):
+        load_run(toy_run("CoOp"), device="nope")
+
+
 def test_pictures_there_are_none(toy_run):
     with pytest.raises(InputError, match="no images to look at"):
         load_run(toy_run("ViP")).predict([])

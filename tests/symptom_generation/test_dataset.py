@@ -187,7 +187,7 @@ def test_check_without_clip(tmp_path, capsys):
         (
             '{"red": ["a"], "blue": ["b"]}',
             ["--dataset", "toy", "--device", "nope"],
-            "--device nope: .*; give cpu, or cuda",
+            "--device nope: cannot be used here",
         ),
         (
             '{"crimson": ["a"], "blue": ["b"]}',
