@@ -19,7 +19,13 @@ from backbones.backbone import Backbone
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
-from dassl_compat.checkpoints import BEST, POINTER, keep_last_epoch
+from dassl_compat.checkpoints import (
+    BEST,
+    POINTER,
+    keep_last_epoch,
+    random_state,
+    set_random_state,
+)
 from datasets.features import FrozenFeatures
 from datasets.views import ViewManager, read_dataset
 from engine.config import method_of, symptom_file
@@ -51,7 +57,10 @@ class MethodTrainer(TrainerX):
 
     def build_data_loader(self) -> None:
         dataset = read_dataset(self.cfg)  # before the weights, which take longer
+        set_random_seed(self.cfg.SEED)
         self.backbone = backbone_of(self.cfg, self.device)
+        # A method starts behind the draws of its backbone, whatever is built in between.
+        self._start = random_state()
         self.cfg = with_preprocessing(self.cfg, self.backbone)
         self.dm = ViewManager(self.cfg, dataset)
         self.train_loader_x = self.dm.train_loader_x
@@ -64,8 +73,7 @@ class MethodTrainer(TrainerX):
 
     def build_model(self) -> None:
         cfg = self.cfg
-        # Here, so that nothing built before changes what a method starts from.
-        set_random_seed(cfg.SEED)
+        set_random_state(self._start)
         self.method = method_of(cfg)
         self.classnames = list(self.dm.dataset.classnames)
         self.symptoms = None
