@@ -46,8 +46,9 @@ def test_features_are_encoded_once_and_read_later(recorded, toy):
 
 
 def test_the_record_says_what_tables_need_of_a_method_and_dataset(recorded, toy):
-    record = recorded("ZeroshotCLIP", "DATASET.NUM_SHOTS", "2")
+    record = recorded("ZeroshotCLIP")
     assert (record.format, record.positive, record.place, record.seeded) == (2, None, 10, False)
+    record = recorded("CoOp", "DATASET.NUM_SHOTS", "2", "DATASET.POSITIVE", "red")
+    assert (record.positive, record.place, record.seeded) == ("red", 30, True)
     assert record.class_counts["train"] == {"red": 2, "blue": 2}
     assert record.training_split_counts == {"red": 10, "blue": 10}
-    assert recorded("CoOp", "DATASET.POSITIVE", "red").positive == "red"

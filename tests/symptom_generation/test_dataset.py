@@ -220,8 +220,8 @@ def test_check_takes_settings_after_its_options(toy, capsys):
     """The file comes first, settings of the dataset last, options anywhere."""
     args = ["--dataset", str(toy / "toy.yaml"), "--root", str(toy / "data")]
 
-    assert check([str(toy / "symptoms.json"), *args, "DATASET.SUBSAMPLE_CLASSES", "base"]) == 0
-    assert "in 1 classes" in capsys.readouterr().out
+    assert check([str(toy / "symptoms.json"), *args, "DATASET.NUM_SHOTS", "2"]) == 0
+    assert "2 shots a class: drawn with seed 1 from 20" in capsys.readouterr().out
 
 
 def test_check_notes_repeats_and_marks_on_stderr(tmp_path):
