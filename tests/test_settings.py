@@ -35,7 +35,7 @@ OTHER_WAYS = {
 def reads(monkeypatch):
     """A set that collects each setting that is read, as a dotted key."""
     seen, names = set(), {}
-    plain, build = CfgNode.__getattr__, train_run(names)
+    plain, build = CfgNode.__getattr__, train_run(names, monkeypatch)
 
     def read(node, name):
         if id(node) in names:
@@ -47,8 +47,12 @@ def reads(monkeypatch):
     return seen
 
 
-def train_run(names):
-    """``engine.run.run`` on a configuration whose nodes are first written down in ``names``."""
+def train_run(names, monkeypatch):
+    """``engine.run.run`` on a configuration whose nodes are first written down in ``names``.
+
+    The trainer goes on with a copy that has the backbone's preprocessing; its nodes are too.
+    """
+    from engine import trainer
     from engine.run import run
 
     def note(node, prefix=""):
@@ -61,6 +65,14 @@ def train_run(names):
         note(cfg)
         return run(cfg, *args, **kwargs)
 
+    prepare = trainer.with_preprocessing
+
+    def prepared(cfg, backbone):
+        copy = prepare(cfg, backbone)
+        note(copy)
+        return copy
+
+    monkeypatch.setattr(trainer, "with_preprocessing", prepared)
     return recorded
 
 
