@@ -37,8 +37,9 @@ def named_run(name: str, latest: bool = False, root: str | Path = "output") -> P
     Raises:
         InputError: no run or several have this name; lists the candidates.
     """
-    if Path(name).exists() or not Path(root).is_dir() or not name.strip("./"):
-        return Path(name)  # whoever opens it says what is wrong with it
+    path = Path(name)
+    if path.exists() or path.is_absolute() or not Path(root).is_dir() or not name.strip("./"):
+        return path  # whoever opens it says what is wrong with it
     if latest:
         return latest_run(name, root)
     try:
