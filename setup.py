@@ -3,6 +3,7 @@
 pip install .            the dependencies
 pip install .[dev]       also those of the tests
 pip install .[cluster]   also Ray, for `scripts/compare.sh ... --executor ray`
+pip install .[hub]       also huggingface_hub, for `MODEL.BACKBONE.NAME hf-hub:OWNER/NAME`
 """
 
 from setuptools import setup
@@ -21,6 +22,8 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "clip-anytorch>=2.6",  # openai/CLIP as PyPI has it
+        "safetensors>=0.4",
+        "tokenizers>=0.20",
         "packaging>=20",  # clip reads versions with it; see dassl_compat/absent
         "numpy>=1.26",
         "pillow>=10",
@@ -50,7 +53,12 @@ setup(
             "nbformat>=5",
             "nbclient>=0.10",
             "ipykernel>=6",
+            # They define the formats that the tests compare with.
+            "open_clip_torch>=3.0",
+            "timm>=1.0",
+            "transformers>=4.45",
         ],
         "cluster": ["ray>=2.30"],
+        "hub": ["huggingface_hub>=0.24"],
     },
 )

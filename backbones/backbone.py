@@ -1,32 +1,41 @@
-"""The contract of a backbone: two frozen encoders, of images and of texts, into one space.
+"""The contract of a backbone: a frozen image encoder and a frozen text encoder, into one space.
 
-A family of backbones is one file in ``backbones/families``; docs/add_a_backbone.md shows how.
+Encoders are in ``backbones/encoders``, one kind a file; a file in ``backbones/formats`` recognises
+weights and puts them into encoders. docs/add_a_backbone.md shows how to add either.
 """
 
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from backbones.device import usable_device, usable_precision
-from backbones.weights import WeightsFile
+from backbones.numerics import at_least_fp32
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Preprocessing(NamedTuple):
-    """What is done to an image before the backbone reads it; values lie between 0 and 1."""
+    """What is done to an image before the backbone reads it; values lie between 0 and 1.
+
+    ``resize_mode`` is for evaluation: "shortest" resizes the shorter side and crops the centre,
+    "squash" resizes both sides, whatever the proportions.
+    """
 
     size: int  # pixels of a side
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 class PreparedTexts(Protocol):
-    """Everything about texts that no learned parameter changes. Only its own family reads it.
+    """Everything about texts that no learned parameter changes. Only its own encoder reads it.
 
     Attributes:
         sources: [slots] which context token goes into each slot, counted through all contexts.
@@ -39,66 +48,59 @@ class PreparedTexts(Protocol):
     def sources(self) -> Tensor: ...
 
 
-class Backbone(nn.Module, ABC):
-    """A frozen image encoder and a frozen text encoder, in one precision, on one device.
+class ImageEncoder(nn.Module, ABC):
+    """Images to features in the joint space.
 
     Attributes:
-        family: name of the family. precision: one of ``backbones.device.PRECISIONS``.
-        embed_dim: d, width of the joint space. context_length: tokens of a text, at most.
-        text_width, text_depth: width of a token embedding, layers of the text encoder.
-        vision_width, vision_depth: the same of the images' transformer; None where it is not one.
-        preprocessing: how images are prepared. fingerprint: of the weights as the file holds them.
+        embed_dim: d, width of the joint space. size: pixels of a side.
+        width, depth: of the transformer; None where the encoder is not one.
+        tower: the module that maps images [batch, 3, size, size] to features [batch, embed_dim].
     """
 
-    family: str
     embed_dim: int
-    text_width: int
-    text_depth: int
-    vision_width: int | None
-    vision_depth: int | None
-    context_length: int
-    preprocessing: Preprocessing
-    fingerprint: str
+    size: int
+    width: int | None
+    depth: int | None
+    tower: nn.Module
 
-    def __init__(self, precision: str = "fp32", device: str | torch.device = "cpu") -> None:
-        super().__init__()
-        self.device = usable_device(device)
-        self.precision = usable_precision(precision, self.device)
-
-    # -- files ----------------------------------------------------------------------------------
-
-    @classmethod
     @abstractmethod
-    def recognises(cls, weights: WeightsFile) -> bool:
-        """Whether the file holds a backbone of this family."""
+    def encode(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
+        """[batch, embed_dim] features.
 
-    @classmethod
-    @abstractmethod
-    def from_weights(
-        cls,
-        weights: WeightsFile,
-        precision: str,
-        device: str | torch.device,
-        *_: Any,
-        **options: Any,
-    ) -> "Backbone":
-        """Build from a file; ``options`` are what the family allows beside it.
-
-        Raises:
-            KeyError, RuntimeError: a tensor is missing or has another shape.
+        Args:
+            images: [batch, 3, size, size], preprocessed.
+            tokens: for layer 0, 1, ...: [n, width] learned tokens, read beside the patches; empty
+                where ``width`` is None.
         """
 
-    @classmethod
-    def released(cls) -> Sequence[str]:
-        """Names of weights that ``fetch`` can bring."""
-        return ()
+    @abstractmethod
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """As ``Backbone.patch_tokens``."""
 
-    @classmethod
-    def fetch(cls, name: str) -> WeightsFile:
-        """The weights called ``name``, from a cache or downloaded."""
-        raise NotImplementedError
+    @abstractmethod
+    def fresh(self) -> nn.Module:
+        """A tower of the same shape, on the CPU, with random weights."""
 
-    # -- texts ----------------------------------------------------------------------------------
+
+class TextEncoder(nn.Module, ABC):
+    """Texts to features in the joint space.
+
+    Attributes:
+        width: of a token embedding. depth: layers. context_length: tokens of a text, at most.
+        n_special: how many of these are not words: start, stop and end.
+        kind: of the tower; checkpoints of learned contexts name it.
+    """
+
+    width: int
+    depth: int
+    context_length: int
+    n_special: int
+    kind: str
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """What the layers' weights are stored in."""
 
     @abstractmethod
     def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
@@ -106,9 +108,88 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """[..., text_width] embeddings of token ids, in the precision of the token table."""
+        """[..., width] embeddings of token ids, in the precision of the token table."""
 
     @abstractmethod
+    def prepare(
+        self,
+        texts: Sequence[str],
+        n_ctx: int = 0,
+        position: str = "end",
+        groups: Sequence[int] | None = None,
+    ) -> PreparedTexts:
+        """As ``Backbone.prepare``."""
+
+    @abstractmethod
+    def encode(
+        self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """As ``Backbone.encode_text``, in the encoder's own precision."""
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[list[str], Tensor]:
+        """The words of the token table, without special tokens, and their [n, width] rows."""
+
+
+class Parts(NamedTuple):
+    """What a format makes of a file or folder.
+
+    Attributes:
+        logit_scale: log inverse temperature of the cosines.
+        fingerprint: of the weights as the file holds them, and of what else decides the features.
+        notes: what was assumed, a sentence each: printed, and written into a run's record.
+    """
+
+    image: ImageEncoder
+    text: TextEncoder
+    logit_scale: Tensor
+    preprocessing: Preprocessing
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+class Backbone(nn.Module):
+    """A frozen image encoder and a frozen text encoder, in one precision, on one device.
+
+    Attributes:
+        precision: one of ``backbones.device.PRECISIONS``.
+        embed_dim: d, width of the joint space. context_length: tokens of a text, at most.
+        text_width, text_depth: width of a token embedding, layers of the text encoder.
+        vision_width, vision_depth: the same of the images' transformer; None where it is not one.
+        preprocessing: how images are prepared. fingerprint: of the weights as the file holds them.
+    """
+
+    def __init__(
+        self, parts: Parts, precision: str = "fp32", device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__()
+        self.device = usable_device(device)
+        self.precision = usable_precision(precision, self.device)
+        image, text = parts.image, parts.text
+        self.fingerprint, self.notes = parts.fingerprint, parts.notes
+        self.preprocessing = parts.preprocessing
+        self.embed_dim, self.context_length = image.embed_dim, text.context_length
+        self.text_width, self.text_depth = text.width, text.depth
+        self.vision_width, self.vision_depth = image.width, image.depth
+        self.image, self.text = image, text
+        self.log_scale = nn.Parameter(parts.logit_scale.detach().clone())
+        if halves := {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision):
+            halve(self.image, halves)
+            halve(self.text, halves)
+        self.to(self.device).eval().requires_grad_(False)
+
+    # -- texts ----------------------------------------------------------------------------------
+
+    def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
+        """The token ids of each text's words, without start and end tokens."""
+        return self.text.token_ids(texts)
+
+    @torch.no_grad()
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """[..., text_width] embeddings of token ids, in the precision of the token table."""
+        return self.text.embed_tokens(ids.to(self.device))
+
+    @torch.no_grad()
     def prepare(
         self,
         texts: Sequence[str],
@@ -126,8 +207,8 @@ class Backbone(nn.Module, ABC):
         Raises:
             TextTooLong, InputError: a text or the context does not fit into ``context_length``.
         """
+        return self.text.prepare(texts, n_ctx, position, groups)
 
-    @abstractmethod
     def encode_text(
         self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
     ) -> Tensor:
@@ -142,14 +223,16 @@ class Backbone(nn.Module, ABC):
         Returns:
             [m * n, embed_dim] in at least fp32, not normalised, with gradients to what was given.
         """
+        with self.autocast():
+            return at_least_fp32(self.text.encode(prepared, learned, deep))
 
-    @abstractmethod
+    @torch.no_grad()
     def vocabulary(self) -> tuple[list[str], Tensor]:
         """The words of the token table, without special tokens, and their [n, text_width] rows."""
+        return self.text.vocabulary()
 
     # -- images ---------------------------------------------------------------------------------
 
-    @abstractmethod
     def encode_image(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
         """Encode images.
 
@@ -159,35 +242,47 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             [batch, embed_dim] in at least fp32, not normalised; no gradients but to ``tokens``.
-        """
 
-    @abstractmethod
+        Raises:
+            ValueError: tokens for an image encoder that is not a transformer.
+        """
+        if tokens and self.vision_width is None:
+            raise ValueError(
+                "the image encoder is not a transformer (a ResNet): it reads no tokens"
+            )
+        images = images.to(self.device, self.dtype)
+        with torch.set_grad_enabled(bool(tokens) and torch.is_grad_enabled()), self.autocast():
+            return at_least_fp32(self.image.encode(images, tokens))
+
+    @torch.no_grad()
     def patch_tokens(self, images: Tensor) -> Tensor:
         """[batch, P, embed_dim] features of the P patches, row by row, in the joint space.
 
         Source: MaskCLIP, Zhou et al., ECCV 2022, https://arxiv.org/abs/2112.01071, section 3.2.
         """
+        with self.autocast():
+            return at_least_fp32(self.image.patch_tokens(images.to(self.device, self.dtype)))
 
     @property
-    @abstractmethod
     def image_tower(self) -> nn.Module:
         """The module that maps images [batch, 3, size, size] to features [batch, embed_dim]."""
+        return self.image.tower
 
-    @abstractmethod
     def new_image_tower(self) -> nn.Module:
-        """A tower of the same shape, on the CPU, with random weights as the family draws them."""
+        """A tower of the same shape, on the CPU, with random weights."""
+        return self.image.fresh()
 
     # -- numbers --------------------------------------------------------------------------------
 
     @property
-    @abstractmethod
     def logit_scale(self) -> Tensor:
         """Log inverse temperature of the cosines; CLIP's is ln 100."""
+        return self.log_scale
 
     @property
-    @abstractmethod
     def dtype(self) -> torch.dtype:
-        """What the encoders' weights are stored in."""
+        """What the image encoder's first layer is stored in: what images are given in."""
+        return next(p for p in self.image.parameters() if p.dim() == 4).dtype
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context that the encoders run in; does nothing unless the precision is ``amp``."""
@@ -201,11 +296,41 @@ class Backbone(nn.Module, ABC):
         return super().train(False)
 
 
-def weights_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+def halve(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store in ``dtype`` what may be halved: layers and projections, not norms, not embeddings.
+
+    Source: as ``clip.model.convert_weights`` chooses them.
+    """
+    for part in module.modules():
+        whole = isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention)
+        for name, parameter in part.named_parameters(recurse=False):
+            if whole or name in ("text_projection", "proj"):
+                parameter.data = parameter.data.to(dtype)
+
+
+def new_module(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> Any:
+    """The module that ``make`` builds, in fp32, with ``tensors``; nothing is drawn or copied.
+
+    Raises:
+        RuntimeError: a tensor is missing, too many, or has another shape.
+    """
+    with torch.device("meta"):
+        module = make()
+    module.load_state_dict(dict(tensors), assign=True)
+    return module.float().eval()
+
+
+def count(names: Iterable[str], prefix: str) -> int:
+    """How many numbers follow ``prefix`` in the names of tensors."""
+    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
+
+
+def weights_fingerprint(tensors: Mapping[str, Tensor], *settings: Any) -> str:
+    """SHA-256 of tensors (names, types, shapes, values) and of ``settings`` beside them."""
+    digest = hashlib.sha256("".join(map(repr, settings)).encode())
+    for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Loading a backbone by name or from a file; the file's content decides which family it is."""
+"""Loading a backbone by name, file or folder; the content decides which format it is in."""
 
 import importlib
 import pkgutil
@@ -7,19 +7,39 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from backbones import families
-from backbones.backbone import Backbone
-from backbones.weights import read_weights
+from backbones import formats
+from backbones.backbone import Backbone, Parts
+from backbones.formats import Format, Stated
+from backbones.hub import HUB, from_hub
+from backbones.weights import WeightsFile, read_weights
 from core.errors import InputError, first_line
 
 # The defaults of the settings below INPUT that travel with the backbone.
-BACKBONES_OWN: dict[str, Any] = {"SIZE": (), "PIXEL_MEAN": [], "PIXEL_STD": [], "INTERPOLATION": ""}
+BACKBONES_OWN: dict[str, Any] = {
+    "SIZE": (),
+    "PIXEL_MEAN": [],
+    "PIXEL_STD": [],
+    "INTERPOLATION": "",
+    "RESIZE_MODE": "",
+}
+# Those below MODEL.BACKBONE, beside NAME.
+BACKBONE_DEFAULTS: dict[str, Any] = {
+    "PATH": "",  # a file or folder of weights, in place of NAME
+    "ACTIVATION": "",  # quick_gelu or gelu, for a file that does not tell
+    "PIXEL_MEAN": [],  # the weights' own preprocessing, for a file that does not tell
+    "PIXEL_STD": [],
+    # For `python -m backbones`: where the weights come from, under which licence, which files.
+    "SOURCE": "",
+    "LICENSE": "",
+    "FILES": "",
+}
+DESCRIPTIONS = ("SOURCE", "LICENSE", "FILES")
 
 
-def known_families() -> list[type[Backbone]]:
-    """The family of each file in ``backbones/families``: what the file calls ``FAMILY``."""
-    names = sorted(module.name for module in pkgutil.iter_modules(families.__path__))
-    return [importlib.import_module(f"backbones.families.{name}").FAMILY for name in names]
+def known_formats() -> list[Format]:
+    """The format of each file in ``backbones/formats``: what the file calls ``FORMAT``."""
+    names = sorted(module.name for module in pkgutil.iter_modules(formats.__path__))
+    return [importlib.import_module(f"backbones.formats.{name}").FORMAT for name in names]
 
 
 def load_backbone(
@@ -27,46 +47,69 @@ def load_backbone(
     path: str = "",
     precision: str = "fp32",
     device: str | torch.device = "cpu",
-    **options: Any,
+    **stated: Any,
 ) -> Backbone:
     """Load a frozen backbone.
 
     Args:
-        name: released weights, e.g. ``ViT-B/16``; not read where there is a path.
-        path: a file of weights.
+        name: released weights, e.g. ``ViT-B/16`` or ``hf-hub:owner/name@revision``; not read where
+            there is a path.
+        path: a file or folder of weights.
         precision: fp32, fp16 (fp32 on a CPU), amp or bf16.
         device: cpu, cuda, or auto for a GPU where there is one.
-        options: what the family allows beside the file, e.g. ``activation="gelu"``.
+        stated: fields of ``Stated``, e.g. ``activation="gelu"``.
 
     Raises:
-        InputError: a name or file that is missing, damaged or of no known family.
+        InputError: a name, file or folder that is missing, damaged or of no known format.
     """
-    every = known_families()
-    if path:
-        weights = read_weights(path)
-        family = next((family for family in every if family.recognises(weights)), None)
-        if family is None:
-            known = ", ".join(family.family for family in every)
-            first = ", ".join(list(weights.tensors)[:2])
-            raise InputError(
-                f"{weights.path} does not hold weights of a known family ({known}); its tensors "
-                f"are called {first}, ..."
-            )
-    else:
-        family = next((family for family in every if name in family.released()), None)
-        if family is None:
-            choices = ", ".join(n for family in every for n in family.released())
-            raise InputError(
-                f"MODEL.BACKBONE.NAME is {name!r}; choose one of {choices}, or give a file of "
-                "weights in MODEL.BACKBONE.PATH"
-            )
-        weights = family.fetch(name)
+    weights, format = find_weights(name, path)
+    return Backbone(parts_of(weights, format, Stated(**stated)), precision, device)
+
+
+def find_weights(name: str = "", path: str = "") -> tuple[WeightsFile, Format]:
+    """The weights that a name or path means, and their format.
+
+    Raises:
+        InputError: as ``load_backbone``.
+    """
+    every = known_formats()
+    if not path and not name.startswith(HUB):
+        return _released(name, every)
+    weights = read_weights(path or from_hub(name))
+    format = next((format for format in every if format.recognises(weights)), None)
+    if format is None:
+        known = ", ".join(format.name for format in every)
+        first = ", ".join(list(weights.tensors)[:2])
+        raise InputError(
+            f"{weights.path} does not hold weights in a known format ({known}); its tensors are "
+            f"called {first}, ..."
+        )
+    return weights, format
+
+
+def _released(name: str, every: list[Format]) -> tuple[WeightsFile, Format]:
+    format = next((format for format in every if name in format.released()), None)
+    if format is None:
+        choices = ", ".join(n for format in every for n in format.released())
+        raise InputError(
+            f"MODEL.BACKBONE.NAME is {name!r}; choose one of {choices} or {HUB}OWNER/NAME, or give "
+            "a file or folder of weights in MODEL.BACKBONE.PATH"
+        )
+    return format.fetch(name), format
+
+
+def parts_of(weights: WeightsFile, format: Format, stated: Stated) -> Parts:
+    """The encoders that ``weights`` hold.
+
+    Raises:
+        InputError: a tensor is missing or has another shape, or what is stated does not fit.
+    """
     try:
-        return family.from_weights(weights, precision, device, **options)
+        return format.parts(weights, stated)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{weights.path} does not hold the {family.family} format: {reason}"
+            f"{weights.path} does not hold the {format.name} format: {reason}"
         ) from error
     except ValueError as error:
         if isinstance(error, InputError):
@@ -75,14 +118,25 @@ def load_backbone(
 
 
 def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
-    """The backbone that a run's configuration names.
+    """The backbone that a run's configuration names; prints what had to be assumed.
 
     Raises:
         InputError: as ``load_backbone``.
     """
     chosen = cfg.MODEL.BACKBONE
     precision = cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC
-    return load_backbone(chosen.NAME, chosen.PATH, precision, device)
+    backbone = load_backbone(
+        chosen.NAME,
+        chosen.PATH,
+        precision,
+        device,
+        activation=chosen.ACTIVATION,
+        mean=tuple(chosen.PIXEL_MEAN),
+        std=tuple(chosen.PIXEL_STD),
+    )
+    for note in backbone.notes:
+        print(f"note: {note}")
+    return backbone
 
 
 def with_preprocessing(cfg: CfgNode, backbone: Backbone) -> CfgNode:
@@ -100,6 +154,7 @@ def with_preprocessing(cfg: CfgNode, backbone: Backbone) -> CfgNode:
         "PIXEL_MEAN": list(own.mean),
         "PIXEL_STD": list(own.std),
         "INTERPOLATION": own.interpolation,
+        "RESIZE_MODE": own.resize_mode,
     }
     given = {key: cfg.INPUT[key] for key in values if cfg.INPUT[key] != BACKBONES_OWN[key]}
     name = cfg.MODEL.BACKBONE.PATH or cfg.MODEL.BACKBONE.NAME

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones import captions
-from backbones.families.openai_clip import MEAN, STD
+from backbones.backbone import CLIP_MEAN as MEAN
+from backbones.backbone import CLIP_STD as STD
 from core.files import atomic_write
 from core.processes import end_worker_with_parent
 from datasets import synthetic

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones import TOKENS, captions, expand_token_table
-from backbones.families.openai_clip import clip_of
+from backbones.formats.openai import clip_of
 from backbones.pretrain_data import HELD_OUT_SEED, Attributes, draw_pictures, normalise
 from datasets import synthetic
 from datasets.synthetic import World

@@ -1,29 +1,51 @@
-"""Reading a file of weights: plain tensors, checked, without running anything in it."""
+"""Reading weights: plain tensors of a file or folder, checked, without running anything in it."""
 
+import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from core.errors import InputError
 
 # Where training programs put the weights among other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-WANTED = "give a PyTorch file that holds a model's state dict"
+WANTED = "give a PyTorch or safetensors file that holds a model's state dict"
+# The files of a folder that say what the weights are; the first that is there counts.
+SETTINGS = ("open_clip_config.json", "config.json")
+# The files of a folder that hold the weights, in this order; else the only file of these endings.
+WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class WeightsFile(NamedTuple):
-    """A file's tensors by name; ``path`` is for messages and for families that read more files."""
+    """Named tensors and what stands beside them.
+
+    Attributes:
+        path: the file or folder. tensors: by name.
+        settings: content of a folder's JSON files by name; empty for a bare file.
+        activation: as the file itself says it; "" if it does not.
+    """
 
     path: Path
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, dict[str, Any]] = {}
+    activation: str = ""
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Read a state dict or a TorchScript archive, on the CPU.
+    """Read a folder, a state dict, a safetensors file or a TorchScript archive, on the CPU.
 
     ``{"state_dict": ...}``, its siblings in ``WRAPPERS`` and a ``module.`` before each name are
     unwrapped.
@@ -33,14 +55,58 @@ def read_weights(path: str | Path) -> WeightsFile:
             them is not finite.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"MODEL.BACKBONE.PATH: there is no file {path} (seen from {os.getcwd()})")
-    tensors = _unwrapped(_read(path))
+    settings: dict[str, dict[str, Any]] = {}
+    file = path
+    if path.is_dir():
+        settings = _settings_of(path)
+        file = _weights_of(path)
+    elif not path.is_file():
+        raise InputError(
+            f"MODEL.BACKBONE.PATH: there is no file or folder {path} (seen from {os.getcwd()})"
+        )
+    tensors = _unwrapped(_read(file))
     if not tensors:
-        raise InputError(f"{path} contains no named tensors; {WANTED}")
-    weights = WeightsFile(path, tensors)
+        raise InputError(f"{file} contains no named tensors; {WANTED}")
+    weights = WeightsFile(path, tensors, settings, _scripted_activation(file))
     check_finite(weights)
     return weights
+
+
+def _settings_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The JSON files of a folder that describe a model, by name."""
+    found = {}
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read as JSON ({error})") from None
+        if isinstance(content, dict):
+            found[file.name] = content
+    if not any(name in found for name in SETTINGS):
+        raise InputError(
+            f"{folder} contains neither {' nor '.join(SETTINGS)}; give the folder of an open_clip "
+            "or transformers model, or the file of weights itself"
+        )
+    return found
+
+
+def _weights_of(folder: Path) -> Path:
+    """The file of weights of a folder."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS)
+    if len(files) == 1:
+        return files[0]
+    shards = [file.name for file in folder.glob("*.index.json")]
+    if shards:
+        raise InputError(
+            f"{folder}: the weights are in several files ({shards[0]}); save them as one"
+        )
+    names = ", ".join(file.name for file in files) or "none"
+    raise InputError(
+        f"{folder}: no {' or '.join(WEIGHTS)}, and not one other file of weights ({names})"
+    )
 
 
 def check_finite(weights: WeightsFile) -> None:
@@ -61,9 +127,16 @@ def _read(path: Path) -> Any:
     if kind:
         raise InputError(f"{path} {kind}; {WANTED}")
     try:
+        if _is_safetensors(path):
+            return safetensors.torch.load_file(path)
         if _is_torchscript(path):
             return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A file in the format of before 2020 cannot be mapped into memory.
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or incomplete ({error}); copy it again") from error
     except Exception as error:  # the readers' errors have no common base
         if "Unsupported global" in str(error):
             reason = (
@@ -86,8 +159,6 @@ def _other_kind(path: Path) -> str:
         return "is a web page, not a file of weights: download the file itself"
     if text.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file: run `git lfs pull`"
-    if start[8:10] == b'{"':
-        return "is a safetensors file, which is not supported"
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             return "is incomplete: copy or download it again"
@@ -101,11 +172,31 @@ def _other_kind(path: Path) -> str:
     return ""
 
 
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(10)[8:] == b'{"'
+
+
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _scripted_activation(path: Path) -> str:
+    """quick_gelu where a TorchScript archive's own code computes it; "" where nothing is known.
+
+    The code is searched as text for QuickGELU's factor.
+    """
+    if not _is_torchscript(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        code = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
+        texts = [archive.read(name).decode("utf-8", "replace") for name in code]
+    if any("1.702" in text for text in texts):
+        return "quick_gelu"
+    return "gelu" if any("torch.gelu" in text for text in texts) else ""
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.families.openai_clip import OpenAIClip
-from backbones.token_tree import TreeTexts
+from backbones.backbone import Backbone
+from backbones.encoders.token_tree import TreeTexts
+from backbones.formats.openai import parts_of
 from datasets.views import Views
 from engine.prompts import ContextPrompts
 
@@ -146,7 +147,7 @@ def text_row(backbone: str, what: str, classes: Sequence[Sequence[str]], rounds:
     """Encode the texts of ``classes``, which are symptoms or class names, as ``what`` says."""
     model = random_clip(backbone).requires_grad_(False)
     with quiet():
-        frozen = OpenAIClip(random_clip(backbone), "fp32")
+        frozen = Backbone(parts_of(random_clip(backbone)), "fp32")
     texts = [text for texts_of_class in classes for text in texts_of_class]
     prompts = ContextPrompts(frozen, texts, 4)
     inputs = prompts.inputs

@@ -6,7 +6,8 @@ from functools import partial
 
 import torch
 
-from backbones.families.openai_clip import OpenAIClip
+from backbones.backbone import Backbone
+from backbones.formats.openai import parts_of
 from datasets.pictures import read_picture
 from datasets.views import ViewManager, Views
 
@@ -92,7 +93,7 @@ def encode_row(bench: Bench, backbone: str) -> Row:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with quiet():
-        frozen = OpenAIClip(random_clip(backbone), "fp16", device)
+        frozen = Backbone(parts_of(random_clip(backbone)), "fp16", device)
     side = SHAPES[backbone]["image_resolution"]
     x = torch.randn(16 if device.type == "cpu" else 64, 3, side, side, device=device)
     products, rates = [], []

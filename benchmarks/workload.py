@@ -15,7 +15,7 @@ from dassl.engine import build_trainer
 from PIL import Image
 from yacs.config import CfgNode
 
-from backbones.families.openai_clip import clip_of
+from backbones.formats.openai import clip_of
 from backbones.weights import read_weights
 from engine.config import load_cfg
 from symptoms import read_symptom_file

@@ -278,6 +278,8 @@ def _checked_transform(cfg: Any, is_train: bool) -> Transform:
         with seeded_draws(0), warnings.catch_warnings():
             warnings.filterwarnings("error", "Scale and ratio")  # torchvision's, of RRCROP_SCALE
             transform: Any = build_transform(cfg, is_train=is_train)
+            if not is_train and cfg.INPUT.RESIZE_MODE == "squash":
+                transform.transforms = _squashed(transform.transforms, cfg.INPUT.SIZE)
             view = transform(Image.new("RGB", (256, 256)))
     except InputError:
         raise
@@ -289,3 +291,11 @@ def _checked_transform(cfg: Any, is_train: bool) -> Transform:
             f"they are {cfg.INPUT.PIXEL_MEAN} and {cfg.INPUT.PIXEL_STD}"
         )
     return transform
+
+
+def _squashed(steps: Sequence[Any], size: Sequence[int]) -> list[Any]:
+    """``steps`` that resize both sides in place of the shorter one; crops then do nothing."""
+    return [
+        T.Resize(tuple(size), interpolation=step.interpolation) if type(step) is T.Resize else step
+        for step in steps
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode as CN
 
-from backbones.loading import BACKBONES_OWN
+from backbones.loading import BACKBONE_DEFAULTS, BACKBONES_OWN, DESCRIPTIONS
 from core.errors import InputError, short, shortened
 from core.files import fingerprint, slug
 from core.yaml_files import ENDINGS, read_yaml
@@ -36,6 +36,7 @@ INDIFFERENT = (
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
     *(f"FEATURES.{name}" for name in FEATURES_DEFAULTS),
+    *(f"MODEL.BACKBONE.{name}" for name in DESCRIPTIONS),
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.PRINT_FREQ",
 )
@@ -74,7 +75,7 @@ def default_cfg() -> CN:
     cfg = get_cfg_default()
     for key, value in copy.deepcopy(DATASET_DEFAULTS).items():
         cfg.DATASET[key] = value
-    cfg.MODEL.BACKBONE.PATH = ""  # a checkpoint's file in OpenAI's format, in place of NAME
+    cfg.MODEL.BACKBONE.update(copy.deepcopy(BACKBONE_DEFAULTS))
     cfg.INPUT.update(copy.deepcopy(BACKBONES_OWN))
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
     # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.

@@ -49,6 +49,12 @@ def load_checkpoint(
 
 def check_backbone(state: Mapping[str, Any], model: PromptedModel, where: Path | str) -> None:
     """Refuse to put what was learned beside one backbone on another; old files do not tell."""
+    kind = model.backbone.text.kind
+    if state.get("text_encoder", kind) != kind:
+        raise InputError(
+            f"{where}: learned for a text encoder of kind {state['text_encoder']}; this backbone's "
+            f"is of kind {kind}: use the backbone that the run was trained with"
+        )
     present = model.backbone.fingerprint
     if state.get("backbone", present) != present:
         raise InputError(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
-from backbones.families.openai_clip import token_ids  # noqa: F401  (for the symptom tools)
 from backbones.numerics import take
 from core.errors import InputError
 from symptoms import Symptoms
@@ -16,7 +15,7 @@ START_WORDS = "a photo of a"
 
 def check_phrases(symptoms: Symptoms, backbone: Backbone, n_ctx: int) -> None:
     """Raise InputError, naming file and class, for a phrase that ``backbone`` cannot read whole."""
-    room = backbone.context_length - n_ctx - 3  # start, full stop and end
+    room = backbone.context_length - n_ctx - backbone.text.n_special
     if room > 0:
         symptoms.check_lengths(lambda phrase: len(backbone.token_ids([phrase])[0]), room)
 

@@ -232,6 +232,7 @@ def _results(
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
         "versions": versions(),
         "backbone_fingerprint": trainer.model.backbone.fingerprint,
+        "backbone_notes": trainer.model.backbone.notes,
         "split_fingerprint": dataset.split_fingerprint,
         "symptom_file": str(symptom_file(cfg)) if symptoms else None,
         "symptom_fingerprint": symptoms.fingerprint if symptoms else None,

@@ -48,6 +48,7 @@ RULES: dict[str, Any] = {
     "VERBOSE": bool,
     "INPUT.SIZE": tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]],
     "INPUT.INTERPOLATION": Literal["bilinear", "bicubic", "nearest"],
+    "INPUT.RESIZE_MODE": Literal["shortest", "squash"],
     "INPUT.TRANSFORMS": tuple[
         Literal[
             "random_flip",
@@ -91,6 +92,12 @@ RULES: dict[str, Any] = {
     "DATALOADER.TEST.BATCH_SIZE": AtLeastOne,
     "MODEL.BACKBONE.NAME": str,
     "MODEL.BACKBONE.PATH": str,
+    "MODEL.BACKBONE.ACTIVATION": Literal["", "quick_gelu", "gelu", "gelu_tanh"],
+    "MODEL.BACKBONE.PIXEL_MEAN": ThreeNumbers,
+    "MODEL.BACKBONE.PIXEL_STD": ThreePositive,
+    "MODEL.BACKBONE.SOURCE": str,
+    "MODEL.BACKBONE.LICENSE": str,
+    "MODEL.BACKBONE.FILES": str,
     "OPTIM.NAME": Literal["sgd", "adam", "amsgrad", "adamw", "radam", "rmsprop"],
     "OPTIM.LR": Positive,
     "OPTIM.WEIGHT_DECAY": NotNegative,

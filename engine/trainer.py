@@ -300,6 +300,7 @@ class MethodTrainer(TrainerX):
         return {
             "classnames": self.classnames,
             "backbone": self.model.backbone.fingerprint,
+            "text_encoder": self.model.backbone.text.kind,
             "best_epoch": self.best_epoch,
             "history": self.history,
             "seconds": self.seconds,

@@ -90,6 +90,7 @@ class Record(Part):
         training_split_counts: images by class of the whole training split, before shots are drawn.
         seconds: setup, encode, train, validate, test and their total.
         features: set of views -> its use; None where the image encoder learns.
+        backbone_notes: what was assumed about the backbone's weights, a sentence each.
         trained_on: the dataset of the training run, where the tested model is another run's.
     """
 
@@ -121,6 +122,7 @@ class Record(Part):
     device: Text | None = None
     versions: dict[Text, Text] = {}
     backbone_fingerprint: Text | None = None
+    backbone_notes: tuple[Text, ...] = ()
     split_fingerprint: Text | None = None
     symptom_file: Text | None = None
     symptom_fingerprint: Text | None = None

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from engine.prompts import token_ids
+from backbones.tokenizers import clip_token_ids
 from symptom_generator.chat import Unusable
 from symptoms.phrases import LIST_MARK, plain, same
 
@@ -134,4 +134,4 @@ def read_features(answer: str, avoid: Collection[str]) -> list[dict[str, Any]]:
 
 def tokens(text: str) -> int:
     """How many tokens CLIP reads ``text`` as, without start and end."""
-    return len(token_ids([text])[0])
+    return len(clip_token_ids([text])[0])

@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_clip import make_clip
+from small_clip import frozen_clip, make_clip
 from torch import nn
-
-from backbones.families.openai_clip import OpenAIClip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,8 +64,9 @@ def tiny_clip64(_vit):
 @pytest.fixture
 def frozen64(tiny_clip64):
     """A frozen CLIP in float64, with what it makes of its weights; d_txt 64 and d 48."""
-    frozen = OpenAIClip(tiny_clip64)
-    frozen.model.double()
+    frozen = frozen_clip(tiny_clip64)
+    frozen.double()
+    frozen.model = tiny_clip64.double().requires_grad_(False)  # for the naive equations
     torch.manual_seed(0)
     return frozen
 

@@ -3,6 +3,9 @@
 import clip.model
 import torch
 
+from backbones.backbone import Backbone
+from backbones.formats.openai import parts_of
+
 
 def make_clip(visual="vit", embed_dim=48, text_width=64, resolution=32, layers=2, seed=0):
     """A random CLIP in fp32; d_txt differs from d, as in RN50."""
@@ -22,3 +25,8 @@ def make_clip(visual="vit", embed_dim=48, text_width=64, resolution=32, layers=2
     with torch.no_grad():
         model.logit_scale.fill_(4.6052)
     return model.float().eval()
+
+
+def frozen_clip(model, precision="fp32", device="cpu"):
+    """The backbone of a ``clip.model.CLIP``, whose parts become its own."""
+    return Backbone(parts_of(model), precision, device)

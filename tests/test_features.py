@@ -204,7 +204,7 @@ def test_features_are_those_of_the_views(toy):
     plain = Views(views.images, views.transform, views.seed)
     with torch.no_grad():
         expected = torch.cat(
-            [trainer.model.backbone.model.encode_image(plain[2, i]["img"][None]) for i in range(20)]
+            [trainer.model.backbone.image_tower(plain[2, i]["img"][None]) for i in range(20)]
         )
     assert_close(trainer.frozen_features.of_epoch(2, 3), expected, atol=1e-5, rtol=0)
     trainer.epoch = 2

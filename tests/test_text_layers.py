@@ -5,12 +5,11 @@ import copy
 import pytest
 import torch
 from naive import prompt_rows, rows_to_feature, text_feature
-from small_clip import make_clip
+from small_clip import frozen_clip, make_clip
 from torch.testing import assert_close
 
-from backbones.families.openai_clip import OpenAIClip
+from backbones.encoders.token_tree import TokenTree
 from backbones.texts import lay_out
-from backbones.token_tree import TokenTree
 from engine.prompts import ContextPrompts, encode_texts
 
 TEXTS = ["a dark spot", "a dark spot with a round (pale) border", "x", "a dark spot"]
@@ -19,7 +18,7 @@ TEXTS = ["a dark spot", "a dark spot with a round (pale) border", "x", "a dark s
 def frozen_and_plain(layers=3):
     """A CLIP of two heads, wrapped and as it is."""
     model = make_clip(text_width=128, layers=layers).requires_grad_(False)
-    return OpenAIClip(copy.deepcopy(model)), model
+    return frozen_clip(copy.deepcopy(model)), model
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -108,7 +107,7 @@ def test_texts_share_their_beginnings_and_nothing_else(position):
 def test_gradients_of_shared_rows_can_be_repeated(tiny_clip, position):
     """To the bit, with several threads; "front" puts the one context into every text's own rows."""
     texts = [f"{i} {i % 7} spots" for i in range(300)]
-    prompts = ContextPrompts(OpenAIClip(tiny_clip), texts, 4, position)
+    prompts = ContextPrompts(frozen_clip(tiny_clip), texts, 4, position)
     weights = torch.randn(len(prompts.sources), 64)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -128,7 +127,7 @@ def test_half_precision_adds_up_shared_gradients_in_fp32(tiny_clip):
     gradients = []
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
-        frozen = OpenAIClip(copy.deepcopy(tiny_clip), precision)
+        frozen = frozen_clip(copy.deepcopy(tiny_clip), precision)
         prompts = ContextPrompts(frozen, texts, 4)
         frozen.encode_text(prompts.inputs, prompts()).sum().backward()
         gradients.append(prompts.ctx.grad)
@@ -140,7 +139,7 @@ def test_half_precision_adds_up_shared_gradients_in_fp32(tiny_clip):
 def test_gradients_in_half_precision_stay_near(precision):
     gradients = []
     for each in ("fp32", precision):
-        frozen = OpenAIClip(make_clip(text_width=128, layers=3), each)
+        frozen = frozen_clip(make_clip(text_width=128, layers=3), each)
         torch.manual_seed(0)
         prompts = ContextPrompts(frozen, TEXTS, 2)
         frozen.encode_text(prompts.inputs, prompts()).sum().backward()

@@ -6,9 +6,9 @@ import math
 import clip
 import pytest
 import torch
+from small_clip import frozen_clip
 from torch.testing import assert_close
 
-from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 from engine.method import METHODS
 from trainers.vip import SymptomCLIP
@@ -92,7 +92,7 @@ def test_logits_loss_and_gradients_follow_the_equations(frozen64, merge, n_ctx):
 
 def test_exactly_the_named_parameters_learn(tiny_clip):
     """CoP, g, Wq and Wk, and nothing of CLIP."""
-    frozen = OpenAIClip(tiny_clip)
+    frozen = frozen_clip(tiny_clip)
     model = SymptomCLIP(frozen, PHRASES)
     d_txt, d = frozen.text_width, frozen.embed_dim
 
@@ -113,14 +113,14 @@ def test_exactly_the_named_parameters_learn(tiny_clip):
 
 def test_nothing_learns_without_context_and_with_mean(tiny_clip):
     """That row of the ablation is zero-shot by symptoms."""
-    model = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES, n_ctx=0, merge="mean")
+    model = SymptomCLIP(frozen_clip(tiny_clip), PHRASES, n_ctx=0, merge="mean")
 
     assert list(model.learned.parameters()) == []
 
 
 def test_class_specific_contexts_start_apart(tiny_clip):
     """CSC: one context a class, used by that class's symptoms alone."""
-    frozen = OpenAIClip(tiny_clip)
+    frozen = frozen_clip(tiny_clip)
     model = SymptomCLIP(frozen, PHRASES, class_specific=True)
     ctx = model.learned.prompt_learner.ctx
     before = model.symptom_features()
@@ -137,7 +137,7 @@ def test_class_specific_contexts_start_apart(tiny_clip):
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_position_of_the_symptom(tiny_clip, position):
     """The context's slots surround the words as the option says."""
-    prompts = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES, position=position).learned.prompt_learner
+    prompts = SymptomCLIP(frozen_clip(tiny_clip), PHRASES, position=position).learned.prompt_learner
     tree = prompts.inputs.tree
     path = tree.paths[0].tolist()
     eos = path.index(int(tree.ends[0]))
@@ -154,7 +154,7 @@ def test_position_of_the_symptom(tiny_clip, position):
 
 def test_evaluation_sees_every_change_of_what_was_learned(tiny_clip):
     """Class features are kept between batches, never beyond an update or a load."""
-    model = SymptomCLIP(OpenAIClip(tiny_clip), PHRASES)
+    model = SymptomCLIP(frozen_clip(tiny_clip), PHRASES)
     x = torch.randn(2, model.backbone.embed_dim)
     with torch.no_grad():
         first = model.from_features(x).logits
@@ -177,4 +177,4 @@ def test_symptom_too_long_is_named(tiny_clip):
     """Never cut in silence."""
     phrases = json.loads(json.dumps(PHRASES)) | {"nevus": ["very " * 75 + "long"]}
     with pytest.raises(InputError, match="very very.* takes 83 tokens .* at most 77"):
-        SymptomCLIP(OpenAIClip(tiny_clip), phrases)
+        SymptomCLIP(frozen_clip(tiny_clip), phrases)

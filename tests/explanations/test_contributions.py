@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_clip import make_clip
+from small_clip import frozen_clip, make_clip
 from torch.testing import assert_close
 
-from backbones.families.openai_clip import OpenAIClip
+from backbones.backbone import Backbone
 from explanations.contributions import contributions
 from trainers.vip import MERGES, SymptomCLIP
 
@@ -19,8 +19,8 @@ PHRASES = {
 
 def symptom_clip(frozen, merge, n_ctx=4, **options):
     """A model whose every learned number is drawn, so that no part is zero by its start."""
-    if not isinstance(frozen, OpenAIClip):
-        frozen = OpenAIClip(frozen)
+    if not isinstance(frozen, Backbone):
+        frozen = frozen_clip(frozen)
     torch.manual_seed(0)
     built = SymptomCLIP(frozen, PHRASES, n_ctx=n_ctx, merge=merge, **options)
     with torch.no_grad():

@@ -13,7 +13,7 @@ def test_a_planted_word_is_found(toy_run):
     """A context token moved onto a word's embedding names it, at distance 0."""
     run = load_run(toy_run("ViP"))
     token = int(clip.tokenize("melanoma red")[0, 1])
-    table = run.model.backbone.model.token_embedding.weight
+    table = run.model.backbone.text.token_embedding.weight
     word_id = int(clip.tokenize("red")[0, 1])
     assert token != word_id
     with torch.no_grad():

@@ -5,10 +5,10 @@ import pytest
 import torch
 from dassl.engine import build_trainer
 from sklearn.linear_model import LogisticRegression
+from small_clip import frozen_clip
 from torch.testing import assert_close
 
 import train
-from backbones.families.openai_clip import OpenAIClip
 from dassl_compat.checkpoint_reader import read_checkpoint
 from engine.config import load_cfg
 from results.record import read_record
@@ -59,7 +59,7 @@ def test_is_the_best_logistic_regression_on_centre_crops(probe):
 def test_head_gives_the_classifier_s_probabilities(tiny_clip, build, n_cls):
     """scikit-learn keeps one row for two classes, and a row each for more."""
     names = [f"class {i}" for i in range(n_cls)]
-    built = build("LinearProbe", OpenAIClip(tiny_clip), classnames=names)
+    built = build("LinearProbe", frozen_clip(tiny_clip), classnames=names)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2 * n_cls, 48))
     fitted = LogisticRegression().fit(x, np.arange(2 * n_cls) % n_cls)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from naive import NAMES, cosine, cross_entropy, prompt_rows, rows_to_feature
+from small_clip import frozen_clip
 
-from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 from engine.method import DoesNotApply
 
@@ -75,7 +75,7 @@ def test_starts_from_the_words(frozen64, build):
 
 def test_does_not_apply_to_a_resnet(tiny_resnet, build):
     with pytest.raises(DoesNotApply, match="the backbone is a ResNet: choose a ViT"):
-        build("MaPLe", OpenAIClip(tiny_resnet))
+        build("MaPLe", frozen_clip(tiny_resnet))
 
 
 def test_fewer_words_than_tokens(frozen64, build):

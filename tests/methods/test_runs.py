@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
+from small_clip import frozen_clip
 
 import train
-from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError, command_line
 from engine.method import METHODS, DoesNotApply
 from engine.trainer import MethodTrainer
@@ -102,7 +102,7 @@ def test_number_of_classes(tiny_clip, build, name, n_cls):
     """From two classes to a hundred: a score for each, and a finite gradient."""
     names = [f"kind {i}" for i in range(n_cls)]
     options = [] if name.endswith("symptoms") else OPTIONS[name]
-    built = build(name.split("-")[0], OpenAIClip(tiny_clip), *options, classnames=names)
+    built = build(name.split("-")[0], frozen_clip(tiny_clip), *options, classnames=names)
     label = torch.tensor([0, n_cls - 1])
     logits, losses = built.model(torch.randn(2, 3, 32, 32), label)
 
@@ -117,7 +117,7 @@ def test_number_of_classes(tiny_clip, build, name, n_cls):
 @pytest.mark.parametrize("name", ["CoCoOp", "BayesianPrompt", "KgCoOp", "MaPLe", "Supervised-clip"])
 def test_precisions(tiny_clip, build, name, precision):
     """What learns is fp32, scores and loss are fp32, in each (fp16 needs a GPU: fp32 here)."""
-    built = build(name.split("-")[0], OpenAIClip(tiny_clip, precision), *OPTIONS[name])
+    built = build(name.split("-")[0], frozen_clip(tiny_clip, precision), *OPTIONS[name])
     logits, losses = built.model(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
     loss = sum(losses.values())
     loss.backward()

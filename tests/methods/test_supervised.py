@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from naive import NAMES, cross_entropy
+from small_clip import frozen_clip
 from torch.testing import assert_close
 
-from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 
 
@@ -39,7 +39,7 @@ def test_scratch_is_random_and_of_the_same_shape(backbone, request, build):
     pretrained = request.getfixturevalue(backbone)
     before = {k: v.clone() for k, v in pretrained.visual.state_dict().items()}
     torch.manual_seed(1)
-    model = build("Supervised", OpenAIClip(pretrained)).model
+    model = build("Supervised", frozen_clip(pretrained)).model
     after = model.learned.image_encoder.state_dict()
 
     assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
@@ -49,7 +49,7 @@ def test_scratch_is_random_and_of_the_same_shape(backbone, request, build):
 
 def test_batch_norms_follow_the_mode(tiny_resnet, build):
     """This encoder is trained, so its batch norms are: in training only."""
-    model = build("Supervised", OpenAIClip(tiny_resnet)).model
+    model = build("Supervised", frozen_clip(tiny_resnet)).model
     norm = model.learned.image_encoder.bn1
     pictures = torch.randn(4, 3, 32, 32)
     model.learned.train()
@@ -64,13 +64,13 @@ def test_batch_norms_follow_the_mode(tiny_resnet, build):
 
 def test_half_precision_clip_is_trained_in_fp32(tiny_clip, build):
     """Whatever CLIP is kept in."""
-    model = build("Supervised", OpenAIClip(tiny_clip, "bf16"), START="clip").model
+    model = build("Supervised", frozen_clip(tiny_clip, "bf16"), START="clip").model
 
     assert {p.dtype for p in model.learned.parameters()} == {torch.float32}
 
 
 def test_head_is_read_by_class_name(tiny_clip, build):
-    built = build("Supervised", OpenAIClip(tiny_clip))
+    built = build("Supervised", frozen_clip(tiny_clip))
     state = {k: v.clone() for k, v in built.model.learned.state_dict().items()}
 
     built.load(state, trained=NAMES[::-1])
@@ -82,4 +82,4 @@ def test_head_is_read_by_class_name(tiny_clip, build):
 
 def test_unknown_start(tiny_clip, build):
     with pytest.raises(InputError, match="START is 'imagenet'; it should be 'scratch' or 'clip'"):
-        build("Supervised", OpenAIClip(tiny_clip), START="imagenet")
+        build("Supervised", frozen_clip(tiny_clip), START="imagenet")

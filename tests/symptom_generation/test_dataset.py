@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_clip import frozen_clip
 
 import parse_results
 import train
-from backbones.families.openai_clip import OpenAIClip
 from core.errors import InputError
 from core.files import fingerprint
 from engine.prompts import encode_texts
@@ -111,7 +111,7 @@ def test_clip_matches_offline(toy, toy_server, argv, monkeypatch):
 
 def test_clip_similarities_are_cosines(tiny_clip):
     """Each feature meets each answer's nearest statement; the threshold is between features."""
-    model = OpenAIClip(tiny_clip)
+    model = frozen_clip(tiny_clip)
     phrases = {"red": ["warm like blood", "rough", "round"]}
     answers = {"red": ["- rough\n- cold", "round. warm like blood."]}
 
@@ -128,7 +128,7 @@ def test_clip_similarities_are_cosines(tiny_clip):
 
 def test_phrase_aucs_count_pairs(tiny_clip):
     """The AUC is the share of pairs in which the class's own picture is the nearer one."""
-    model = OpenAIClip(tiny_clip)
+    model = frozen_clip(tiny_clip)
     generator = torch.Generator().manual_seed(0)
     image_features = torch.randn(12, 48, generator=generator)
     labels = torch.tensor([0, 1, 1] * 4)

@@ -1,0 +1,1 @@
+"""Image encoders and text encoders, one kind a file."""

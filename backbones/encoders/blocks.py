@@ -1,0 +1,120 @@
+"""The transformer layers of every encoder that OpenAI's ``clip`` package does not define.
+
+Names of parameters are timm's (``norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2``).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from clip.model import QuickGELU
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.numerics import at_least_fp32
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "quick_gelu": QuickGELU,  # x * sigmoid(1.702 x)
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
+
+
+class LayerNorm(nn.LayerNorm):
+    """Computes in at least fp32, whatever the precision of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(at_least_fp32(input)).to(input.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[batch, L, width] to the same; ``mask`` is True where a position may be read."""
+        query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(query, key, value, mask)
+        return self.proj(read.transpose(1, 2).flatten(2))
+
+    def value_of_each(self, x: Tensor) -> Tensor:
+        """What each position would read if it read itself alone, [batch, L, width]."""
+        width = x.shape[-1]
+        return self.proj(F.linear(x, self.qkv.weight[2 * width :], self.qkv.bias[2 * width :]))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """One transformer layer.
+
+    Args:
+        norm_first: norms before attention and feed-forward (ViT, CLIP) or after the sums (BERT).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: str,
+        eps: float,
+        norm_first: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.norm1 = LayerNorm(width, eps=eps)
+        self.attn = Attention(width, heads)
+        self.norm2 = LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden, activation)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.norm_first:
+            x = x + self.attn(self.norm1(x), mask)
+            return x + self.mlp(self.norm2(x))
+        x = self.norm1(x + self.attn(x, mask))
+        return self.norm2(x + self.mlp(x))
+
+
+class AttentionPool(nn.Module):
+    """One learned query reads all positions (the ``map`` pooling of SigLIP, as timm names it)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, width))
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm = LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, L, width] to [batch, width]."""
+        query = self.q(self.latent.to(x.dtype)).expand(len(x), -1, -1)
+        query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.kv(x).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(query, key, value)
+        return self._finish(read.transpose(1, 2).flatten(2))[:, 0]
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The pooled feature of each position, if it were the only one: [batch, L, width]."""
+        return self._finish(self.kv(x)[..., x.shape[-1] :])
+
+    def _finish(self, read: Tensor) -> Tensor:
+        read = self.proj(read)
+        return read + self.mlp(self.norm(read))

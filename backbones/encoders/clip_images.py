@@ -1,0 +1,169 @@
+"""The image encoders of OpenAI's CLIP, of its ``clip`` package: vision transformer and ResNet.
+
+Radford et al. 2021, https://arxiv.org/abs/2103.00020
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from clip.model import CLIP, ModifiedResNet, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.backbone import ImageEncoder, count
+from backbones.encoders.blocks import ACTIVATIONS
+
+
+class ClipViT(ImageEncoder):
+    """A ``clip.model.VisionTransformer``, which becomes this encoder's own."""
+
+    def __init__(self, tower: VisionTransformer) -> None:
+        super().__init__()
+        self.tower = tower
+        self.size, self.embed_dim = tower.input_resolution, tower.output_dim
+        self.width, self.depth = tower.conv1.out_channels, len(tower.transformer.resblocks)
+
+    def encode(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
+        """As in MaPLe (Khattak et al., CVPR 2023): the tokens follow the patches."""
+        if not tokens:
+            return self.tower(images)
+        x = self._layer_input(images, tokens[0])
+        for i, block in enumerate(_layers(self.tower)):
+            if 0 < i < len(tokens):  # in place of what the last positions became
+                new = _for_each(tokens[i], x)
+                x = torch.cat([x[: -len(new)], new])
+            x = block(x)
+        return self.tower.ln_post(x[0]) @ self.tower.proj
+
+    def _layer_input(self, images: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[1 + P + n, batch, d_vis]: class embedding, patches and tokens before the first layer."""
+        tower = self.tower
+        x = tower.conv1(images).flatten(2).permute(2, 0, 1)  # [P, batch, d_vis]
+        start = tower.class_embedding.to(x.dtype).expand(1, x.shape[1], -1)
+        x = torch.cat([start, x]) + tower.positional_embedding.to(x.dtype).unsqueeze(1)
+        return tower.ln_pre(x if tokens is None else torch.cat([x, _for_each(tokens, x)]))
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        *blocks, last = _layers(self.tower)
+        x = self._layer_input(images)
+        for block in blocks:
+            x = block(x)
+        x = last.ln_1(x[1:])  # [P, batch, d_vis]
+        weight, bias = last.attn.in_proj_weight, last.attn.in_proj_bias
+        width = x.shape[-1]
+        values = last.attn.out_proj(F.linear(x, weight[2 * width :], bias[2 * width :]))
+        return (self.tower.ln_post(values) @ self.tower.proj).transpose(0, 1)
+
+    def fresh(self) -> nn.Module:
+        tower = _random_tower(self.tower, self.embed_dim)
+        for new, known in zip(_layers(tower), _layers(self.tower), strict=True):
+            new.mlp.gelu = type(known.mlp.gelu)()
+            new.attn.num_heads, new.attn.head_dim = known.attn.num_heads, known.attn.head_dim
+        return tower
+
+
+class ClipResNet(ImageEncoder):
+    """A ``clip.model.ModifiedResNet``, which becomes this encoder's own."""
+
+    def __init__(self, tower: ModifiedResNet) -> None:
+        super().__init__()
+        self.tower = tower
+        self.size, self.embed_dim = tower.input_resolution, tower.output_dim
+        self.width = self.depth = None
+
+    def encode(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
+        return self.tower(images)
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """The pooling's value and output projections at each place."""
+        maps = []
+        pool = self.tower.attnpool
+        hook = pool.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+        try:
+            self.tower(images)
+        finally:
+            hook.remove()
+        return pool.c_proj(pool.v_proj(maps[0].flatten(2).transpose(1, 2)))
+
+    def fresh(self) -> nn.Module:
+        return _random_tower(self.tower, self.embed_dim)
+
+
+def clip_image_encoder(tower: VisionTransformer | ModifiedResNet) -> ClipViT | ClipResNet:
+    return ClipResNet(tower) if isinstance(tower, ModifiedResNet) else ClipViT(tower)
+
+
+def image_encoder_of(
+    tensors: Mapping[str, Tensor],
+    activation: str = "quick_gelu",
+    heads: int | None = None,
+    eps: float = 1e-5,
+) -> ClipViT | ClipResNet:
+    """An encoder from the tensors of its tower alone, in OpenAI's names without ``visual.``.
+
+    Raises:
+        KeyError, RuntimeError: a tensor is missing or has another shape.
+    """
+    tower = _tower(vision_shape_of(tensors), _embed_dim(tensors))
+    tower.load_state_dict(dict(tensors))
+    set_layers(tower, activation, heads, eps)
+    return clip_image_encoder(tower.float().eval())
+
+
+def set_layers(tower: nn.Module, activation: str, heads: int | None, eps: float = 1e-5) -> None:
+    """Set what the tensors of a tower (or of a whole ``CLIP``'s text side) do not tell."""
+    for block in _layers(tower):
+        block.mlp.gelu = ACTIVATIONS[activation]()
+        if heads:
+            block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
+    for name, part in tower.named_modules():
+        if isinstance(part, nn.LayerNorm) and not name.startswith("visual."):
+            part.eps = eps
+
+
+def vision_shape_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments of ``clip.model.CLIP`` that an image tower was made with."""
+    if "proj" in tensors:
+        patch = tensors["conv1.weight"].shape[-1]
+        side = round((tensors["positional_embedding"].shape[0] - 1) ** 0.5)
+        return {
+            "image_resolution": patch * side,
+            "vision_layers": count(tensors, "transformer.resblocks."),
+            "vision_width": tensors["conv1.weight"].shape[0],
+            "vision_patch_size": patch,
+        }
+    side = round((tensors["attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    return {
+        "image_resolution": 32 * side,
+        "vision_layers": tuple(count(tensors, f"layer{i}.") for i in range(1, 5)),
+        "vision_width": tensors["layer1.0.conv1.weight"].shape[0],
+        "vision_patch_size": None,
+    }
+
+
+def _layers(tower: nn.Module) -> Sequence[Any]:
+    """Its transformer layers; none for a ResNet."""
+    return list(getattr(getattr(tower, "transformer", None), "resblocks", ()))
+
+
+def _embed_dim(tensors: Mapping[str, Tensor]) -> int:
+    if "proj" in tensors:
+        return tensors["proj"].shape[1]
+    return tensors["attnpool.c_proj.weight"].shape[0]
+
+
+def _tower(shape: Mapping[str, Any], embed_dim: int) -> nn.Module:
+    """A random tower: of a whole CLIP, because its constructor draws the weights."""
+    stub = {"context_length": 1, "vocab_size": 1, "transformer_width": 64}
+    stub |= {"transformer_heads": 1, "transformer_layers": 1}
+    return CLIP(embed_dim, **shape, **stub).visual
+
+
+def _random_tower(tower: nn.Module, embed_dim: int) -> nn.Module:
+    return _tower(vision_shape_of(tower.state_dict()), embed_dim)
+
+
+def _for_each(tokens: Tensor, x: Tensor) -> Tensor:
+    """[n, width] tokens for every image of x [L, batch, width]: [n, batch, width]."""
+    return tokens.to(x.dtype).unsqueeze(1).expand(-1, x.shape[1], -1)

@@ -1,0 +1,143 @@
+"""Vision transformers as timm defines them: with a class token, or pooled by attention.
+
+Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929; SigLIP: Zhai et al., ICCV 2023,
+https://arxiv.org/abs/2303.15343
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from backbones.backbone import ImageEncoder, count, new_module
+from backbones.encoders.blocks import AttentionPool, Block, LayerNorm
+
+
+class Trunk(nn.Module):
+    """The transformer; parameters are named as timm's ``VisionTransformer`` names them."""
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        patch: int,
+        side: int,
+        activation: str,
+        eps: float,
+        pool: str,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
+        n_tokens = side * side + (pool == "token")
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, n_tokens, width))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, hidden, activation, eps) for _ in range(depth)
+        )
+        self.norm = LayerNorm(width, eps=eps)
+        self.attn_pool = (
+            AttentionPool(width, heads, hidden, activation, eps) if pool == "map" else None
+        )
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[batch, 3, size, size] to the input of the first layer, [batch, (1 +) P, width]."""
+        x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        return x + self.pos_embed.to(x.dtype)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The last layer's output, [batch, (1 +) P, width], to [batch, width]."""
+        if self.attn_pool is None:
+            return self.norm(x[:, 0])
+        return self.attn_pool(self.norm(x))
+
+
+class Tower(nn.Module):
+    """A trunk and the projection into the joint space."""
+
+    def __init__(self, trunk: Trunk, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
+        """As ``ImageEncoder.encode``, without a change of precision."""
+        trunk = self.trunk
+        x = trunk.embed(images)
+        length = x.shape[1]
+        for i, block in enumerate(trunk.blocks):
+            if i < len(tokens):  # in place of what the last positions became
+                beside = tokens[i].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :length], beside], dim=1)
+            x = block(x)
+        return self.head(trunk.pool(x[:, :length]))
+
+    def patches(self, images: Tensor) -> Tensor:
+        """As ``ImageEncoder.patch_tokens``."""
+        trunk = self.trunk
+        x = trunk.embed(images)
+        *blocks, last = trunk.blocks
+        for block in blocks:
+            x = block(x)
+        values = trunk.norm(last.attn.value_of_each(last.norm1(x)))
+        if trunk.attn_pool is None:
+            return self.head(values[:, 1:])
+        return self.head(trunk.attn_pool.alone(values))
+
+
+class ViT(ImageEncoder):
+    """A timm vision transformer as an image encoder.
+
+    Learned tokens follow the patches. Neither a class token nor the pooling's query is among them,
+    and the pooling does not read them: they act through the attention of the layers alone.
+
+    Args:
+        tensors: ``trunk.*`` and ``head.*``, as timm and open_clip name them.
+        activation, eps: of all layers. heads: None is one for each 64 channels.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        activation: str = "gelu",
+        eps: float = 1e-6,
+        heads: int | None = None,
+    ) -> None:
+        super().__init__()
+        patches = tensors["trunk.patch_embed.proj.weight"]
+        width, patch = patches.shape[0], patches.shape[-1]
+        pool = "map" if "trunk.attn_pool.latent" in tensors else "token"
+        side = round((tensors["trunk.pos_embed"].shape[1] - (pool == "token")) ** 0.5)
+        self.shape = {
+            "width": width,
+            "depth": count(tensors, "trunk.blocks."),
+            "heads": heads or max(1, width // 64),
+            "hidden": tensors["trunk.blocks.0.mlp.fc1.weight"].shape[0],
+            "patch": patch,
+            "side": side,
+            "activation": activation,
+            "eps": eps,
+            "pool": pool,
+        }
+        projection = tensors.get("head.proj.weight")
+        self.embed_dim = width if projection is None else projection.shape[0]
+        # Arguments of the head's nn.Linear; None where the pooled feature is in the joint space.
+        self.head_shape = None if projection is None else (width, self.embed_dim)
+        self.head_bias = "head.proj.bias" in tensors
+        self.size, self.width, self.depth = side * patch, width, self.shape["depth"]
+        self.tower = new_module(self.fresh, tensors)
+
+    def fresh(self) -> Tower:
+        head = nn.Sequential()
+        if self.head_shape is not None:
+            head.proj = nn.Linear(*self.head_shape, bias=self.head_bias)
+        return Tower(Trunk(**self.shape), head)
+
+    def encode(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
+        return self.tower(images, tokens)
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        return self.tower.patches(images)

@@ -1,0 +1,148 @@
+"""OpenAI's format: one file with a CLIP's tensors, as a state dict or a TorchScript archive.
+
+Radford et al. 2021, https://arxiv.org/abs/2103.00020. Also MONET's, PubMedCLIP's, CheXzero's.
+"""
+
+import urllib.error
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import clip
+import torch
+from clip.model import CLIP
+from torch import Tensor
+
+from backbones import expand_token_table
+from backbones.backbone import CLIP_MEAN, CLIP_STD, Parts, Preprocessing, count, weights_fingerprint
+from backbones.encoders.blocks import ACTIVATIONS
+from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
+from backbones.encoders.clip_texts import ClipText
+from backbones.formats import Format, Stated, decided
+from backbones.weights import WeightsFile, check_finite
+from core.errors import InputError
+
+CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
+ADDRESSES = "https://github.com/openai/CLIP/blob/main/clip/clip.py"
+
+# TorchScript archives hold these beside the weights.
+_SHAPE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
+
+
+class OpenAIFormat(Format):
+    name = "OpenAI CLIP"
+
+    def recognises(self, weights: WeightsFile) -> bool:
+        """By the names of its parts; a missing part is named in a later error."""
+        marks = ("visual.", "transformer.resblocks.", "text_projection", "positional_embedding")
+        found = sum(any(k.startswith(mark) for k in weights.tensors) for mark in marks)
+        return not weights.settings and found >= 3
+
+    def parts(self, weights: WeightsFile, stated: Stated) -> Parts:
+        """The file does not tell the activation, unless it is a TorchScript archive."""
+        key = "MODEL.BACKBONE.ACTIVATION"
+        if stated.activation and stated.activation not in ACTIVATIONS:
+            raise InputError(
+                f"{key} is {stated.activation!r}; choose one of {', '.join(ACTIVATIONS)}"
+            )
+        activation = decided(key, stated.activation, weights.activation, weights.path)
+        notes: tuple[str, ...] = ()
+        if not activation:
+            activation = "quick_gelu"
+            notes = (
+                f"{weights.path} does not say which activation its model was trained with; "
+                "QuickGELU, as in OpenAI's CLIP, is assumed. OpenCLIP's models (LAION, DataComp) "
+                f"use GELU: state it with {key} quick_gelu or gelu",
+            )
+        return parts_of(clip_of(weights.tensors), activation, stated, notes)
+
+    def released(self) -> Sequence[str]:
+        return clip.available_models()
+
+    def fetch(self, name: str) -> WeightsFile:
+        """OpenAI's own weights, from the clip package's cache or downloaded by it."""
+        folder = Path(CACHE).expanduser()
+        file = folder / (name.replace("/", "-").replace("@", "-") + ".pt")
+        try:
+            with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
+                model, _ = clip.load(name, device="cpu", jit=False, download_root=str(folder))
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            # A download that broke off fails its checksum next time; clip then fetches it anew.
+            raise InputError(
+                f"CLIP's weights for {name} are not here and could not be downloaded ({error}): "
+                f"put {file.name} into {folder} (address and checksum: {ADDRESSES}), or set "
+                "MODEL.BACKBONE.PATH"
+            ) from error
+        except RuntimeError as error:
+            if "checksum" not in str(error):
+                raise
+            raise InputError(f"{file} is not the released file ({error}); delete it") from error
+        # The clip package compared the file's checksum: these are OpenAI's own weights.
+        weights = WeightsFile(file, model.state_dict(), activation="quick_gelu")
+        check_finite(weights)
+        return weights
+
+
+FORMAT = OpenAIFormat()
+
+
+def parts_of(
+    model: CLIP,
+    activation: str = "quick_gelu",
+    stated: Stated | None = None,
+    notes: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None,
+) -> Parts:
+    """The encoders of a ``clip.model.CLIP``, which become the parts' own.
+
+    Args:
+        activation: a name of ``ACTIVATIONS``. stated: heads, mean and standard deviation.
+        preprocessing: CLIP's own if None.
+    """
+    stated = stated or Stated()
+    model = model.float().eval()
+    beside: list[Any] = [] if activation == "quick_gelu" else [activation]
+    beside += [stated.text_heads, stated.vision_heads] * any(
+        (stated.text_heads, stated.vision_heads)
+    )
+    fingerprint = weights_fingerprint(model.state_dict(), *beside)[:12]
+    set_layers(model, activation, stated.text_heads)
+    set_layers(model.visual, activation, stated.vision_heads)
+    if preprocessing is None:
+        mean, std = stated.mean or CLIP_MEAN, stated.std or CLIP_STD
+        preprocessing = Preprocessing(model.visual.input_resolution, mean, std)
+    return Parts(
+        clip_image_encoder(model.visual),
+        ClipText(model),
+        model.logit_scale,
+        preprocessing,
+        fingerprint,
+        notes,
+    )
+
+
+def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
+    """The clip package's model in fp32; its own ``build_model`` rounds every weight to fp16.
+
+    Raises:
+        KeyError, RuntimeError: a tensor is missing or has another shape.
+    """
+    tensors = expand_token_table(dict(tensors))
+    model = CLIP(**shape_of(tensors))
+    model.load_state_dict({k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES})
+    return model.eval()
+
+
+def shape_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments of ``clip.model.CLIP`` that a state dict was made with."""
+    width = tensors["ln_final.weight"].shape[0]
+    visual = {k.removeprefix("visual."): v for k, v in tensors.items() if k.startswith("visual.")}
+    return {
+        "embed_dim": tensors["text_projection"].shape[1],
+        **vision_shape_of(visual),
+        "context_length": tensors["positional_embedding"].shape[0],
+        "vocab_size": tensors["token_embedding.weight"].shape[0],
+        "transformer_width": width,
+        "transformer_heads": max(1, width // 64),
+        "transformer_layers": count(tensors, "transformer.resblocks."),
+    }
