@@ -17,8 +17,6 @@ from core.errors import InputError
 # Where training programs put the weights among other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 WANTED = "give a PyTorch or safetensors file that holds a model's state dict"
-# The files of a folder that say what the weights are; the first that is there counts.
-SETTINGS = ("open_clip_config.json", "config.json")
 # The files of a folder that hold the weights, in this order; else the only file of these endings.
 WEIGHTS = (
     "open_clip_model.safetensors",
@@ -82,11 +80,6 @@ def _settings_of(folder: Path) -> dict[str, dict[str, Any]]:
             raise InputError(f"{file} cannot be read as JSON ({error})") from None
         if isinstance(content, dict):
             found[file.name] = content
-    if not any(name in found for name in SETTINGS):
-        raise InputError(
-            f"{folder} contains neither {' nor '.join(SETTINGS)}; give the folder of an open_clip "
-            "or transformers model, or the file of weights itself"
-        )
     return found
 
 

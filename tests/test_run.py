@@ -233,7 +233,7 @@ def test_second_run_on_the_same_folder_stops(toy, toy_args, short, checkout):
         (["TRAINER.VIP.MERGE", "sum"], "MERGE is 'sum'; it should be 'prompt', 'mean' or 'max'"),
         (["TRAINER.VIP.PREC", "fp8"], "PREC is 'fp8'"),
         (["TRAINER.VIP.SYMPTOMS", "none.json"], "none.json"),
-        (["MODEL.BACKBONE.PATH", "none.pt"], "there is no file none.pt"),
+        (["MODEL.BACKBONE.PATH", "none.pt"], "there is no file or folder none.pt"),
         (["INPUT.SIZE", "(64, 64)"], "reads images of 32x32"),
         (["TEST.FINAL_MODEL", "best"], "it should be 'best_val' or 'last_step'"),
         (["TEST.SPLIT", "train"], "it should be 'val' or 'test'"),
