@@ -10,7 +10,7 @@ import numpy as np
 from backbones.backbone import Backbone
 from engine.prompts import encode_texts
 from symptom_generator.chat import Unusable
-from symptom_generator.phrases import bullets, tokens
+from symptom_generator.phrases import bullets
 from symptoms.phrases import plain, same
 
 Support = dict[str, Any]  # {"answer": its number, "words", "found": whether it counts}
@@ -178,15 +178,15 @@ def clip_similarities(
 
 
 def _encode(clip_model: Backbone, texts: Sequence[str]) -> np.ndarray:
-    room = clip_model.context_length - 3
+    room = clip_model.context_length - clip_model.text.n_special
     # A statement can be a long sentence: its beginning says what it is about.
-    features = encode_texts(clip_model, [_beginning(text, room) for text in texts])
+    features = encode_texts(clip_model, [_beginning(text, room, clip_model) for text in texts])
     array = features.double().cpu().numpy()
     return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
-def _beginning(text: str, room: int) -> str:
+def _beginning(text: str, room: int, clip_model: Backbone) -> str:
     words = text.split()
-    while len(words) > 1 and tokens(" ".join(words)) > room:
+    while len(words) > 1 and len(clip_model.token_ids([" ".join(words)])[0]) > room:
         words.pop()
     return " ".join(words)

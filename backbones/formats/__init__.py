@@ -49,6 +49,10 @@ class Format(ABC):
         """Names of weights that ``fetch`` can bring."""
         return ()
 
+    def is_cached(self, name: str) -> bool:
+        """Whether ``fetch`` needs no download."""
+        return False
+
     def fetch(self, name: str) -> WeightsFile:
         """The weights called ``name``, from a cache or downloaded."""
         raise NotImplementedError

@@ -59,10 +59,13 @@ class OpenAIFormat(Format):
     def released(self) -> Sequence[str]:
         return clip.available_models()
 
+    def is_cached(self, name: str) -> bool:
+        return _cache_file(name).is_file()
+
     def fetch(self, name: str) -> WeightsFile:
         """OpenAI's own weights, from the clip package's cache or downloaded by it."""
-        folder = Path(CACHE).expanduser()
-        file = folder / (name.replace("/", "-").replace("@", "-") + ".pt")
+        file = _cache_file(name)
+        folder = file.parent
         try:
             with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
                 model, _ = clip.load(name, device="cpu", jit=False, download_root=str(folder))
@@ -81,6 +84,11 @@ class OpenAIFormat(Format):
         weights = WeightsFile(file, model.state_dict(), activation="quick_gelu")
         check_finite(weights)
         return weights
+
+
+def _cache_file(name: str) -> Path:
+    """Where the clip package keeps the weights called ``name``."""
+    return Path(CACHE).expanduser() / (name.replace("/", "-").replace("@", "-") + ".pt")
 
 
 FORMAT = OpenAIFormat()
