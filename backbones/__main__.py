@@ -147,7 +147,7 @@ def print_signs(signs: Signs) -> None:
         "With the other activation the features of the images have a cosine of "
         f"{signs.activation_cosine:.4f} with these."
     )
-    if signs.readings[0].loss > 0.95 * signs.guessing:
+    if signs.is_blind:
         print("These weights cannot read the drawn images; the comparison says nothing about them.")
     for suspicion in signs.suspicions:
         print(suspicion)

@@ -27,6 +27,7 @@ from datasets.synthetic import World
 
 SEED = 77  # of the drawn images
 N_IMAGES = 100  # of each world
+BLIND = 0.95  # of a guesser's loss: above it the images are not read at all
 WORTH = 0.05  # a smaller gain, as a share of the loss, is none: sharper logits give as much
 # Means and deviations that medical and general backbones are published with.
 PREPROCESSINGS = {
@@ -58,13 +59,20 @@ class Signs(NamedTuple):
     activation_cosine: float
 
     @property
+    def is_blind(self) -> bool:
+        """Whether the drawn images cannot be read in any of the settings."""
+        return min(reading.loss for reading in self.readings) > BLIND * self.guessing
+
+    @property
     def suspicions(self) -> list[str]:
         """A sentence for each setting that reads the images better than the backbone's own."""
         return [
             f"SUSPICIOUS: with {reading.setting} the drawn images are read better (loss "
             f"{reading.loss:.3f} in place of {self.readings[0].loss:.3f}): check it"
             for reading in self.readings
-            if reading.better is not None and reading.better[2] < -WORTH * self.readings[0].loss
+            if reading.better is not None
+            and reading.better[2] < -WORTH * self.readings[0].loss
+            and reading.loss < BLIND * self.guessing
         ]
 
 
