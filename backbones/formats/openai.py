@@ -18,7 +18,6 @@ from backbones import expand_token_table
 from backbones.backbone import (
     Parts,
     count,
-    new_module,
     weights_fingerprint,
 )
 from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
@@ -136,11 +135,11 @@ def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
     """
     tensors = expand_token_table(dict(tensors))
     kept = {k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES}
-    model = new_module(lambda: CLIP(**shape_of(tensors)), kept)
-    mask = model.build_attention_mask()  # not among the tensors
-    for block in model.transformer.resblocks:
-        block.attn_mask = mask
-    return model
+    # The constructor draws weights, which moves the random numbers of everything behind it: the
+    # learned parameters of a run start from what they always started from.
+    model = CLIP(**shape_of(tensors))
+    model.load_state_dict(kept, assign=True)
+    return model.float().eval()
 
 
 def shape_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
