@@ -37,9 +37,10 @@ DESCRIPTIONS = ("SOURCE", "LICENSE", "FILES")
 
 
 def known_formats() -> list[Format]:
-    """The format of each file in ``backbones/formats``: what the file calls ``FORMAT``."""
+    """What files in ``backbones/formats`` call ``FORMAT``."""
     names = sorted(module.name for module in pkgutil.iter_modules(formats.__path__))
-    return [importlib.import_module(f"backbones.formats.{name}").FORMAT for name in names]
+    modules = [importlib.import_module(f"backbones.formats.{name}") for name in names]
+    return [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
 
 
 def load_backbone(

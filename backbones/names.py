@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 # Pairs of a pattern for the whole name and its replacement; "" leaves the tensor out. The three
-# parts of a stacked tensor have names that end in qkv.0, qkv.1 and qkv.2.
+# parts of a stacked tensor (query, key, value) have names that end in .0, .1 and .2.
 Table = Sequence[tuple[str, str]]
 
 # open_clip's transformer of texts, which is OpenAI's.
@@ -47,6 +47,72 @@ BERT: Table = (
 )
 
 
+def _hugging_face_layers(attention: str, projection: str, rest: Table) -> Table:
+    """transformers' layers of CLIP and SigLIP; the arguments are names within our layer."""
+    layer = r"encoder\.layers\.(\d+)\."
+    parts = enumerate(("q_proj", "k_proj", "v_proj"))
+    return (
+        *((rf"{layer}self_attn\.{part}\.(.+)", rf"{attention}\2.{i}") for i, part in parts),
+        (layer + r"self_attn\.out_proj\.(.+)", projection),
+        *((layer + name, new) for name, new in rest),
+        (r"embeddings\.position_ids", r""),
+    )
+
+
+# transformers' CLIP, below ``text_model.`` or ``vision_model.``, to OpenAI's names.
+_RESBLOCK = r"transformer.resblocks.\1."
+HUGGING_FACE_CLIP: Table = (
+    (r"embeddings\.token_embedding\.weight", r"token_embedding.weight"),
+    (r"embeddings\.class_embedding", r"class_embedding"),
+    (r"embeddings\.patch_embedding\.weight", r"conv1.weight"),
+    (r"embeddings\.position_embedding\.weight", r"positional_embedding"),
+    (r"pre_layrnorm\.(.+)", r"ln_pre.\1"),  # so spelt
+    (r"post_layernorm\.(.+)", r"ln_post.\1"),
+    (r"final_layer_norm\.(.+)", r"ln_final.\1"),
+    *_hugging_face_layers(
+        _RESBLOCK + "attn.in_proj_",
+        _RESBLOCK + r"attn.out_proj.\2",
+        (
+            (r"layer_norm([12])\.(.+)", _RESBLOCK + r"ln_\2.\3"),
+            (r"mlp\.fc1\.(.+)", _RESBLOCK + r"mlp.c_fc.\2"),
+            (r"mlp\.fc2\.(.+)", _RESBLOCK + r"mlp.c_proj.\2"),
+        ),
+    ),
+)
+
+# transformers' SigLIP, below ``text_model.`` or ``vision_model.``, to our encoders' names.
+HUGGING_FACE_SIGLIP: Table = (
+    (r"embeddings\.token_embedding\.weight", r"tokens.weight"),
+    (r"embeddings\.patch_embedding\.(.+)", r"patch_embed.proj.\1"),
+    (r"embeddings\.position_embedding\.weight", r"positions"),
+    (r"final_layer_norm\.(.+)", r"norm_last.\1"),
+    (r"post_layernorm\.(.+)", r"norm.\1"),
+    (r"head\.(weight|bias)", r"projection.0.\1"),
+    (r"head\.probe", r"attn_pool.latent"),
+    (r"head\.attention\.in_proj_(.+)", r"attn_pool.qkv.\1"),
+    (r"head\.attention\.out_proj\.(.+)", r"attn_pool.proj.\1"),
+    (r"head\.layernorm\.(.+)", r"attn_pool.norm.\1"),
+    (r"head\.mlp\.(.+)", r"attn_pool.mlp.\1"),
+    *_hugging_face_layers(
+        r"blocks.\1.attn.qkv.",
+        r"blocks.\1.attn.proj.\2",
+        (
+            (r"layer_norm([12])\.(.+)", r"blocks.\1.norm\2.\3"),
+            (r"mlp\.(.+)", r"blocks.\1.mlp.\2"),
+        ),
+    ),
+)
+
+# CONCH's attentional pooling, below ``visual.``; the captions' pooling is not used.
+CONCH_IMAGES: Table = (
+    (r"(trunk\..+)", r"\1"),
+    (r"attn_pool_contrast\.(.+)", r"trunk.attn_pool.\1"),
+    (r"ln_contrast\.(.+)", r"trunk.attn_pool.norm.\1"),
+    (r"proj_contrast", r"head.proj.weight.T"),
+    (r"(attn_pool|ln|proj)_caption.*", r""),
+)
+
+
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -55,8 +121,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def renamed(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """``tensors`` by the names that ``table`` gives them; query, key and value are stacked.
 
-    A new name that ends in ``.T`` transposes; one that ends in ``.0``, ``.1`` or ``.2`` behind
-    ``qkv.weight`` or ``qkv.bias`` is a part of a stacked tensor.
+    A new name that ends in ``.T`` transposes; one that ends in ``.0``, ``.1`` or ``.2`` is a part
+    of a stacked tensor.
 
     Raises:
         KeyError: a tensor has a name that the table does not know.
@@ -68,7 +134,7 @@ def renamed(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
             found[new.removesuffix(".T")] = tensor.t()
         elif new:
             found[new] = tensor
-    stacked = sorted({k[:-2] for k in found if re.search(r"qkv\.(weight|bias)\.\d$", k)})
+    stacked = sorted({k[:-2] for k in found if re.search(r"\.[012]$", k)})
     for name in stacked:
         found[name] = torch.cat([found.pop(f"{name}.{i}") for i in range(3)])
     return found

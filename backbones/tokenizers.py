@@ -1,11 +1,13 @@
 """Tokenizers: CLIP's byte pairs, and what a ``tokenizer.json`` or ``vocab.txt`` defines."""
 
 import functools
+import json
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from clip.simple_tokenizer import SimpleTokenizer
+from clip.simple_tokenizer import SimpleTokenizer, basic_clean, whitespace_clean
 from tokenizers import Tokenizer as Fast
 from tokenizers.implementations import BertWordPieceTokenizer
 
@@ -24,66 +26,75 @@ def clip_token_ids(texts: Iterable[str]) -> list[list[int]]:
     return [clip_tokenizer().encode(text) for text in texts]
 
 
+def cleaned(text: str) -> str:
+    """``text`` with its encoding mended, without HTML entities, with single spaces."""
+    return whitespace_clean(basic_clean(text))
+
+
+def canonicalized(text: str) -> str:
+    """``text`` cleaned, in lower case, without punctuation, ``_`` as a space.
+
+    How SigLIP was trained (Zhai et al., ICCV 2023). This is open_clip's rule; the tokenizers of
+    transformers differ from it and from each other.
+    """
+    text = basic_clean(text).replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+    return whitespace_clean(text.lower())
+
+
+# What is done to a text before the tokenizer, by open_clip's names.
+CLEANING: dict[str, Callable[[str], str]] = {
+    "whitespace": cleaned,
+    "lower": lambda text: cleaned(text).lower(),
+    "canonicalize": canonicalized,
+}
+
+
 class Tokenizer:
     """A tokenizer of the ``tokenizers`` library, with what stands around the words of a text.
 
     Args:
-        fast: the library's tokenizer.
-        pad: name or id of the padding token.
-        canonical: lower-case, without punctuation, single spaces: as SigLIP was trained
-            (Zhai et al., ICCV 2023). Texts then have no full stop.
+        fast: the library's tokenizer. pad: id of the padding token.
+        clean: a name of ``CLEANING``. Canonicalized texts have no full stop.
 
     Attributes:
         start, stop, end: the token ids before the words, of a full stop, and behind it.
     """
 
-    def __init__(self, fast: Fast, pad: str | int, canonical: bool = False) -> None:
-        self.fast, self.canonical = fast, canonical
+    def __init__(self, fast: Fast, pad: int, clean: str = "whitespace") -> None:
+        self.fast, self.pad, self.clean = fast, pad, CLEANING[clean]
         self.fast.no_padding()
         self.fast.no_truncation()
-        pad_id = pad if isinstance(pad, int) else fast.token_to_id(pad)
-        if pad_id is None:
-            raise InputError(f"the tokenizer has no padding token {pad!r}")
-        self.pad = pad_id
         bare = fast.encode("a", add_special_tokens=False).ids
         whole = fast.encode("a").ids
         at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         self.start, self.end = whole[:at], whole[at + len(bare) :]
-        self.stop = self.encode(".")
+        # As it follows a word: a stop that stands alone may get a mark of a word's beginning.
+        self.stop = self.encode("a.")[len(self.encode("a")) :]
 
     def encode(self, text: str) -> list[int]:
         """The token ids of the words of ``text``."""
-        if self.canonical:
-            text = canonicalized(text)
-            if not text:
-                return []
-        return self.fast.encode(text, add_special_tokens=False).ids
+        text = self.clean(text)
+        return self.fast.encode(text, add_special_tokens=False).ids if text else []
 
     def words(self) -> dict[int, str]:
         """The token table's words by id, without special tokens and without marks of pieces."""
-        special = {*self.start, *self.end, self.pad, *self._added()}
+        special = {*self.start, *self.end, self.pad, *self.fast.get_added_tokens_decoder()}
         found = sorted(self.fast.get_vocab().items(), key=lambda item: item[1])
         return {
-            i: word.removeprefix("##").removeprefix("▁").removesuffix("</w>")
+            i: word.removeprefix("##").removeprefix("▁").removeprefix("Ġ").removesuffix("</w>")
             for word, i in found
             if i not in special
         }
 
-    def _added(self) -> set[int]:
-        return set(self.fast.get_added_tokens_decoder())
 
-
-def canonicalized(text: str) -> str:
-    """``text`` in lower case, without punctuation, with single spaces."""
-    text = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
-    return " ".join(text.lower().split())
-
-
-def read_tokenizer(folder: Path, pad: str | int, canonical: bool = False) -> Tokenizer:
+def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> Tokenizer:
     """The tokenizer that a folder defines in ``tokenizer.json``, or in ``vocab.txt`` as BERT's.
 
+    Args:
+        pad: the padding token, where the folder's JSON files do not name it.
+
     Raises:
-        InputError: the folder has neither, or the file is damaged.
+        InputError: the folder has neither, a file is damaged, or the padding token is unknown.
     """
     described, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:
@@ -94,12 +105,41 @@ def read_tokenizer(folder: Path, pad: str | int, canonical: bool = False) -> Tok
         else:
             raise InputError(
                 f"{folder}: contains neither tokenizer.json nor vocab.txt; copy the tokenizer of "
-                "the model's page into the folder"
+                f"the model's page into the folder{_converted(folder)}"
             )
-        return Tokenizer(fast, pad, canonical)
+        return Tokenizer(fast, _padding(folder, fast, pad), clean)
     except InputError:
         raise
     except Exception as error:  # the library raises plain Exception
+        file = described if described.is_file() else vocabulary
+        raise InputError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from None
+
+
+def _converted(folder: Path) -> str:
+    """How to get a tokenizer.json, where there is a sentencepiece model alone."""
+    models = sorted(folder.glob("*.model"))
+    if not models:
+        return ""
+    return (
+        f" ({models[0].name} alone is not read; `transformers.AutoTokenizer.from_pretrained"
+        "(FOLDER).save_pretrained(FOLDER)` writes tokenizer.json)"
+    )
+
+
+def _padding(folder: Path, fast: Fast, otherwise: str) -> int:
+    """The id of the padding token, as transformers finds it."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            token: Any = json.loads((folder / name).read_text(encoding="utf-8")).get("pad_token")
+            otherwise = (token["content"] if isinstance(token, dict) else token) or otherwise
+            if token:
+                break
+    if not otherwise:
         raise InputError(
-            f"{described}: cannot be read as a tokenizer ({first_line(error)})"
-        ) from None
+            f"{folder}: no file says which token pads a text; copy tokenizer_config.json of the "
+            "model's page into the folder"
+        )
+    pad = fast.token_to_id(otherwise)
+    if pad is None:
+        raise InputError(f"{folder}: the tokenizer has no padding token {otherwise!r}")
+    return pad

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from core.errors import InputError
+from core.errors import InputError, some
 
 # Where training programs put the weights among other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -40,6 +40,11 @@ class WeightsFile(NamedTuple):
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, dict[str, Any]] = {}
     activation: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the weights: ``path``, or where it lies."""
+        return self.path if self.path.is_dir() else self.path.parent
 
 
 def read_weights(path: str | Path) -> WeightsFile:
@@ -88,17 +93,21 @@ def _weights_of(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
+    if shards := [file.name for file in sorted(folder.glob("*.index.json"))]:
+        raise InputError(
+            f"{folder}: the weights are in several files (listed in {shards[0]}); load the model "
+            "with its own library and save it as one file"
+        )
     files = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS)
     if len(files) == 1:
         return files[0]
-    shards = [file.name for file in folder.glob("*.index.json")]
-    if shards:
+    if not files:
         raise InputError(
-            f"{folder}: the weights are in several files ({shards[0]}); save them as one"
+            f"{folder}: contains no weights (a file that ends in {', '.join(ENDINGS)})"
         )
-    names = ", ".join(file.name for file in files) or "none"
     raise InputError(
-        f"{folder}: no {' or '.join(WEIGHTS)}, and not one other file of weights ({names})"
+        f"{folder}: contains several files of weights ({some([file.name for file in files])}) and "
+        f"none is called {' or '.join(WEIGHTS)}: give one file as MODEL.BACKBONE.PATH"
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/add_a_backbone.md works as it says: every method runs on the family that it adds."""
+"""docs/add_a_backbone.md works as it says: every method runs on the kind that it adds."""
 
 import subprocess
 import sys
@@ -49,22 +49,22 @@ for i, (name, options) in enumerate(every):
     assert predictions(parts) == predictions(whole), name
     run(whole, "--eval-only")
     loaded = load_run(whole)
-    assert loaded.model.backbone.family == "toy"
+    assert loaded.model.backbone.text.kind == "toy"
     print("done", name, *options)
 """
 
 
 @pytest.fixture
-def with_the_family(checkout, copy_of):  # noqa: F811
+def with_the_kind(checkout, copy_of):  # noqa: F811
     """A checkout with the page's files, and weights."""
     backbones = copy_of / "backbones"
     backbones.unlink()
     backbones.mkdir()
     for entry in (checkout / "backbones").iterdir():
-        if entry.name == "families":
-            (backbones / "families").mkdir()
+        if entry.name == "formats":
+            (backbones / "formats").mkdir()
             for file in entry.glob("*.py"):
-                (backbones / "families" / file.name).write_text(file.read_text())
+                (backbones / "formats" / file.name).write_text(file.read_text())
         elif entry.suffix == ".py":
             (backbones / entry.name).write_text(entry.read_text())
         elif entry.name != "__pycache__":
@@ -79,11 +79,11 @@ def with_the_family(checkout, copy_of):  # noqa: F811
     return copy_of
 
 
-def test_add_a_backbone(with_the_family, toy, short):
+def test_add_a_backbone(with_the_kind, toy, short):
     """Its file, its config and its test: then every method trains, resumes and evaluates on it."""
     torch.manual_seed(0)
-    python(with_the_family, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_toy.py")
-    out = python(with_the_family, "-c", EVERY_METHOD, toy, *short)
+    python(with_the_kind, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_toy.py")
+    out = python(with_the_kind, "-c", EVERY_METHOD, toy, *short)
 
     done = [line.split()[1] for line in out.splitlines() if line.startswith("done ")]
     for method in ("ViP", "CoOp", "CoCoOp", "KgCoOp", "MaPLe", "BayesianPrompt", "LinearProbe"):
@@ -91,19 +91,19 @@ def test_add_a_backbone(with_the_family, toy, short):
     assert done.count("Supervised") == done.count("ZeroshotCLIP") == done.count("ViP") == 2
 
 
-def test_another_mean_than_the_backbone_s_is_said(with_the_family, toy, short):
-    """What a family prepares images with is overridden where a user says so, and then named."""
+def test_another_mean_than_the_backbone_s_is_said(with_the_kind, toy, short):
+    """What a format prepares images with is overridden where a user says so, and then named."""
     words = ["--no-train", "--trainer", "CoOp", "--dataset", toy / "toy.yaml", "--backbone", "toy"]
     words += ["--root", toy / "data", "--output-dir", toy / "run", *short]
-    assert "PIXEL_MEAN" not in python(with_the_family, "train.py", *words)
-    said = python(with_the_family, "train.py", *words, "INPUT.PIXEL_MEAN", "[0.4,0.4,0.4]")
+    assert "PIXEL_MEAN" not in python(with_the_kind, "train.py", *words)
+    said = python(with_the_kind, "train.py", *words, "INPUT.PIXEL_MEAN", "[0.4,0.4,0.4]")
 
     assert (
         "note: INPUT.PIXEL_MEAN is [0.4, 0.4, 0.4]" in said and "itself is [0.5, 0.5, 0.5]" in said
     )
     done = subprocess.run(
         [sys.executable, "train.py", *map(str, words), "INPUT.SIZE", "(64, 64)"],
-        cwd=with_the_family,
+        cwd=with_the_kind,
         capture_output=True,
         text=True,
     )

@@ -118,3 +118,31 @@ class AttentionPool(nn.Module):
     def _finish(self, read: Tensor) -> Tensor:
         read = self.proj(read)
         return read + self.mlp(self.norm(read))
+
+
+class CocaPool(nn.Module):
+    """One learned query in the joint space reads all positions, the class token among them.
+
+    Yu et al. 2022, https://arxiv.org/abs/2205.01917, section 3.2; names as in CONCH.
+    """
+
+    def __init__(self, width: int, heads: int, embed_dim: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, embed_dim))
+        self.ln_q, self.ln_k = LayerNorm(embed_dim), LayerNorm(width)
+        self.attn = nn.MultiheadAttention(
+            embed_dim, heads, kdim=width, vdim=width, batch_first=True
+        )
+        self.norm = LayerNorm(embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, L, width] to [batch, embed_dim]."""
+        x = self.ln_k(x)
+        query = self.ln_q(self.query.to(x.dtype)).expand(len(x), -1, -1)
+        read, _ = self.attn(query, x, x, need_weights=False)
+        return self.norm(read)[:, 0]
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The pooled feature of each position, if it were the only one: [batch, L, embed_dim]."""
+        bias = self.attn.in_proj_bias[-self.attn.embed_dim :]
+        return self.norm(self.attn.out_proj(F.linear(self.ln_k(x), self.attn.v_proj_weight, bias)))

@@ -11,7 +11,7 @@ from clip.model import CLIP, ModifiedResNet, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.backbone import ImageEncoder, count
+from backbones.backbone import ImageEncoder, count, new_module
 from backbones.encoders.blocks import ACTIVATIONS
 
 
@@ -105,10 +105,9 @@ def image_encoder_of(
     Raises:
         KeyError, RuntimeError: a tensor is missing or has another shape.
     """
-    tower = _tower(vision_shape_of(tensors), _embed_dim(tensors))
-    tower.load_state_dict(dict(tensors))
+    tower = new_module(lambda: _tower(vision_shape_of(tensors), _embed_dim(tensors)), tensors)
     set_layers(tower, activation, heads, eps)
-    return clip_image_encoder(tower.float().eval())
+    return clip_image_encoder(tower)
 
 
 def set_layers(tower: nn.Module, activation: str, heads: int | None, eps: float = 1e-5) -> None:

@@ -3,13 +3,14 @@
 Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from clip.model import CLIP
-from torch import Tensor
+from torch import Tensor, nn
 
-from backbones.backbone import TextEncoder
+from backbones.backbone import TextEncoder, count, new_module
+from backbones.encoders.clip_images import set_layers
 from backbones.encoders.token_tree import TokenTree, TreeTexts, attend, attend_ends, put
 from backbones.numerics import take
 from backbones.texts import check_length, lay_out, strip_stop
@@ -90,3 +91,37 @@ class ClipText(TextEncoder):
         words = {i: word for i, word in decoder.items() if word not in (START, END)}
         ids = torch.tensor(list(words), device=self.positional_embedding.device)
         return [word.removesuffix("</w>") for word in words.values()], self.embed_tokens(ids)
+
+
+def clip_text_of(
+    tensors: Mapping[str, Tensor],
+    activation: str = "quick_gelu",
+    heads: int | None = None,
+    eps: float = 1e-5,
+) -> ClipText:
+    """An encoder from the tensors of its tower alone, in OpenAI's names.
+
+    Raises:
+        KeyError, RuntimeError: a tensor is missing or has another shape.
+    """
+    width, embed_dim = tensors["text_projection"].shape
+
+    def make() -> CLIP:
+        model = CLIP(
+            embed_dim=embed_dim,
+            image_resolution=1,
+            vision_layers=0,
+            vision_width=64,
+            vision_patch_size=1,
+            context_length=len(tensors["positional_embedding"]),
+            vocab_size=len(tensors["token_embedding.weight"]),
+            transformer_width=width,
+            transformer_heads=heads or max(1, width // 64),
+            transformer_layers=count(tensors, "transformer.resblocks."),
+        )
+        model.visual = nn.Identity()  # a text tower alone is wanted
+        del model.logit_scale
+        set_layers(model, activation, heads, eps)
+        return model
+
+    return ClipText(new_module(make, tensors))

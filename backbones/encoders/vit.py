@@ -1,7 +1,7 @@
 """Vision transformers as timm defines them: with a class token, or pooled by attention.
 
 Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929; SigLIP: Zhai et al., ICCV 2023,
-https://arxiv.org/abs/2303.15343
+https://arxiv.org/abs/2303.15343; CoCa: Yu et al. 2022, https://arxiv.org/abs/2205.01917
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from backbones.backbone import ImageEncoder, count, new_module
-from backbones.encoders.blocks import AttentionPool, Block, LayerNorm
+from backbones.encoders.blocks import AttentionPool, Block, CocaPool, LayerNorm
+from core.errors import InputError
 
 
 class Trunk(nn.Module):
-    """The transformer; parameters are named as timm's ``VisionTransformer`` names them."""
+    """The transformer; parameters are named as timm's ``VisionTransformer`` names them.
+
+    Args:
+        side: patches in a row.
+        pool: token (the class token), map (SigLIP's attention) or coca (CoCa's).
+        pool_heads, pool_dim: CoCa's pooling alone reads them.
+    """
 
     def __init__(
         self,
@@ -27,20 +34,25 @@ class Trunk(nn.Module):
         activation: str,
         eps: float,
         pool: str,
+        pool_heads: int = 8,
+        pool_dim: int = 0,
     ) -> None:
         super().__init__()
+        has_class = pool != "map"
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "token" else None
-        n_tokens = side * side + (pool == "token")
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if has_class else None
+        n_tokens = side * side + has_class
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, n_tokens, width))
         self.blocks = nn.ModuleList(
             Block(width, heads, hidden, activation, eps) for _ in range(depth)
         )
         self.norm = LayerNorm(width, eps=eps)
-        self.attn_pool = (
-            AttentionPool(width, heads, hidden, activation, eps) if pool == "map" else None
-        )
+        self.attn_pool: AttentionPool | CocaPool | None = None
+        if pool == "map":
+            self.attn_pool = AttentionPool(width, heads, hidden, activation, eps)
+        elif pool == "coca":
+            self.attn_pool = CocaPool(width, pool_heads, pool_dim)
 
     def embed(self, images: Tensor) -> Tensor:
         """[batch, 3, size, size] to the input of the first layer, [batch, (1 +) P, width]."""
@@ -50,7 +62,7 @@ class Trunk(nn.Module):
         return x + self.pos_embed.to(x.dtype)
 
     def pool(self, x: Tensor) -> Tensor:
-        """The last layer's output, [batch, (1 +) P, width], to [batch, width]."""
+        """The last layer's output, [batch, (1 +) P, width], to what the projection reads."""
         if self.attn_pool is None:
             return self.norm(x[:, 0])
         return self.attn_pool(self.norm(x))
@@ -83,9 +95,9 @@ class Tower(nn.Module):
         for block in blocks:
             x = block(x)
         values = trunk.norm(last.attn.value_of_each(last.norm1(x)))
-        if trunk.attn_pool is None:
-            return self.head(values[:, 1:])
-        return self.head(trunk.attn_pool.alone(values))
+        if trunk.cls_token is not None:
+            values = values[:, 1:]
+        return self.head(values if trunk.attn_pool is None else trunk.attn_pool.alone(values))
 
 
 class ViT(ImageEncoder):
@@ -97,6 +109,7 @@ class ViT(ImageEncoder):
     Args:
         tensors: ``trunk.*`` and ``head.*``, as timm and open_clip name them.
         activation, eps: of all layers. heads: None is one for each 64 channels.
+        size: pixels of a side; None is the patches' own. What is left of a patch is not read.
     """
 
     def __init__(
@@ -105,12 +118,14 @@ class ViT(ImageEncoder):
         activation: str = "gelu",
         eps: float = 1e-6,
         heads: int | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
         patches = tensors["trunk.patch_embed.proj.weight"]
         width, patch = patches.shape[0], patches.shape[-1]
-        pool = "map" if "trunk.attn_pool.latent" in tensors else "token"
-        side = round((tensors["trunk.pos_embed"].shape[1] - (pool == "token")) ** 0.5)
+        pools = {"trunk.attn_pool.latent": "map", "trunk.attn_pool.query": "coca"}
+        pool = next((pools[name] for name in pools if name in tensors), "token")
+        side = round((tensors["trunk.pos_embed"].shape[1] - (pool != "map")) ** 0.5)
         self.shape = {
             "width": width,
             "depth": count(tensors, "trunk.blocks."),
@@ -122,12 +137,19 @@ class ViT(ImageEncoder):
             "eps": eps,
             "pool": pool,
         }
+        if pool == "coca":
+            self.shape["pool_dim"] = tensors["trunk.attn_pool.query"].shape[1]
         projection = tensors.get("head.proj.weight")
         self.embed_dim = width if projection is None else projection.shape[0]
         # Arguments of the head's nn.Linear; None where the pooled feature is in the joint space.
-        self.head_shape = None if projection is None else (width, self.embed_dim)
+        self.head_shape = None if projection is None else (projection.shape[1], self.embed_dim)
         self.head_bias = "head.proj.bias" in tensors
-        self.size, self.width, self.depth = side * patch, width, self.shape["depth"]
+        self.size, self.width, self.depth = size or side * patch, width, self.shape["depth"]
+        if self.size // patch != side:
+            raise InputError(
+                f"an image encoder for images of {self.size} pixels in patches of {patch} has "
+                f"{side} x {side} position embeddings"
+            )
         self.tower = new_module(self.fresh, tensors)
 
     def fresh(self) -> Tower:

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backbones.backbone import Parts
+from backbones.backbone import CLIP_MEAN, CLIP_STD, Parts, Preprocessing
+from backbones.encoders.blocks import ACTIVATIONS
 from backbones.weights import WeightsFile
 from core.errors import InputError
 
@@ -14,7 +15,7 @@ class Stated:
     """What a user states about weights that do not tell it; empty values are left to the format.
 
     Attributes:
-        activation: quick_gelu or gelu.
+        activation: a name of ``ACTIVATIONS``.
         text_heads, vision_heads: of the attention; None is one for each 64 channels.
         mean, std: of the preprocessing, for values between 0 and 1.
     """
@@ -27,7 +28,10 @@ class Stated:
 
 
 class Format(ABC):
-    """A file of ``backbones/formats`` calls its instance ``FORMAT``."""
+    """A file of ``backbones/formats`` that defines a format calls its instance ``FORMAT``.
+
+    ``recognises`` of two formats must not both hold: nothing says which is asked first.
+    """
 
     name: str
 
@@ -58,14 +62,39 @@ class Format(ABC):
         raise NotImplementedError
 
 
-def decided(what: str, stated: str, known: str, where: object) -> str:
-    """The value that ``where`` has, or what the user states if it has none.
+def decided_activation(stated: str, known: str, where: object) -> str:
+    """The activation that ``where`` names, else the stated one; "" if neither is known.
 
     Raises:
-        InputError: both are given and differ.
+        InputError: what is stated does not exist, or differs from what ``where`` says.
     """
+    key = "MODEL.BACKBONE.ACTIVATION"
+    if stated and stated not in ACTIVATIONS:
+        raise InputError(f"{key} is {stated!r}; choose one of {', '.join(ACTIVATIONS)}")
     if stated and known and stated != known:
         raise InputError(
-            f"{what} is {stated}, but {where} says {known}; leave {what} out, or correct the file"
+            f"{key} is {stated}, but {where} says {known}; leave {key} out, or correct the file"
         )
     return known or stated
+
+
+def decided_preprocessing(
+    size: int, stated: Stated, known: Preprocessing | None = None, where: object = ""
+) -> Preprocessing:
+    """The preprocessing that ``where`` says, else CLIP's with the stated mean and deviation.
+
+    Raises:
+        InputError: what is stated differs from what ``where`` says.
+    """
+    if known is None:
+        return Preprocessing(size, stated.mean or CLIP_MEAN, stated.std or CLIP_STD)
+    for name, given, own in (
+        ("PIXEL_MEAN", stated.mean, known.mean),
+        ("PIXEL_STD", stated.std, known.std),
+    ):
+        if given and any(abs(a - b) > 1e-4 for a, b in zip(given, own, strict=True)):
+            raise InputError(
+                f"MODEL.BACKBONE.{name} is {list(given)}, but {where} says {list(own)}; leave it "
+                f"out, or set INPUT.{name} to prepare images differently"
+            )
+    return known

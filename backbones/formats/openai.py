@@ -1,6 +1,7 @@
 """OpenAI's format: one file with a CLIP's tensors, as a state dict or a TorchScript archive.
 
-Radford et al. 2021, https://arxiv.org/abs/2103.00020. Also MONET's, PubMedCLIP's, CheXzero's.
+Radford et al. 2021, https://arxiv.org/abs/2103.00020. Also MONET's, PubMedCLIP's, CheXzero's, and
+a lone file of open_clip's where image and text encoder are OpenAI's.
 """
 
 import urllib.error
@@ -14,11 +15,14 @@ from clip.model import CLIP
 from torch import Tensor
 
 from backbones import expand_token_table
-from backbones.backbone import CLIP_MEAN, CLIP_STD, Parts, Preprocessing, count, weights_fingerprint
-from backbones.encoders.blocks import ACTIVATIONS
+from backbones.backbone import (
+    Parts,
+    count,
+    weights_fingerprint,
+)
 from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
 from backbones.encoders.clip_texts import ClipText
-from backbones.formats import Format, Stated, decided
+from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
 from backbones.weights import WeightsFile, check_finite
 from core.errors import InputError
 
@@ -35,17 +39,15 @@ class OpenAIFormat(Format):
     def recognises(self, weights: WeightsFile) -> bool:
         """By the names of its parts; a missing part is named in a later error."""
         marks = ("visual.", "transformer.resblocks.", "text_projection", "positional_embedding")
-        found = sum(any(k.startswith(mark) for k in weights.tensors) for mark in marks)
-        return not weights.settings and found >= 3
+        names = plain_names(weights.tensors)
+        found = sum(any(k.startswith(mark) for k in names) for mark in marks)
+        others = any(k.startswith(("visual.trunk.", "cls_emb")) for k in names)
+        return "open_clip_config.json" not in weights.settings and found >= 3 and not others
 
     def parts(self, weights: WeightsFile, stated: Stated) -> Parts:
         """The file does not tell the activation, unless it is a TorchScript archive."""
         key = "MODEL.BACKBONE.ACTIVATION"
-        if stated.activation and stated.activation not in ACTIVATIONS:
-            raise InputError(
-                f"{key} is {stated.activation!r}; choose one of {', '.join(ACTIVATIONS)}"
-            )
-        activation = decided(key, stated.activation, weights.activation, weights.path)
+        activation = decided_activation(stated.activation, weights.activation, weights.path)
         notes: tuple[str, ...] = ()
         if not activation:
             activation = "quick_gelu"
@@ -54,7 +56,7 @@ class OpenAIFormat(Format):
                 "QuickGELU, as in OpenAI's CLIP, is assumed. OpenCLIP's models (LAION, DataComp) "
                 f"use GELU: state it with {key} quick_gelu or gelu",
             )
-        return parts_of(clip_of(weights.tensors), activation, stated, notes)
+        return parts_of(clip_of(plain_names(weights.tensors)), activation, stated, notes)
 
     def released(self) -> Sequence[str]:
         return clip.available_models()
@@ -99,13 +101,11 @@ def parts_of(
     activation: str = "quick_gelu",
     stated: Stated | None = None,
     notes: tuple[str, ...] = (),
-    preprocessing: Preprocessing | None = None,
 ) -> Parts:
     """The encoders of a ``clip.model.CLIP``, which become the parts' own.
 
     Args:
         activation: a name of ``ACTIVATIONS``. stated: heads, mean and standard deviation.
-        preprocessing: CLIP's own if None.
     """
     stated = stated or Stated()
     model = model.float().eval()
@@ -116,17 +116,23 @@ def parts_of(
     fingerprint = weights_fingerprint(model.state_dict(), *beside)[:12]
     set_layers(model, activation, stated.text_heads)
     set_layers(model.visual, activation, stated.vision_heads)
-    if preprocessing is None:
-        mean, std = stated.mean or CLIP_MEAN, stated.std or CLIP_STD
-        preprocessing = Preprocessing(model.visual.input_resolution, mean, std)
     return Parts(
         clip_image_encoder(model.visual),
         ClipText(model),
         model.logit_scale,
-        preprocessing,
+        decided_preprocessing(model.visual.input_resolution, stated),
         fingerprint,
         notes,
     )
+
+
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """OpenAI's names of an open_clip model: ``text.`` before the text encoder's is taken away.
+
+    The logits' bias is left out, as the softmax does not see it.
+    """
+    plain = {k.removeprefix("text."): v for k, v in tensors.items()}
+    return {k: v for k, v in plain.items() if k not in ("attn_mask", "logit_bias")}
 
 
 def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
@@ -136,9 +142,12 @@ def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
         KeyError, RuntimeError: a tensor is missing or has another shape.
     """
     tensors = expand_token_table(dict(tensors))
+    kept = {k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES}
+    # The constructor draws weights, which moves the random numbers of everything behind it: the
+    # learned parameters of a run start from what they always started from.
     model = CLIP(**shape_of(tensors))
-    model.load_state_dict({k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES})
-    return model.eval()
+    model.load_state_dict(kept, assign=True)
+    return model.float().eval()
 
 
 def shape_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
