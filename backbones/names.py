@@ -23,7 +23,6 @@ RESBLOCKS: Table = (
     (r"ln_final\.(.+)", r"norm_last.\1"),
     (r"text_projection\.(weight|bias)", r"projection.0.\1"),
     (r"text_projection", r"projection.0.weight.T"),
-    (r"attn_mask", r""),
 )
 
 # transformers' BERT, below ``transformer.``, and open_clip's projection behind it.

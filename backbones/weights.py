@@ -187,18 +187,18 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _scripted_activation(path: Path) -> str:
-    """quick_gelu where a TorchScript archive's own code computes it; "" where nothing is known.
+    """The activation that a TorchScript archive's own code computes; "" where nothing is known.
 
-    The code is searched as text for QuickGELU's factor.
+    The code is searched as text: a CLIP has a sigmoid in QuickGELU and nowhere else.
     """
     if not _is_torchscript(path):
         return ""
     with zipfile.ZipFile(path) as archive:
         code = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
         texts = [archive.read(name).decode("utf-8", "replace") for name in code]
-    if any("1.702" in text for text in texts):
-        return "quick_gelu"
-    return "gelu" if any("torch.gelu" in text for text in texts) else ""
+    if any("gelu(" in text for text in texts):
+        return "gelu"
+    return "quick_gelu" if any("sigmoid(" in text for text in texts) else ""
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor]:
@@ -210,7 +210,11 @@ def _unwrapped(content: Any) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, dict):
         return {}
-    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {
+        k: v
+        for k, v in content.items()
+        if isinstance(k, str) and isinstance(v, Tensor) and not k.endswith("attn_mask")
+    }  # the mask of a causal text encoder is infinite, and follows from its length
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors

@@ -195,5 +195,4 @@ def text_of(
             f"alone; hf_tokenizer_name is {text.hf_tokenizer_name} and tokenizer_kwargs.clean "
             f"{clean!r}"
         )
-    tensors.pop("attn_mask", None)
     return clip_text_of(tensors, act, heads, eps)

@@ -132,7 +132,7 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The logits' bias is left out, as the softmax does not see it.
     """
     plain = {k.removeprefix("text."): v for k, v in tensors.items()}
-    return {k: v for k, v in plain.items() if k not in ("attn_mask", "logit_bias")}
+    return {k: v for k, v in plain.items() if k != "logit_bias"}
 
 
 def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
