@@ -1,0 +1,73 @@
+"""Average the class probabilities of several runs, and measure the result as one run.
+
+python -m scripts.average RUN RUN ... [--output-dir FOLDER]
+
+The runs must have predicted the same images of the same classes; their backbones and methods may
+differ. So CheXzero's checkpoints are used: one zero-shot run for each file, and the mean of their
+probabilities (Tiu et al., Nature Biomedical Engineering 2022). The folder is a run's: the tables
+and comparisons of `parse_results.py` list it beside the others, with AVERAGED=number of runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from core.arguments import Parser
+from core.errors import InputError, command_line
+from results.metrics import figures, log_lines
+from results.named_runs import add_run_arguments, named_run
+from results.predictions import FILE, Predictions, align
+from results.record import RESULTS, read_record, write_record
+from results.runs import Run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__, prog="python -m scripts.average")
+    add_run_arguments(parser)
+    parser.add_argument("more", nargs="+", metavar="RUN", help="further runs")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        help="folder of the result (default: averaged-N beside the first run)",
+    )
+    args = parser.parse_args(argv)
+    names = [args.run, *args.more]
+    folders = [named_run(name, args.latest, args.runs) for name in names]
+    if len(set(folders)) < len(folders):
+        raise InputError("a run is named twice; name each run once")
+    output = args.output_dir or folders[0].parent / f"averaged-{len(folders)}"
+    if (output / RESULTS).exists():
+        raise InputError(f"{output} already holds a run; choose another --output-dir")
+    predictions = average(folders)
+    found = figures(predictions)
+    output.mkdir(parents=True, exist_ok=True)
+    predictions.write(output / FILE)
+    record = read_record(folders[0])
+    entries = record.model_dump(exclude_unset=True, exclude={"format", "metrics"})
+    options = {**record.options, "AVERAGED": str(len(folders))}
+    variant = f"{record.variant}_AVERAGED={len(folders)}".removeprefix("default_")
+    entries |= {"metrics": found, "options": options, "variant": variant}
+    write_record(output, entries)
+    print("\n".join(log_lines(predictions, found)))
+    print(f"The mean of {len(folders)} runs is in {output}")
+
+
+def average(folders: Sequence[Path]) -> Predictions:
+    """The mean of the probabilities of finished runs.
+
+    Raises:
+        InputError: a run is not finished, or they are not of the same images and classes.
+    """
+    runs = [Run(read_record(folder), folder) for folder in folders]
+    try:
+        aligned = align([run.predictions() for run in runs])
+    except ValueError as error:
+        raise InputError(f"{', '.join(map(str, folders))}: {error}") from None
+    mean = np.mean([each.probabilities for each in aligned], axis=0)
+    return replace(aligned[0], probabilities=mean, predicted=mean.argmax(axis=1))
+
+
+if __name__ == "__main__":
+    command_line(main)()
