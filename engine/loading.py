@@ -174,6 +174,10 @@ class LoadedRun:
         """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
         return self._through(self.model.backbone.encode_image, images, progress)
 
+    def views(self, images: ImageSource | Iterable[ImageSource]) -> Tensor:
+        """[n, 3, size, size] what the backbone reads of images, on the CPU."""
+        return torch.stack([self._view(image) for image in self._views(images)])
+
     @torch.no_grad()
     def logits(self, image_features: Tensor) -> np.ndarray:
         """[n, n_cls] float64 logits of features that ``encode`` gave."""
