@@ -24,6 +24,7 @@ from datasets.drawing import GRID_X, GRID_Y, SIZE
 from datasets.synthetic import attribute_masks
 from engine.loading import LoadedRun
 from results import statistics
+from results.rendering import Estimate, Table
 
 from .attributes import PAIRS, Pairs, read_pairs
 from .heatmaps import DEFAULT, METHODS, maps_of_views, stretched, symptoms_of
@@ -114,6 +115,29 @@ def localisation(
         found += [Localisation(*names, name, *measured[name], baselines) for name in methods]
         found += baselines
     return found
+
+
+def table_of(found: Sequence[Localisation], title: str) -> Table:
+    """The measurements as a table, a line for each symptom and method."""
+    lines: list[list[Any]] = []
+    for one in found:
+        row = one.row()
+        measures = [
+            Estimate(row[key], low=row[f"{key}_low"], high=row[f"{key}_high"])
+            for key in ("pointing", "share")
+        ]
+        finds = {None: "", True: "yes", False: "no"}[one.beats]
+        name = f"{one.classname}: {one.symptom}"
+        lines.append([name, one.method, len(one.hits), *measures, finds])
+    headers = ["symptom", "map", "images", "pointing", "share of heat", "finds it"]
+    notes = [
+        "means over the images that show the symptom, with 95 % bootstrap intervals",
+        f"pointing: the hottest place is at most {TOLERANCE} of {SIZE} pixels from the symptom",
+        "share of heat: the part of the heat that lies on the symptom",
+        "finds it: the share is larger than that of centre and of random, with the interval of the "
+        "difference above zero, and it points to the symptom at least as often",
+    ]
+    return Table(title, headers, lines, notes, text_columns=2)
 
 
 def found_symptoms(run: LoadedRun, method: str = DEFAULT) -> dict[tuple[str, str], bool] | None:
