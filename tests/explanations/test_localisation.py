@@ -17,7 +17,6 @@ from explanations.localisation import (
     BASELINES,
     Localisation,
     found_symptoms,
-    localisation,
     mean_interval,
     symptom_masks,
 )
@@ -116,14 +115,13 @@ def test_the_command_prints_and_writes_the_table(drawn_run, tmp_path, capsys):
     for row in rows:
         assert float(row["share_low"]) <= float(row["share"]) <= float(row["share_high"])
     assert "| pneumonia: presence of cavitation" in out and "| gradient |" in out
-    again = [found.row() for found in localisation(load_run(drawn_run), "test")]
-    assert [str(row["share"]) for row in again] == [row["share"] for row in rows]
 
 
 def test_without_drawn_images_nothing_is_measured(toy_run, capsys):
     """One line that says which datasets have it; a page is told that nothing is known."""
     run = load_run(toy_run("ViP"))
     assert found_symptoms(run) is None
+    capsys.readouterr()
     with pytest.raises(InputError, match="synthderm and synthchest"):
         explain.main([str(toy_run("ViP")), "--localise"])
     assert capsys.readouterr().out == ""
