@@ -43,7 +43,8 @@ class HeatMaps:
         image: upright, RGB, at most ``LONGEST`` pixels a side.
         symptoms: S of them, class by class. method: one of ``METHODS``.
         maps: [S, H, W] of the image's size: heat above the image's mean, below it negative; NaN
-            where the model did not look, outside the central square.
+            where the model did not look: outside the central square, unless its preprocessing
+            squeezes the whole image into a square.
     """
 
     image: Image.Image
@@ -68,11 +69,12 @@ def heat_maps(run: LoadedRun, image: str | Path | Image.Image, method: str = DEF
     maps = maps_of_views(run, run.views([opened]), method)[0]
     shown = opened.copy()
     shown.thumbnail((LONGEST, LONGEST))
-    side = min(shown.size)
-    square = stretched(maps, side)
+    width, height = shown.size
+    if run.cfg.INPUT.RESIZE_MODE != "squash":
+        width = height = min(shown.size)
     full = np.full((len(maps), shown.height, shown.width), np.nan, np.float32)
-    top, left = (shown.height - side) // 2, (shown.width - side) // 2
-    full[:, top : top + side, left : left + side] = square
+    top, left = (shown.height - height) // 2, (shown.width - width) // 2
+    full[:, top : top + height, left : left + width] = stretched(maps, height, width)
     return HeatMaps(shown, symptoms_of(run), full, method)
 
 
@@ -117,8 +119,8 @@ def symptoms_of(run: LoadedRun) -> list[Symptom]:
     ]
 
 
-def stretched(maps: np.ndarray, side: int) -> np.ndarray:
-    """Maps [..., h, w] stretched bilinearly to [..., side, side]."""
+def stretched(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps [..., h, w] stretched bilinearly to [..., height, width]."""
     flat = torch.from_numpy(maps.reshape(1, -1, *maps.shape[-2:]))
-    large = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=False)
-    return large.numpy().reshape(*maps.shape[:-2], side, side)
+    large = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
+    return large.numpy().reshape(*maps.shape[:-2], height, width)

@@ -215,7 +215,7 @@ def _of_symptoms(pairs: Pairs, places: Masks, attributes: Mapping[str, str]) -> 
 def _of_method(run: LoadedRun, views: Tensor, method: str) -> np.ndarray:
     """[n, S, 64, 64] maps."""
     parts = [maps_of_views(run, batch, method) for batch in views.split(BATCH)]
-    return stretched(np.concatenate(parts), SIZE)
+    return stretched(np.concatenate(parts), SIZE, SIZE)
 
 
 def _of_baseline(name: str, shape: tuple[int, int]) -> np.ndarray:
@@ -224,4 +224,4 @@ def _of_baseline(name: str, shape: tuple[int, int]) -> np.ndarray:
         map_ = np.exp(-(GRID_X**2 + GRID_Y**2) / (2 * WIDTH**2))
         return np.broadcast_to(map_ - map_.mean(), (*shape, SIZE, SIZE))
     small = np.random.default_rng(0).standard_normal((*shape, CELLS, CELLS), dtype=np.float32)
-    return stretched(small - small.mean(axis=(2, 3), keepdims=True), SIZE)
+    return stretched(small - small.mean(axis=(2, 3), keepdims=True), SIZE, SIZE)

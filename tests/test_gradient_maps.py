@@ -1,17 +1,22 @@
 """Heat maps by gradients against naive computations in float64, for each kind of image encoder."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 from clip.model import LayerNorm
 from naive import cosine
-from small_clip import make_clip
+from small_clip import frozen_clip, make_clip
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from backbones.families.openai_clip import OpenAIClip
+from backbones.backbone import ImageEncoder
+from backbones.encoders.clip_images import ClipViT
+from backbones.encoders.vit import Tower, Trunk, ViT
 from backbones.gradient_maps import attention_maps, grad_cam
+from core.errors import InputError
 
 
 def double(model):
@@ -20,9 +25,7 @@ def double(model):
     for part in model.modules():
         if isinstance(part, LayerNorm):  # CLIP's own computes in fp32
             part.__class__ = nn.LayerNorm
-    backbone = OpenAIClip(model)
-    backbone.model.double()
-    return backbone
+    return frozen_clip(model).double()
 
 
 def forward_with(visual, image, changes):
@@ -57,7 +60,7 @@ def test_a_transformer_s_maps_are_attention_times_finite_differences(tiny_clip):
     torch.manual_seed(0)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     features = torch.randn(3, 48, dtype=torch.float64)
-    visual, scale, step = backbone.model.visual, backbone.logit_scale.exp(), 1e-5
+    visual, scale, step = backbone.image_tower, backbone.logit_scale.exp(), 1e-5
 
     expected = torch.zeros(2, 3, 4, dtype=torch.float64)
     for i, image in enumerate(images):
@@ -81,13 +84,74 @@ def test_a_transformer_s_maps_are_attention_times_finite_differences(tiny_clip):
     assert (found.flatten(2).std(dim=2) > 0).all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pool", ["token", "map"])
+def test_a_timm_transformer_s_maps_are_attention_times_finite_differences(monkeypatch, pool):
+    """As above, with a class token or with pooling, whose attention is one layer more."""
+    torch.manual_seed(0)
+    trunk = Trunk(32, 2, 2, 64, 16, 2, "gelu", 1e-6, pool)
+    tower = Tower(trunk, nn.Sequential(OrderedDict(proj=nn.Linear(32, 48, bias=False))))
+    if pool == "map":
+        nn.init.normal_(trunk.attn_pool.latent)
+    encoder = ViT(tower.state_dict(), heads=2).double().eval().requires_grad_(False)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    features = torch.randn(3, 48, dtype=torch.float64)
+    n_layers = 2 + (pool == "map")
+
+    def feature_with(image, changes):
+        weights = []
+
+        def attend(query, key, value, mask):
+            scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+            weights.append((scores.exp() / scores.exp().sum(dim=-1, keepdim=True))[0])
+            changed = weights[-1] + changes.get(len(weights) - 1, 0)
+            return changed[None] @ value
+
+        monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+        found = encoder.encode(image[None])[0]
+        monkeypatch.undo()
+        return found, weights
+
+    expected, step = torch.zeros(2, 3, 4, dtype=torch.float64), 1e-5
+    for i, image in enumerate(images):
+        plain, weights = feature_with(image, {})
+        assert_close(plain, encoder.encode(images)[i])
+        assert len(weights) == n_layers
+        for layer, weight in enumerate(weights):
+            for place in torch.cartesian_prod(*map(torch.arange, weight.shape)).tolist():
+                if pool == "token" and place[-1] == 0:
+                    continue
+                change = torch.zeros_like(weight)
+                change[tuple(place)] = step
+                more, _ = feature_with(image, {layer: change})
+                less, _ = feature_with(image, {layer: -change})
+                for j, feature in enumerate(features):
+                    slope = (cosine(more, feature) - cosine(less, feature)) / (2 * step)
+                    patch = place[-1] - (pool == "token")
+                    expected[i, j, patch] += (weight[tuple(place)] * slope).clamp(min=0)
+
+    with torch.enable_grad():
+        found = encoder.gradient_maps(
+            images, lambda x: F.normalize(x, dim=-1) @ F.normalize(features, dim=-1).T
+        )
+    assert_close(found, expected.reshape(2, 3, 2, 2), rtol=1e-4, atol=1e-8)
+
+
+def test_an_image_encoder_without_maps_says_so(tiny_clip, monkeypatch):
+    """One line for the user; the patches' maps remain."""
+    backbone = frozen_clip(tiny_clip)
+    monkeypatch.setattr(ClipViT, "gradient_maps", ImageEncoder.gradient_maps)
+    with pytest.raises(InputError, match="ClipViT: this image encoder has no maps by gradients"):
+        backbone.gradient_maps(torch.randn(1, 3, 32, 32), torch.randn(1, 48))
+
+
 def test_a_resnet_s_maps_are_grad_cam(tiny_resnet):
     """Of 32 x 32 pixels no layer has 7 x 7 places, so the first layer's 8 x 8 are explained."""
     backbone = double(tiny_resnet)
     torch.manual_seed(0)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     features = torch.randn(3, 48, dtype=torch.float64)
-    visual = backbone.model.visual
+    visual = backbone.image_tower
     found = backbone.gradient_maps(images, features)
 
     seen = []
@@ -114,7 +178,7 @@ def test_a_resnet_s_maps_are_grad_cam(tiny_resnet):
 )
 def test_maps_have_the_patches_grid_or_the_deepest_fine_layer_s(visual, resolution, side):
     """Rows and columns of each kind; neither weights nor features get a gradient."""
-    backbone = OpenAIClip(make_clip(visual, resolution=resolution))
+    backbone = frozen_clip(make_clip(visual, resolution=resolution))
     features = torch.randn(2, 48, requires_grad=True)
     with torch.no_grad():  # as a caller may have it
         maps = backbone.gradient_maps(torch.randn(1, 3, resolution, resolution), features)
@@ -128,7 +192,7 @@ def test_maps_have_the_patches_grid_or_the_deepest_fine_layer_s(visual, resoluti
 @pytest.mark.parametrize("name", ["tiny_clip", "tiny_resnet"])
 def test_a_map_is_of_its_image_and_feature_alone(name, request):
     """Whatever else is in the batch; scaled features are the same ones."""
-    backbone = OpenAIClip(copy.deepcopy(request.getfixturevalue(name)))
+    backbone = frozen_clip(copy.deepcopy(request.getfixturevalue(name)))
     torch.manual_seed(0)
     images, features = torch.randn(3, 3, 32, 32), torch.randn(2, 48)
     together = backbone.gradient_maps(images, 7 * features)
@@ -142,10 +206,12 @@ def test_a_map_is_of_its_image_and_feature_alone(name, request):
 
 
 def test_the_two_formulas_on_numbers_done_by_hand():
-    """A score 2 A[0] - 3 A[1] + 5 A[2]; and one of two channels with weights 4 and -1."""
-    weights = torch.tensor([0.2, 0.3, 0.5]).reshape(1, 1, 1, 3).requires_grad_()
-    scores = (weights * torch.tensor([2.0, -3.0, 5.0])).sum().reshape(1, 1)
-    assert_close(attention_maps(scores, [weights], 2), torch.tensor([[[0.0, 2.5]]]))
+    """A score that weighs attention by 2, -3, 5, 0, 1; one of channels with weights 4 and -1."""
+    weights = torch.tensor([0.2, 0.3, 0.1, 0.3, 0.1]).reshape(1, 1, 1, 5).requires_grad_()
+    scores = (weights * torch.tensor([2.0, -3.0, 5.0, 0.0, 1.0])).sum().reshape(1, 1)
+    expected = torch.tensor([[[[0.0, 0.5], [0.0, 0.1]]]])  # the first key is no patch
+    assert_close(attention_maps(scores, [weights], 4), expected)
+    assert_close(attention_maps(scores, [weights, weights], 4), 2 * expected)
 
     channels = torch.tensor([[[1.0, 2.0]], [[3.0, 9.0]]])[None].requires_grad_()
     scores = (4 * channels[:, 0].mean() - channels[:, 1].mean()).reshape(1, 1)

@@ -99,6 +99,27 @@ def test_a_bright_corner_is_found_where_it_is(run, monkeypatch, size, corner):
     assert found.limit == pytest.approx(np.nanmax(found.maps))
 
 
+def test_a_preprocessing_that_squeezes_sees_the_whole_image(toy_run, monkeypatch):
+    """Both the view and its map: bright at the far right, outside the central square."""
+    run = load_run(toy_run("ViP", "INPUT.RESIZE_MODE", "squash"))
+    pixels = np.zeros((40, 160, 3), np.uint8)
+    pixels[:, 120:] = 255
+    image = Image.fromarray(pixels)
+    assert run.views([image])[0, :, :, -1].min() > run.views([image])[0, :, :, 0].max()
+
+    feature = run.model.symptom_features()[0, 0].detach()
+    monkeypatch.setattr(
+        run.model.backbone,
+        "patch_tokens",
+        lambda views: (
+            torch.nn.functional.avg_pool2d(views[:, :1], 8).flatten(1)[..., None] * feature
+        ),
+    )
+    heat = heat_maps(run, image, "patches").maps[0]
+    assert heat.shape == (40, 160) and not np.isnan(heat).any()
+    assert heat[:, 130:].min() > 0 > heat[:, :80].max()
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny_rn"])
 def test_the_embedded_clips_find_a_cavity_and_fluid(checkout, name):
     """By gradients, with the words alone: more of the heat is there than of an even map."""
@@ -117,7 +138,7 @@ def test_the_embedded_clips_find_a_cavity_and_fluid(checkout, name):
         ]
         views = torch.stack([view(Image.fromarray(pixels)) for pixels, _ in drawn])
         masks = [mask for _, mask in drawn]
-        maps = stretched(frozen.gradient_maps(views, features[j : j + 1])[:, 0].numpy(), 64)
+        maps = stretched(frozen.gradient_maps(views, features[j : j + 1])[:, 0].numpy(), 64, 64)
         _, shares = measure(maps - maps.mean(axis=(1, 2), keepdims=True), masks)
         assert len(drawn) > 10
         assert shares.mean() > 2 * np.mean([mask.mean() for mask in masks])
