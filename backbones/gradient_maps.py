@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from backbones.numerics import at_least_fp32
+
 LEAST_SIDE = 7  # positions of a side; CLIP's RN50 ends in 7 x 7 of them
 
 
@@ -46,7 +48,10 @@ def attention_maps(scores: Tensor, weights: Sequence[Tensor], n_patches: int) ->
     for score in scores.sum(dim=0):
         gradients = torch.autograd.grad(score, weights, retain_graph=True)
         layers = zip(weights, gradients, strict=True)
-        added = [(weight * gradient).relu().sum(dim=(1, 2)) for weight, gradient in layers]
+        added = [
+            (at_least_fp32(weight) * at_least_fp32(gradient)).relu().sum(dim=(1, 2))
+            for weight, gradient in layers
+        ]
         maps.append(torch.stack(added).sum(dim=0)[:, -n_patches:])
     side = round(n_patches**0.5)
     return torch.stack(maps, dim=1).detach().unflatten(2, (side, side))
@@ -67,6 +72,6 @@ def grad_cam(scores: Tensor, channels: Tensor) -> Tensor:
     maps = []
     for score in scores.sum(dim=0):
         (gradient,) = torch.autograd.grad(score, channels, retain_graph=True)
-        importance = gradient.mean(dim=(2, 3), keepdim=True)
-        maps.append((importance * channels).sum(dim=1).relu())
+        importance = at_least_fp32(gradient).mean(dim=(2, 3), keepdim=True)
+        maps.append((importance * at_least_fp32(channels)).sum(dim=1).relu())
     return torch.stack(maps, dim=1).detach()

@@ -189,6 +189,20 @@ def test_maps_have_the_patches_grid_or_the_deepest_fine_layer_s(visual, resoluti
     assert features.grad is None
 
 
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("name", ["tiny_clip", "tiny_resnet"])
+def test_half_precision_gives_nearly_the_same_maps(name, precision, request):
+    """In fp32, whatever the encoder computes in."""
+    model = request.getfixturevalue(name)
+    torch.manual_seed(0)
+    images, features = torch.randn(2, 3, 32, 32), torch.randn(2, 48)
+    exact = frozen_clip(copy.deepcopy(model)).gradient_maps(images, features)
+    half = frozen_clip(copy.deepcopy(model), precision).gradient_maps(images, features)
+
+    assert half.dtype == torch.float32
+    assert_close(half, exact, rtol=0.2, atol=0.1 * float(exact.max()))
+
+
 @pytest.mark.parametrize("name", ["tiny_clip", "tiny_resnet"])
 def test_a_map_is_of_its_image_and_feature_alone(name, request):
     """Whatever else is in the batch; scaled features are the same ones."""

@@ -9,6 +9,7 @@ import torch
 from dassl.data.transforms import build_transform
 from naive import cosine
 from PIL import Image
+from scipy.stats import spearmanr
 
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
@@ -142,6 +143,25 @@ def test_the_embedded_clips_find_a_cavity_and_fluid(checkout, name):
         _, shares = measure(maps - maps.mean(axis=(1, 2), keepdims=True), masks)
         assert len(drawn) > 10
         assert shares.mean() > 2 * np.mean([mask.mean() for mask in masks])
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_rn"])
+def test_maps_follow_the_weights(checkout, name):
+    """With random weights of the image encoder they are others (Adebayo et al. 2018)."""
+    path = checkout / "backbones" / f"{name}.pt"
+    cfg, _ = load_cfg("ViP", "synthderm", name, opts=["MODEL.BACKBONE.PATH", str(path)])
+    frozen = backbone_of(cfg, torch.device("cpu"))
+    view = build_transform(with_preprocessing(cfg, frozen), is_train=False)
+    drawn = [synthetic.picture(synthetic.LESIONS, 5, i)[0] for i in range(12)]
+    views = torch.stack([view(Image.fromarray(pixels)) for pixels in drawn])
+    features = encode_texts(frozen, ["The spot has ragged, notched or blurred edges"])
+    maps = frozen.gradient_maps(views, features).flatten(1)
+    torch.manual_seed(0)
+    frozen.image_tower.load_state_dict(frozen.new_image_tower().state_dict())
+    shuffled = frozen.gradient_maps(views, features).flatten(1)
+
+    correlations = [spearmanr(a, b)[0] for a, b in zip(maps, shuffled, strict=True)]
+    assert np.mean(correlations) < 0.5
 
 
 def test_unknown_methods_and_runs_without_symptoms_are_rejected(run, toy_run):
