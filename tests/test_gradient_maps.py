@@ -85,23 +85,25 @@ def test_a_transformer_s_maps_are_attention_times_finite_differences(tiny_clip):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pool", ["token", "map"])
+@pytest.mark.parametrize("pool", ["token", "map", "coca"])
 def test_a_timm_transformer_s_maps_are_attention_times_finite_differences(monkeypatch, pool):
     """As above, with a class token or with pooling, whose attention is one layer more."""
     torch.manual_seed(0)
-    trunk = Trunk(32, 2, 2, 64, 16, 2, "gelu", 1e-6, pool)
-    tower = Tower(trunk, nn.Sequential(OrderedDict(proj=nn.Linear(32, 48, bias=False))))
-    if pool == "map":
-        nn.init.normal_(trunk.attn_pool.latent)
+    trunk = Trunk(32, 2, 2, 64, 16, 2, "gelu", 1e-6, pool, 8, 40)
+    width = 40 if pool == "coca" else 32
+    tower = Tower(trunk, nn.Sequential(OrderedDict(proj=nn.Linear(width, 48, bias=False))))
+    for name, parameter in trunk.named_parameters():
+        if name.endswith(("latent", "query", "bias")):
+            nn.init.normal_(parameter)
     encoder = ViT(tower.state_dict(), heads=2).double().eval().requires_grad_(False)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     features = torch.randn(3, 48, dtype=torch.float64)
-    n_layers = 2 + (pool == "map")
+    n_layers = 2 + (pool != "token")
 
     def feature_with(image, changes):
         weights = []
 
-        def attend(query, key, value, mask):
+        def attend(query, key, value, *_, **__):
             scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
             weights.append((scores.exp() / scores.exp().sum(dim=-1, keepdim=True))[0])
             changed = weights[-1] + changes.get(len(weights) - 1, 0)
@@ -119,7 +121,7 @@ def test_a_timm_transformer_s_maps_are_attention_times_finite_differences(monkey
         assert len(weights) == n_layers
         for layer, weight in enumerate(weights):
             for place in torch.cartesian_prod(*map(torch.arange, weight.shape)).tolist():
-                if pool == "token" and place[-1] == 0:
+                if pool != "map" and place[-1] == 0:  # the class token
                     continue
                 change = torch.zeros_like(weight)
                 change[tuple(place)] = step
@@ -127,7 +129,7 @@ def test_a_timm_transformer_s_maps_are_attention_times_finite_differences(monkey
                 less, _ = feature_with(image, {layer: -change})
                 for j, feature in enumerate(features):
                     slope = (cosine(more, feature) - cosine(less, feature)) / (2 * step)
-                    patch = place[-1] - (pool == "token")
+                    patch = place[-1] - (pool != "map")
                     expected[i, j, patch] += (weight[tuple(place)] * slope).clamp(min=0)
 
     with torch.enable_grad():

@@ -170,11 +170,11 @@ class CocaPool(nn.Module):
         """The attention written out: torch's does not give weights that have gradients."""
         projections = (self.attn.q_proj_weight, self.attn.k_proj_weight, self.attn.v_proj_weight)
         biases = self.attn.in_proj_bias.chunk(3)
-        parts = [
+        query, key, value = (
             F.linear(of, weight, bias).unflatten(2, (self.attn.num_heads, -1)).transpose(1, 2)
             for of, weight, bias in zip((query, x, x), projections, biases, strict=True)
-        ]
-        read = _read(*parts, None, seen)
+        )
+        read = _read(query, key, value, None, seen)
         return self.attn.out_proj(read.transpose(1, 2).flatten(2))
 
     def alone(self, x: Tensor) -> Tensor:
