@@ -144,9 +144,14 @@ def found_symptoms(run: LoadedRun, method: str = DEFAULT) -> dict[tuple[str, str
     """Whether ``method`` finds a symptom, {(class, symptom): beats both baselines}.
 
     Measured on the validation images, so that the test images stay unused. Symptoms without a place
-    are not in it. None where nothing is known of the places.
+    are not in it. None where nothing is known of the places: the dataset is not drawn by this
+    program, is not here, or has no file of attribute pairs.
     """
-    if not hasattr(run.dataset, "drawn_from"):
+    try:
+        known = hasattr(run.dataset, "drawn_from") and _pairs_file(run).is_file()
+    except InputError:  # own images can be explained without the run's dataset
+        return None
+    if not known:
         return None
     return {
         (one.classname, one.symptom): bool(one.beats)
@@ -190,7 +195,7 @@ def symptom_masks(run: LoadedRun, split: str) -> list[Masks]:
     world, seed = dataset.drawn_from
     table = Path(dataset.dataset_dir) / "attributes.csv"
     rows = {row["picture"]: (i, row) for i, (_, row) in enumerate(read_table(table).rows)}
-    pairs = read_pairs(PAIRS / f"{run.cfg.RUN.DATASET}.json")
+    pairs = read_pairs(_pairs_file(run))
     masks = []
     for picture in run.pictures(split):
         index, row = rows[picture.id]
@@ -199,6 +204,10 @@ def symptom_masks(run: LoadedRun, split: str) -> list[Masks]:
             raise InputError(f"{table}: was drawn by another version; draw the dataset again")
         masks.append(_of_symptoms(pairs, places, attributes))
     return masks
+
+
+def _pairs_file(run: LoadedRun) -> Path:
+    return PAIRS / f"{run.cfg.RUN.DATASET}.json"
 
 
 def _of_symptoms(pairs: Pairs, places: Masks, attributes: Mapping[str, str]) -> Masks:

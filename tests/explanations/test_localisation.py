@@ -127,6 +127,14 @@ def test_without_drawn_images_nothing_is_measured(toy_run, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_without_the_dataset_or_its_pairs_nothing_is_known(drawn_run, monkeypatch, tmp_path):
+    """Own images are explained all the same."""
+    (tmp_path / "file").write_text("")  # no folder can be made below it
+    assert found_symptoms(load_run(drawn_run, root=tmp_path / "file")) is None
+    monkeypatch.setattr(module, "PAIRS", tmp_path)
+    assert found_symptoms(load_run(drawn_run)) is None
+
+
 def test_a_dataset_of_another_drawing_is_rejected(drawn_run, monkeypatch):
     """Masks of other images would measure nothing."""
     run = load_run(drawn_run)
