@@ -7,6 +7,7 @@ python explain.py RUN --versus OTHER                       correct here, incorre
 python explain.py RUN --versus OTHER --only incorrect      the reverse (Fig. 4)
 python explain.py RUN --drop "Redness or swelling around the spot" --add melanoma "blue-white veil"
 python explain.py RUN --faithfulness                       how faithful are the explanations?
+python explain.py RUN --localise                           do heat maps find the symptoms?
 python explain.py RUN --words                              words nearest to the learned context
 """
 
@@ -54,6 +55,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "tables and plots")  # fmt: skip
     add("--pairs", metavar="FILE", help="pairs of symptom and attribute for --faithfulness "
         "(default: symptoms/attribute_pairs/<dataset>.json)")  # fmt: skip
+    add("--localise", action="store_true", help="measure how well heat maps find the symptoms, "
+        "where the dataset is drawn: a table")  # fmt: skip
     add("--words", action="store_true", help="print the words nearest to the learned context")
     add("--root", help="folder that holds the datasets (default: the run's)")
     add("--output-dir", help="output folder (default: RUN/explanations)")
@@ -75,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return print_words(run)
     merge_of(run)  # or an error, before anything is encoded
     folder = Path(args.output_dir or Path(args.run) / "explanations")
+    if args.localise:
+        return measure_localisation(args, run, folder)
     if args.faithfulness:
         return measure_faithfulness(args, run, folder)
     return explain_images(args, run, folder)
@@ -84,15 +89,18 @@ def check_args(args: argparse.Namespace) -> None:
     """Reject options that have no effect together."""
     from core.errors import InputError
 
-    if args.words and args.faithfulness:
-        raise InputError("--words and --faithfulness cannot be combined; give one of them")
+    questions = [f"--{q}" for q in ("words", "faithfulness", "localise") if getattr(args, q)]
+    if len(questions) > 1:
+        raise InputError(f"{' and '.join(questions)} cannot be combined; give one of them")
     if args.pairs and not args.faithfulness:
         raise InputError("--pairs has no effect without --faithfulness")
-    question = "--words" if args.words else "--faithfulness" if args.faithfulness else None
-    choices = ["only", "versus", "limit", "drop", "add", *(["images"] if args.words else [])]
+    choices = ["only", "versus", "limit", "drop", "add"]
+    choices += [] if args.faithfulness else ["images"]
     given = [f"--{name}" for name in choices if getattr(args, name)]
-    if question and given:
-        raise InputError(f"{', '.join(given)} cannot be combined with {question}; leave out one")
+    if questions and given:
+        raise InputError(
+            f"{', '.join(given)} cannot be combined with {questions[0]}; leave out one"
+        )
 
 
 def print_words(run: "LoadedRun") -> None:
@@ -314,6 +322,25 @@ def report_attributes(
     if areas:
         write_rows(folder / "attributes.csv", list(areas[0]), areas)
         save_png(draw_areas(areas), folder / "attributes.png")
+
+
+# --localise
+
+
+def measure_localisation(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
+    """Pointing game and share of the heat on each symptom, beside two baselines."""
+    from explanations.localisation import localisation, table_of
+    from reporting.explanation_page import write_rows
+    from results.rendering import render
+
+    found = localisation(run, args.split)
+    if not found:
+        print(f"No {SPLITS[args.split]} image shows a symptom that has a place.")
+        return
+    print(render(table_of(found, f"{run.name}: {SPLITS[args.split]} images")))
+    rows = [one.row() for one in found]
+    write_rows(folder / "localisation.csv", list(rows[0]), rows)
+    print(f"The table is in {folder / 'localisation.csv'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.device import usable_device, usable_precision
-from backbones.numerics import at_least_fp32
+from backbones.numerics import at_least_fp32, cosine_logits
+from core.errors import InputError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -76,6 +77,14 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def patch_tokens(self, images: Tensor) -> Tensor:
         """As ``Backbone.patch_tokens``."""
+
+    def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """[batch, n, h, w], as ``Backbone.gradient_maps``; by default there are none.
+
+        Args:
+            score: makes scores [batch, n] of features [batch, embed_dim].
+        """
+        raise InputError(f"{type(self).__name__}: this image encoder has no maps by gradients")
 
     @abstractmethod
     def fresh(self) -> nn.Module:
@@ -262,6 +271,27 @@ class Backbone(nn.Module):
         """
         with self.autocast():
             return at_least_fp32(self.image.patch_tokens(images.to(self.device, self.dtype)))
+
+    def gradient_maps(self, images: Tensor, features: Tensor) -> Tensor:
+        """[batch, n, h, w] where the similarity to each of n features comes from, by gradients.
+
+        Args:
+            images: [batch, 3, size, size], preprocessed.
+            features: [n, embed_dim], of any norm.
+
+        Returns:
+            maps in at least fp32, at least zero, h rows and w columns from the top left.
+
+        Raises:
+            InputError: the image encoder has none.
+
+        Source: ``backbones.gradient_maps``.
+        """
+        features, scale = features.detach().to(self.device), self.logit_scale.detach()
+        images = images.to(self.device, self.dtype)
+        with torch.enable_grad(), self.autocast():
+            maps = self.image.gradient_maps(images, lambda x: cosine_logits(x, features, scale))
+        return at_least_fp32(maps)
 
     @property
     def image_tower(self) -> nn.Module:

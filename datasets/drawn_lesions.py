@@ -27,8 +27,24 @@ SECOND_COLOURS = {
 }
 
 
+BORDER = 3 * PIXEL  # how far the place of the border reaches to either side
+
+
 def draw_lesion(attributes: Mapping[str, str], rng: Generator) -> Array:
     """A dermoscopy-like image [64, 64, 3] uint8 of a lesion with these attributes."""
+    return _draw(attributes, rng)[0]
+
+
+def lesion_places(attributes: Mapping[str, str], rng: Generator) -> dict[str, Array]:
+    """{attribute: [64, 64] from 0 to 1, where it shows} of what ``draw_lesion`` draws.
+
+    Symmetry and the main colour have no place of their own, nor has what is not there.
+    """
+    return _draw(attributes, rng)[1]
+
+
+def _draw(attributes: Mapping[str, str], rng: Generator) -> tuple[Array, dict[str, Array]]:
+    """The image, and the places of its attributes."""
     has = attributes.get
     symmetric = has("symmetry") == "symmetric"
     # Apart, so that another attribute leaves the rest of the image as it is.
@@ -47,21 +63,30 @@ def draw_lesion(attributes: Mapping[str, str], rng: Generator) -> Array:
     outside = rho - radius  # in lesion radii; negative inside
     edge = shape.uniform(0.2, 0.3) if has("border") == "blurred" else 0.7 * PIXEL / size
     inside = soft(outside, edge)
+    places = {"border": (np.abs(outside) < max(edge, BORDER / size)).astype(np.float32)}
 
     if has("redness") == "red":
         spread = shape.uniform(0.32, 0.5)
         halo = np.exp(-((np.maximum(outside, 0) / spread) ** 2))
         blend(image, (224, 70, 70), halo * shape.uniform(0.45, 0.62))
+        places["redness"] = halo * (1 - inside)
 
-    body = _body(attributes, u, v, size, inner)
+    body, structures = _body(attributes, u, v, size, inner)
     image += inside[..., None] * (body - image)
+    places |= {name: inside * weight for name, weight in structures.items()}
 
-    return _dermoscope(image, nuisance)
+    return _dermoscope(image, nuisance), places
 
 
-def _body(attributes: Mapping[str, str], u: Array, v: Array, size: float, rng: Generator) -> Array:
-    """The lesion's colours and structures [64, 64, 3], in its own frame (u, v)."""
+def _body(
+    attributes: Mapping[str, str], u: Array, v: Array, size: float, rng: Generator
+) -> tuple[Array, dict[str, Array]]:
+    """The lesion's colours and structures [64, 64, 3], in its own frame (u, v), and their places.
+
+    A consistent colour and a network fill the lesion.
+    """
     has = attributes.get
+    places = {"colours": np.ones_like(u)}
     symmetric = has("symmetry") == "symmetric"
     # Colour and structures are mirrored in a symmetric lesion: folded coordinates draw them twice.
     fold_u, fold_v = (np.abs(u), np.abs(v)) if symmetric else (u, v)
@@ -73,17 +98,20 @@ def _body(attributes: Mapping[str, str], u: Array, v: Array, size: float, rng: G
         shade -= rng.uniform(6, 14) * u
     body += shade[..., None]
     if has("colours") == "several":
-        _patches(body, fold_u, fold_v, symmetric, SECOND_COLOURS[main], rng)
+        places["colours"] = _patches(body, fold_u, fold_v, symmetric, SECOND_COLOURS[main], rng)
     if has("network") == "network":
+        places["network"] = np.ones_like(u)
         body *= 1 - rng.uniform(0.42, 0.55) * _mesh(u, v, size, rng)[..., None]
     if has("veil") == "veil":
         where = (0.0, 0.0) if symmetric else rng.uniform(-0.2, 0.2, 2)
         reach = np.hypot(u - where[0], v - where[1]) - rng.uniform(0.45, 0.6)
         reach += 0.05 * smooth_noise(rng, 6)
-        blend(body, (140, 162, 212), soft(reach, 0.14) * rng.uniform(0.78, 0.9))
+        places["veil"] = soft(reach, 0.14)
+        blend(body, (140, 162, 212), places["veil"] * rng.uniform(0.78, 0.9))
     if has("dots") == "dots":
-        blend(body, (14, 8, 10), 0.95 * _dots(fold_u, fold_v, symmetric, size, rng))
-    return body
+        places["dots"] = _dots(fold_u, fold_v, symmetric, size, rng)
+        blend(body, (14, 8, 10), 0.95 * places["dots"])
+    return body, places
 
 
 def _skin(rng: Generator) -> Array:
@@ -119,8 +147,9 @@ def _outline(theta: Array, symmetric: bool, jagged: bool, rng: Generator) -> Arr
 
 def _patches(
     body: Array, u: Array, v: Array, symmetric: bool, colours: Sequence[Colour], rng: Generator
-) -> None:
-    """Paint two or three patches of other colours."""
+) -> Array:
+    """Paint two or three patches of other colours, in place; returns where they are."""
+    place = np.zeros_like(u)
     first = rng.uniform(0, 2 * np.pi)
     order = rng.permutation(len(colours))[: rng.integers(2, 4)]
     for i, colour in enumerate(order):
@@ -131,7 +160,10 @@ def _patches(
             around, out = first + i * 2.1 + rng.uniform(-0.3, 0.3), rng.uniform(0.4, 0.6)
             reach = rng.uniform(0.34, 0.46)
         distance = np.hypot(u - out * np.cos(around), v - out * np.sin(around)) - reach
-        blend(body, colours[colour], 0.92 * soft(distance, 0.07))
+        patch = soft(distance, 0.07)
+        blend(body, colours[colour], 0.92 * patch)
+        place = np.maximum(place, patch)
+    return place
 
 
 def _mesh(u: Array, v: Array, size: float, rng: Generator) -> Array:

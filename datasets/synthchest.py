@@ -28,6 +28,7 @@ class SynthChest(Pneumonia):
 
     dataset_dir = "synthchest/chest_xray"
     source = "give another DATASET.ROOT, or delete the folder and it is drawn again"
+    drawn_from = (synthetic.CHESTS, SEED)  # row i of attributes.csv is image i of this series
     paper_counts = None
 
     def prepare(self) -> None:

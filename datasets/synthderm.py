@@ -36,6 +36,7 @@ class SynthDerm(Derm7pt):
 
     dataset_dir = "synthderm/release_v0"
     source = "give another DATASET.ROOT, or delete the folder and it is drawn again"
+    drawn_from = (synthetic.LESIONS, SEED)  # row i of attributes.csv is image i of this series
 
     def prepare(self) -> None:
         synthetic.write_once(self.dataset_dir, write_release)

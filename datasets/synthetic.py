@@ -25,8 +25,8 @@ from PIL import Image
 
 from core.errors import InputError
 
-from .drawn_chests import draw_chest
-from .drawn_lesions import draw_lesion
+from .drawn_chests import chest_places, draw_chest
+from .drawn_lesions import draw_lesion, lesion_places
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,17 @@ class Attribute:
 
 @dataclass(frozen=True)
 class World:
-    """Classes, how often each is met, and what is seen in their images."""
+    """Classes, how often each is met, and what is seen in their images.
+
+    ``draw`` makes the image; ``places`` says where in it each attribute shows that has a place,
+    {attribute: [64, 64] from 0 to 1}, from the same attributes and generator.
+    """
 
     name: str
     prior: dict[str, float]
     attributes: tuple[Attribute, ...]
     draw: Callable[[Mapping[str, str], Generator], Array]
+    places: Callable[[Mapping[str, str], Generator], dict[str, Array]]
 
 
 def sample_attributes(world: World, rng: Generator, classname: str | None = None) -> dict[str, str]:
@@ -76,6 +81,20 @@ def picture(
     rng = np.random.default_rng([seed, index])
     attributes = sample_attributes(world, rng, classname)
     return world.draw(attributes, rng), attributes
+
+
+def attribute_masks(
+    world: World, seed: int, index: int, classname: str | None = None
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Draw image ``index`` again: ({attribute: [64, 64] bool}, its attributes).
+
+    A mask is True where its attribute shows at half its strength or more. Symptoms that speak of
+    what is absent, or of the whole image, have none.
+    """
+    rng = np.random.default_rng([seed, index])
+    attributes = sample_attributes(world, rng, classname)
+    places = world.places(attributes, rng)
+    return {name: place >= 0.5 for name, place in places.items()}, attributes
 
 
 def likelihood(world: World, attributes: Mapping[str, str], classname: str) -> float:
@@ -139,6 +158,7 @@ LESIONS = World(
         ),
     ),
     draw=draw_lesion,
+    places=lesion_places,
 )
 
 CHESTS = World(
@@ -161,6 +181,7 @@ CHESTS = World(
         Attribute("markings", ("normal", "increased"), _chest((0.40, 0.80), (0.60, 0.20))),
     ),
     draw=draw_chest,
+    places=chest_places,
 )
 
 WORLDS = (LESIONS, CHESTS)

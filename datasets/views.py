@@ -218,8 +218,8 @@ class ViewManager:
 
     def __init__(self, cfg: Any, dataset: Any = None) -> None:
         self.cfg = cfg
-        self.tfm_train = _checked_transform(cfg, is_train=True)
-        self.tfm_test = _checked_transform(cfg, is_train=False)
+        self.tfm_train = checked_transform(cfg, is_train=True)
+        self.tfm_test = checked_transform(cfg, is_train=False)
         self.dataset = dataset or read_dataset(cfg)
         self.num_classes = self.dataset.num_classes
         self.lab2cname = self.dataset.lab2cname
@@ -270,7 +270,7 @@ class ViewManager:
         )
 
 
-def _checked_transform(cfg: Any, is_train: bool) -> Transform:
+def checked_transform(cfg: Any, is_train: bool) -> Transform:
     """Dassl's transform, tried on a blank image: a wrong setting is then one line."""
     if cfg.INPUT.NO_TRANSFORM:
         raise InputError("INPUT.NO_TRANSFORM is True, but CLIP needs images of one size; set False")

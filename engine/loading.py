@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from dassl.data.datasets import build_dataset
-from dassl.data.transforms import build_transform
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
-from datasets.views import ViewManager, seeded_draws
+from datasets.views import ViewManager, checked_transform, seeded_draws
 from engine.config import default_cfg, method_node, method_of, symptom_file
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
@@ -120,7 +119,7 @@ class LoadedRun:
         self.symptoms = symptoms
         self.record = record
         with contextlib.redirect_stdout(None):
-            self._transform = build_transform(cfg, is_train=False)
+            self._transform = checked_transform(cfg, is_train=False)
 
     @property
     def name(self) -> str:
@@ -173,6 +172,10 @@ class LoadedRun:
     ) -> Tensor:
         """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
         return self._through(self.model.backbone.encode_image, images, progress)
+
+    def views(self, images: ImageSource | Iterable[ImageSource]) -> Tensor:
+        """[n, 3, size, size] what the backbone reads of images, on the CPU."""
+        return torch.stack([self._view(image) for image in self._views(images)])
 
     @torch.no_grad()
     def logits(self, image_features: Tensor) -> np.ndarray:

@@ -149,6 +149,95 @@ def test_air_lines_cavity_fluid_and_markings_show():
     assert rough[:, 16:40].mean() > 1.3 * smooth[:, 16:40].mean()
 
 
+# Sums of the pixels of images 0 to 3 of series 7, of the first class of each world.
+SUMS = {
+    "SynthDerm": [1852820, 1614263, 1885719, 1674309],
+    "SynthChest": [1568565, 1607544, 1593402, 1578729],
+}
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_images_stay_what_they_were(world):
+    """Another draw of any random number changes a sum by hundreds; rounding by a few."""
+    drawn = [synthetic.picture(world, 7, i, next(iter(world.prior)))[0] for i in range(4)]
+
+    found = [int(pixels.sum()) for pixels in drawn]
+    np.testing.assert_allclose(found, SUMS[world.name], rtol=0, atol=8)
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_masks_are_of_what_the_image_shows(world):
+    """The attributes are the image's; a mask for each that has a place, none for what is absent."""
+    absent = {"dots", "redness", "network", "veil", "bronchogram", "effusion", "cavity"}
+    always = {"border", "colours"} if world is LESIONS else {"borders", "markings", "opacity"}
+    for i in range(40):
+        pixels, shown = synthetic.picture(world, 3, i)
+        masks, attributes = synthetic.attribute_masks(world, 3, i)
+
+        assert attributes == shown
+        assert set(masks) == always | {
+            name for name in absent & set(shown) if shown[name] != "none"
+        }
+        for mask in masks.values():
+            assert mask.shape == pixels.shape[:2] and mask.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("world", "change", "name"),
+    [
+        (LESIONS, {"dots": "dots"}, "dots"),
+        (LESIONS, {"redness": "red"}, "redness"),
+        (LESIONS, {"network": "network"}, "network"),
+        (LESIONS, {"colours": "several"}, "colours"),
+        (CHESTS, {"opacity": "opaque"}, "opacity"),
+        (CHESTS, {"effusion": "fluid"}, "effusion"),
+        (CHESTS, {"cavity": "cavity"}, "cavity"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mask_is_where_the_drawing_changes(world, change, name):
+    """The image with the attribute less the one without it differs in the mask, not outside."""
+    plain = PLAIN_LESION if world is LESIONS else PLAIN_CHEST
+    for i in range(6):
+
+        def image(attributes, seed=i):
+            return world.draw(attributes, np.random.default_rng([99, seed])).astype(float)
+
+        changed = abs(image(plain | change) - image(plain)).mean(-1)
+        mask = world.places(plain | change, np.random.default_rng([99, i]))[name] >= 0.5
+        assert 10 < mask.sum() < mask.size / 2
+        assert changed[mask].mean() > 4 * changed[~mask].mean()
+
+
+def test_a_veil_and_air_lines_are_where_they_are_drawn():
+    """What needs another attribute: compared with the image that has only that one."""
+    for world, plain, with_it, name in (
+        (LESIONS, PLAIN_LESION | {"colours": "several"}, {"veil": "veil"}, "veil"),
+        (CHESTS, PLAIN_CHEST | {"opacity": "opaque"}, {"bronchogram": "lines"}, "bronchogram"),
+    ):
+        for i in range(6):
+            one, other = (
+                world.draw(attributes, np.random.default_rng([99, i])).astype(float)
+                for attributes in (plain, plain | with_it)
+            )
+            changed = abs(one - other).mean(-1)
+            mask = world.places(plain | with_it, np.random.default_rng([99, i]))[name] >= 0.5
+            assert changed[mask].mean() > 4 * changed[~mask].mean()
+
+
+def test_the_border_s_mask_follows_the_outline():
+    """The steepest slopes lie in it, and it is a band: the middle of the lesion is outside."""
+    for border in ("clear", "blurred", "jagged"):
+        for i in range(6):
+            attributes = PLAIN_LESION | {"border": border}
+            image = synthetic.draw_lesion(attributes, np.random.default_rng([99, i]))
+            slope = np.hypot(*np.gradient(darkness(image.astype(float))))
+            places = LESIONS.places(attributes, np.random.default_rng([99, i]))
+            mask, lesion = places["border"] >= 0.5, places["colours"] >= 0.5
+            assert slope[mask].mean() > 2 * slope[~mask].mean()
+            assert (lesion & ~mask).sum() > 50
+
+
 def test_hidden_borders_soften_the_heart():
     """The steepest slope along the heart's lower half falls."""
     steep = [

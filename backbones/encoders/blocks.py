@@ -11,6 +11,7 @@ from clip.model import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.gradient_maps import read_with_weights
 from backbones.numerics import at_least_fp32
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -27,8 +28,24 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(at_least_fp32(input)).to(input.dtype)
 
 
+def _read(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, seen: list[Tensor] | None
+) -> Tensor:
+    if seen is None:
+        return F.scaled_dot_product_attention(query, key, value, mask)
+    if mask is not None:
+        raise ValueError("masked attention does not keep its weights")
+    read, weights = read_with_weights(query, key, value)
+    seen.append(weights)
+    return read
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention.
+
+    Here and in what is made of it, a list ``seen`` is given the attention weights [batch, heads,
+    queries, keys], with gradients.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -36,10 +53,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, seen: list[Tensor] | None = None
+    ) -> Tensor:
         """[batch, L, width] to the same; ``mask`` is True where a position may be read."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(query, key, value, mask)
+        read = _read(query, key, value, mask, seen)
         return self.proj(read.transpose(1, 2).flatten(2))
 
     def value_of_each(self, x: Tensor) -> Tensor:
@@ -82,11 +101,13 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, hidden, activation)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, seen: list[Tensor] | None = None
+    ) -> Tensor:
         if self.norm_first:
-            x = x + self.attn(self.norm1(x), mask)
+            x = x + self.attn(self.norm1(x), mask, seen)
             return x + self.mlp(self.norm2(x))
-        x = self.norm1(x + self.attn(x, mask))
+        x = self.norm1(x + self.attn(x, mask, seen))
         return self.norm2(x + self.mlp(x))
 
 
@@ -103,12 +124,12 @@ class AttentionPool(nn.Module):
         self.norm = LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, hidden, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """[batch, L, width] to [batch, width]."""
         query = self.q(self.latent.to(x.dtype)).expand(len(x), -1, -1)
         query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
         key, value = self.kv(x).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(query, key, value)
+        read = _read(query, key, value, None, seen)
         return self._finish(read.transpose(1, 2).flatten(2))[:, 0]
 
     def alone(self, x: Tensor) -> Tensor:
@@ -135,12 +156,26 @@ class CocaPool(nn.Module):
         )
         self.norm = LayerNorm(embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """[batch, L, width] to [batch, embed_dim]."""
         x = self.ln_k(x)
         query = self.ln_q(self.query.to(x.dtype)).expand(len(x), -1, -1)
-        read, _ = self.attn(query, x, x, need_weights=False)
+        if seen is None:
+            read, _ = self.attn(query, x, x, need_weights=False)
+        else:
+            read = self._read_openly(query, x, seen)
         return self.norm(read)[:, 0]
+
+    def _read_openly(self, query: Tensor, x: Tensor, seen: list[Tensor]) -> Tensor:
+        """The attention written out: torch's does not give weights that have gradients."""
+        projections = (self.attn.q_proj_weight, self.attn.k_proj_weight, self.attn.v_proj_weight)
+        biases = self.attn.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(of, weight, bias).unflatten(2, (self.attn.num_heads, -1)).transpose(1, 2)
+            for of, weight, bias in zip((query, x, x), projections, biases, strict=True)
+        )
+        read = _read(query, key, value, None, seen)
+        return self.attn.out_proj(read.transpose(1, 2).flatten(2))
 
     def alone(self, x: Tensor) -> Tensor:
         """The pooled feature of each position, if it were the only one: [batch, L, embed_dim]."""

@@ -3,7 +3,7 @@
 Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import ImageEncoder, count, new_module
 from backbones.encoders.blocks import ACTIVATIONS
+from backbones.gradient_maps import LEAST_SIDE, attention_maps, grad_cam, read_with_weights
 
 
 class ClipViT(ImageEncoder):
@@ -55,6 +56,17 @@ class ClipViT(ImageEncoder):
         values = last.attn.out_proj(F.linear(x, weight[2 * width :], bias[2 * width :]))
         return (self.tower.ln_post(values) @ self.tower.proj).transpose(0, 1)
 
+    def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        weights = []
+        x = self._layer_input(images).detach().requires_grad_()
+        for block in self.tower.transformer.resblocks:
+            read, of_layer = _read_with_weights(block.attn, block.ln_1(x))
+            weights.append(of_layer)
+            x = x + read
+            x = x + block.mlp(block.ln_2(x))
+        scores = score(self.tower.ln_post(x[0]) @ self.tower.proj)
+        return attention_maps(scores, weights, len(x) - 1)
+
     def fresh(self) -> nn.Module:
         tower = _random_tower(self.tower, self.embed_dim)
         for new, known in zip(_layers(tower), _layers(self.tower), strict=True):
@@ -85,6 +97,23 @@ class ClipResNet(ImageEncoder):
         finally:
             hook.remove()
         return pool.c_proj(pool.v_proj(maps[0].flatten(2).transpose(1, 2)))
+
+    def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of the deepest layer whose output has ``LEAST_SIDE`` places a side, else of the first."""
+        layers = {32: self.tower.layer4, 16: self.tower.layer3, 8: self.tower.layer2}
+        fine = [layer for stride, layer in layers.items() if self.size // stride >= LEAST_SIDE]
+        channels: list[Tensor] = []
+
+        def start_here(_: nn.Module, args: object, output: Tensor) -> Tensor:
+            channels.append(output.detach().requires_grad_())
+            return channels[0]
+
+        hook = (fine[0] if fine else self.tower.layer1).register_forward_hook(start_here)
+        try:
+            scores = score(self.tower(images))
+        finally:
+            hook.remove()
+        return grad_cam(scores, channels[0])
 
     def fresh(self) -> nn.Module:
         return _random_tower(self.tower, self.embed_dim)
@@ -161,6 +190,14 @@ def _tower(shape: Mapping[str, Any], embed_dim: int) -> nn.Module:
 
 def _random_tower(tower: nn.Module, embed_dim: int) -> nn.Module:
     return _tower(vision_shape_of(tower.state_dict()), embed_dim)
+
+
+def _read_with_weights(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What each place of x [L, batch, width] reads, and the weights [batch, heads, L, L]."""
+    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    qkv = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 1, 3, 0, 4)
+    read, weights = read_with_weights(*qkv)
+    return attention.out_proj(read.permute(2, 0, 1, 3).flatten(2)), weights
 
 
 def _for_each(tokens: Tensor, x: Tensor) -> Tensor:

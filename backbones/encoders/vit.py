@@ -4,13 +4,14 @@ Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929; SigLIP: Zhai et
 https://arxiv.org/abs/2303.15343; CoCa: Yu et al. 2022, https://arxiv.org/abs/2205.01917
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from backbones.backbone import ImageEncoder, count, new_module
 from backbones.encoders.blocks import AttentionPool, Block, CocaPool, LayerNorm
+from backbones.gradient_maps import attention_maps
 from core.errors import InputError
 
 
@@ -61,11 +62,11 @@ class Trunk(nn.Module):
             x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
         return x + self.pos_embed.to(x.dtype)
 
-    def pool(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """The last layer's output, [batch, (1 +) P, width], to what the projection reads."""
         if self.attn_pool is None:
             return self.norm(x[:, 0])
-        return self.attn_pool(self.norm(x))
+        return self.attn_pool(self.norm(x), seen)
 
 
 class Tower(nn.Module):
@@ -86,6 +87,16 @@ class Tower(nn.Module):
                 x = torch.cat([x[:, :length], beside], dim=1)
             x = block(x)
         return self.head(trunk.pool(x[:, :length]))
+
+    def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """As ``ImageEncoder.gradient_maps``; the pooling's attention counts as a layer."""
+        trunk = self.trunk
+        weights: list[Tensor] = []
+        x = trunk.embed(images).detach().requires_grad_()
+        for block in trunk.blocks:
+            x = block(x, seen=weights)
+        scores = score(self.head(trunk.pool(x, weights)))
+        return attention_maps(scores, weights, x.shape[1] - (trunk.cls_token is not None))
 
     def patches(self, images: Tensor) -> Tensor:
         """As ``ImageEncoder.patch_tokens``."""
@@ -163,3 +174,6 @@ class ViT(ImageEncoder):
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         return self.tower.patches(images)
+
+    def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.tower.gradient_maps(images, score)

@@ -237,6 +237,8 @@ def wrong(main, words, capsys):
         (["--words", "--versus", "x"], "--versus cannot be combined with --words"),
         (["--words", "--images", "x"], "--images cannot be combined with --words"),
         (["--words", "--faithfulness"], "give one of them"),
+        (["--localise", "--faithfulness"], "give one of them"),
+        (["--localise", "--images", "x"], "--images cannot be combined with --localise"),
         (["--pairs", "x.json"], "no effect without --faithfulness"),
     ],
 )
