@@ -1,5 +1,6 @@
 """Which format a file or folder is in, what its configuration decides, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -25,7 +26,9 @@ from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import load_file, save_file
 
 from backbones.backbone import CLIP_MEAN
+from backbones.formats.hugging_face import DEFAULTS
 from backbones.formats.open_clip import TIMM, timm_settings
+from backbones.formats.open_clip_settings import TextSettings, VisionSettings
 from backbones.loading import find_weights, known_formats, load_backbone
 from backbones.tokenizers import clip_token_ids, read_tokenizer
 from backbones.weights import read_weights
@@ -184,6 +187,24 @@ def test_what_would_compute_something_else_is_refused(
     assert "\n" not in str(error.value)
 
 
+def test_what_a_configuration_leaves_out_is_open_clip_s():
+    """Its defaults are not BERT's, and its heads do not follow from the width."""
+    for ours, theirs in (
+        (VisionSettings, open_clip.CLIPVisionCfg),
+        (TextSettings, open_clip.CLIPTextCfg),
+    ):
+        defaults = {field.name: field.default for field in dataclasses.fields(theirs)}
+        assert set(defaults) <= set(ours.model_fields)
+        for name, default in defaults.items():
+            known = ours.model_fields[name].default
+            # What the tensors tell, what nothing reads, and layers that have no such part.
+            assert known == default or known is None, name
+    known = {"head_width": 64, "timm_pool": "avg", "timm_proj": "linear"}
+    known |= {"heads": 8, "context_length": 77, "hf_pooler_type": "mean_pooler"}
+    fields = VisionSettings.model_fields | TextSettings.model_fields
+    assert {name: fields[name].default for name in known} == known
+
+
 def test_the_old_spelling_of_bert_s_settings(biomedclip_folder, tmp_path):
     """BiomedCLIP's configuration before open_clip renamed proj and pooler_type."""
     shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
@@ -280,6 +301,17 @@ def test_old_configurations_override(tmp_path):
     ours = backbone.encode_text(backbone.prepare(["red"]))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     assert type(backbone.text.transformer.resblocks[0].mlp.gelu) is torch.nn.GELU
+
+
+def test_what_a_configuration_leaves_out_is_transformers_s():
+    """Many released folders of SigLIP's state the model's kind alone."""
+    for kind, configs in (
+        ("clip", (transformers.CLIPTextConfig(), transformers.CLIPVisionConfig())),
+        ("siglip", (transformers.SiglipTextConfig(), transformers.SiglipVisionConfig())),
+    ):
+        for side, config in zip(("text", "vision"), configs, strict=True):
+            ours = DEFAULTS[kind][side]
+            assert ours == {name: getattr(config, name) for name in ours}
 
 
 PREPROCESSING = [
