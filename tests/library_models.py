@@ -54,14 +54,17 @@ class Library(NamedTuple):
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Noise in every parameter and buffer, so that no zero or one hides a mistake."""
+    """Noise in every parameter and buffer, so that no zero or one hides a mistake.
+
+    Matrices get less the wider they are: layers must not amplify rounding.
+    """
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if name.endswith(("logit_scale", "logit_bias")):
                 tensor.fill_(3.0)
             elif tensor.is_floating_point() and "attn_mask" not in name:
-                tensor.add_(0.08 * torch.rand_like(tensor))
-                tensor.add_(0.05 * torch.randn_like(tensor) * (tensor.dim() > 1))
+                noise = torch.randn_like(tensor) if tensor.dim() > 1 else torch.rand_like(tensor)
+                tensor.add_((0.5 / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 0.1) * noise)
     return model.eval()
 
 

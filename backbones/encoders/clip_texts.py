@@ -15,6 +15,7 @@ from backbones.encoders.token_tree import TokenTree, TreeTexts, attend, attend_e
 from backbones.numerics import take
 from backbones.texts import check_length, lay_out, strip_stop
 from backbones.tokenizers import END, START, clip_token_ids, clip_tokenizer
+from core.errors import InputError
 
 
 class ClipText(TextEncoder):
@@ -93,6 +94,16 @@ class ClipText(TextEncoder):
         return [word.removesuffix("</w>") for word in words.values()], self.embed_tokens(ids)
 
 
+def check_vocabulary(rows: int) -> None:
+    """Raise InputError for a token table of another tokenizer: words would be read as others."""
+    known = len(clip_tokenizer().encoder)
+    if rows != known:
+        raise InputError(
+            f"the token table has {rows:,} rows; a causal text encoder is supported with the "
+            f"tokenizer of OpenAI's CLIP alone, which has {known:,} tokens"
+        )
+
+
 def clip_text_of(
     tensors: Mapping[str, Tensor],
     activation: str = "quick_gelu",
@@ -103,8 +114,10 @@ def clip_text_of(
 
     Raises:
         KeyError, RuntimeError: a tensor is missing or has another shape.
+        InputError: the token table is of another tokenizer than OpenAI's.
     """
     width, embed_dim = tensors["text_projection"].shape
+    check_vocabulary(len(tensors["token_embedding.weight"]))
 
     def make() -> CLIP:
         model = CLIP(

@@ -18,7 +18,7 @@ from backbones.encoders.vit import ViT
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
 from backbones.formats.hugging_face_images import preprocessing_of
 from backbones.names import HUGGING_FACE_CLIP, HUGGING_FACE_SIGLIP, below, renamed
-from backbones.tokenizers import clip_tokenizer, read_tokenizer
+from backbones.tokenizers import read_tokenizer
 from backbones.weights import WeightsFile
 from core.errors import InputError
 
@@ -31,6 +31,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
 }
 KINDS = ("clip", "siglip")
+END_ID = 49407  # of a text, in the tokenizer of OpenAI's CLIP
 
 
 class TowerSettings(BaseModel):
@@ -161,17 +162,11 @@ def clip_parts(
     images = renamed(below(tensors, "vision_model."), HUGGING_FACE_CLIP)
     texts["text_projection"] = tensors["text_projection.weight"].t()
     images["proj"] = tensors["visual_projection.weight"].t()
-    special = clip_tokenizer().encoder
     # transformers takes 2 for the token with the highest id, as OpenAI's code does.
-    if len(texts["token_embedding.weight"]) != len(special) or text.eos_token_id not in (
-        None,
-        2,
-        len(special) - 1,
-    ):
+    if text.eos_token_id not in (None, 2, END_ID):
         raise InputError(
-            f"{weights.path}: its token table has {len(texts['token_embedding.weight']):,} rows "
-            f"and ends texts with {text.eos_token_id}; only CLIP's own tokenizer is supported, "
-            f"which has {len(special):,} tokens and ends with {len(special) - 1}"
+            f"{weights.path / FILE}: text_config.eos_token_id {text.eos_token_id} is not "
+            f"supported; {END_ID}, of OpenAI's tokenizer, is"
         )
     return (
         image_encoder_of(

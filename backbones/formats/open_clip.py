@@ -41,9 +41,13 @@ POOLING = {
     None: "pooler",
     "mean_pooler": "mean",
 }
-# timm's plain vision transformers; the larger ones have other heads than one for 64 channels.
+# timm's plain vision transformers, and what the name tells beside the tensors: the larger ones
+# have other heads than one for 64 channels, some of SigLIP 2's have tanh GELU.
 TIMM = re.compile(
     r"vit_(tiny|small|base|large|huge|giant|giantopt|gigantic|so400m)_patch\d+_(siglip_)?\d+(\.\w+)?"
+)
+TANH = re.compile(
+    r"vit_(base_patch32_siglip_256|large_patch16_siglip_512|(giantopt|so400m)_patch16_siglip_\d+).*"
 )
 SIXTEEN_HEADS = ("huge", "giant", "giantopt", "gigantic", "so400m")
 
@@ -132,17 +136,18 @@ def image_of(
                 "pixels"
             )
         return image
-    heads = stated.vision_heads or timm_heads(name)
+    heads, act = timm_settings(name)
     if vision.timm_pool == "avg":
         raise InputError(
             "vision_cfg.timm_pool avg (also where timm_pool is left out) is not supported; the "
             "class token ('' or token) and map are"
         )
-    return ViT(visual, "gelu", 1e-6, heads, size)  # timm's own, whatever the configuration says
+    # Activation and epsilon are timm's, whatever the configuration says.
+    return ViT(visual, act, 1e-6, stated.vision_heads or heads, size)
 
 
-def timm_heads(name: str) -> int | None:
-    """The attention heads of timm's vision transformer; None is one for each 64 channels.
+def timm_settings(name: str) -> tuple[int | None, str]:
+    """Heads (None is one for each 64 channels) and activation of timm's vision transformer.
 
     Raises:
         InputError: another architecture.
@@ -153,7 +158,8 @@ def timm_heads(name: str) -> int | None:
             f"the image encoder {name} (vision_cfg.timm_model_name) is not supported; of "
             "timm's, the plain vision transformers vit_*_patch* and vit_*_patch*_siglip are"
         )
-    return 16 if match[1] in SIXTEEN_HEADS else None
+    heads = 16 if match[1] in SIXTEEN_HEADS else None
+    return heads, "gelu_tanh" if TANH.fullmatch(name) else "gelu"
 
 
 def text_of(

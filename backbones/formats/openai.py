@@ -21,7 +21,7 @@ from backbones.backbone import (
     weights_fingerprint,
 )
 from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
-from backbones.encoders.clip_texts import ClipText
+from backbones.encoders.clip_texts import ClipText, check_vocabulary
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
 from backbones.weights import WeightsFile, check_finite
 from core.errors import InputError
@@ -56,7 +56,9 @@ class OpenAIFormat(Format):
                 "QuickGELU, as in OpenAI's CLIP, is assumed. OpenCLIP's models (LAION, DataComp) "
                 f"use GELU: state it with {key} quick_gelu or gelu",
             )
-        return parts_of(clip_of(plain_names(weights.tensors)), activation, stated, notes)
+        model = clip_of(plain_names(weights.tensors))
+        check_vocabulary(model.vocab_size)
+        return parts_of(model, activation, stated, notes)
 
     def released(self) -> Sequence[str]:
         return clip.available_models()
