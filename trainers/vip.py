@@ -12,7 +12,7 @@ from backbones.numerics import cosine_logits, take
 from backbones.texts import POSITIONS
 from core.errors import InputError
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, check_phrases
+from engine.prompts import ContextPrompts, check_phrases, encode_texts
 from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
@@ -147,6 +147,7 @@ class SymptomCLIP(ClassFeatureModel):
             learned.logit_scale = nn.Parameter(backbone.logit_scale.detach().float().clone())
         super().__init__(backbone, learned.to(backbone.device))
         self.merge = merge
+        self.texts = texts
         # Row c of `places` says where class c's symptoms stand among all symptoms.
         columns = torch.arange(max(counts))
         lengths = torch.tensor(counts)
@@ -170,6 +171,10 @@ class SymptomCLIP(ClassFeatureModel):
     def symptom_features(self) -> Tensor:
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
         return self._encode_symptoms() if self.known is None else self.known
+
+    def untrained_features(self) -> Tensor:
+        """The same of the phrases alone, without a context: what their words mean to CLIP."""
+        return take(encode_texts(self.backbone, self.texts), self.places)
 
     def attention(self, features: Tensor) -> Tensor:
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
