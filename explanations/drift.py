@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from core.errors import InputError
 from engine.loading import LoadedRun
+from results.meaning import COLUMNS
 from results.statistics import LEVEL
 from trainers.vip import SymptomCLIP
 
@@ -32,23 +33,6 @@ FEWEST = 20  # images; the order of fewer says too little
 WARNED = ("lost", "reversed")  # verdicts under which an explanation misleads
 
 Area = tuple[float, float, float]  # AUC and its interval
-COLUMNS = (
-    "class",
-    "symptom",
-    "images",
-    "correlation",
-    "low",
-    "high",
-    "verdict",
-    "attribute",
-    "shown",
-    "auc_untrained",
-    "auc_untrained_low",
-    "auc_untrained_high",
-    "auc",
-    "auc_low",
-    "auc_high",
-)
 
 
 class AttributeArea(NamedTuple):
