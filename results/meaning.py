@@ -109,9 +109,8 @@ def meaning_tables(runs: list[Run], choices: Choices) -> list[Table]:
         headers = ["symptoms", "method", "validation ACC", *choices.headings, *MEASURES]
         table = Table(f"{task.title}, what symptoms mean", headers, [], text_columns=2)
         notes: list[str] = []
-        rows = [(_kind(method), method) for method in methods_of(own)]
-        for kind, method in sorted(rows, key=lambda row: _order(row[0])):
-            label = _label(method)
+        for method in sorted(methods_of(own), key=_order):
+            kind, label = _kind(method), _label(method)
             gaps.count(method, f"{label}, {kind}")
             bounds = choices.bounds(method, notes)
             values = [method.estimate(m, bounds.get(m), gaps.single) for m in choices.metrics]
@@ -150,9 +149,11 @@ def _kind(method: Method) -> str:
     return knowledge_row(method.runs[0]) or "-"
 
 
-def _order(kind: str) -> tuple[int, str]:
-    known = list(KNOWLEDGE_KINDS.values())
-    return (known.index(kind) if kind in known else len(known), kind)
+def _order(method: Method) -> tuple[int, str, float, str]:
+    """Sorts kinds as Fig. 5 does, then plain before anchored, then by weight."""
+    kind, known = _kind(method), list(KNOWLEDGE_KINDS.values())
+    place = known.index(kind) if kind in known else len(known)
+    return place, kind, float(method.runs[0].option("ANCHOR", 0)), _label(method)
 
 
 def _label(method: Method) -> str:
