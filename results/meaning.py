@@ -62,7 +62,17 @@ class Meaning(NamedTuple):
     trained: float | None
 
 
-def read_meaning(path: Path) -> Meaning:
+class SymptomRow(NamedTuple):
+    """A row of the file: a symptom, and the AUC for one attribute before and after training."""
+
+    symptom: tuple[str, str]  # class and phrase
+    correlation: float
+    verdict: str
+    untrained: float | None
+    trained: float | None
+
+
+def read_rows(path: Path) -> list[SymptomRow]:
     """Read a file of ``COLUMNS``.
 
     Raises:
@@ -71,18 +81,35 @@ def read_meaning(path: Path) -> Meaning:
     table = read_table(path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise InputError(f"{path}: has no column {missing[0]!r}; run explain.py again")
-    symptoms, areas = {}, []
     try:
-        for _, row in table.rows:
-            # A symptom with several attributes has several rows.
-            symptoms[row["class"], row["symptom"]] = float(row["correlation"]), row["verdict"]
-            if row["auc"] and row["auc_untrained"]:
-                areas.append((float(row["auc_untrained"]), float(row["auc"])))
+        found = [
+            SymptomRow(
+                (row["class"], row["symptom"]),
+                float(row["correlation"] or "nan"),
+                row["verdict"],
+                float(row["auc_untrained"]) if row["auc_untrained"] else None,
+                float(row["auc"]) if row["auc"] else None,
+            )
+            for _, row in table.rows
+        ]
     except ValueError as error:
         raise InputError(f"{path}: holds something else than numbers ({error})") from None
-    if not symptoms:
+    if not found:
         raise InputError(f"{path}: holds no symptom; run explain.py again")
+    return found
+
+
+def read_meaning(path: Path) -> Meaning:
+    """The mean over the symptoms of a file; errors as in ``read_rows``."""
+    found = read_rows(path)
+    # A symptom with several attributes has several rows.
+    symptoms = {row.symptom: (row.correlation, row.verdict) for row in found}
     correlations, verdicts = zip(*symptoms.values(), strict=True)
+    areas = [
+        (row.untrained, row.trained)
+        for row in found
+        if row.untrained is not None and row.trained is not None
+    ]
     untrained, trained = np.mean(areas, axis=0).tolist() if areas else (None, None)
     kept = verdicts.count(KEPT) / len(verdicts)
     return Meaning(float(np.mean(correlations)), kept, untrained, trained)
@@ -102,21 +129,21 @@ def meaning_tables(runs: list[Run], choices: Choices) -> list[Table]:
     A table for each task with runs whose drift is measured; the runs of one table differ in their
     symptoms and in any other option.
     """
-    measured, problems = _measured(runs)
+    measured, problems = measured_runs(runs)
     tables = []
     for task, own in tasks_of(measured).items():
         gaps = Gaps(expected_backbones(own), expected_seeds(own, choices.seeds))
         headers = ["symptoms", "method", "validation ACC", *choices.headings, *MEASURES]
         table = Table(f"{task.title}, what symptoms mean", headers, [], text_columns=2)
         notes: list[str] = []
-        for method in sorted(methods_of(own), key=_order):
-            kind, label = _kind(method), _label(method)
+        for method in sorted(methods_of(own), key=order):
+            kind, label = kind_of(method), _label(method)
             gaps.count(method, f"{label}, {kind}")
             bounds = choices.bounds(method, notes)
             values = [method.estimate(m, bounds.get(m), gaps.single) for m in choices.metrics]
-            validation = _mean(method, lambda run: run.record.validation.accuracy, gaps.single)
+            validation = mean_of(method, lambda run: run.record.validation.accuracy, gaps.single)
             meanings = [
-                _mean(method, partial(_measure, measured, of), gaps.single)
+                mean_of(method, partial(_measure, measured, of), gaps.single)
                 for of in MEASURES.values()
             ]
             table.rows.append([kind, label, validation, *values, *meanings])
@@ -126,8 +153,8 @@ def meaning_tables(runs: list[Run], choices: Choices) -> list[Table]:
     return tables
 
 
-def _measured(runs: Sequence[Run]) -> tuple[dict[Run, Meaning], list[str]]:
-    """The runs of ViP whose drift is measured; why a file cannot be read."""
+def measured_runs(runs: Sequence[Run]) -> tuple[dict[Run, Meaning], list[str]]:
+    """Runs of ViP whose drift is measured -> what it is; and why a file cannot be read."""
     found, problems = {}, []
     for run in runs:
         path = run.folder / FILE
@@ -145,13 +172,14 @@ def _measure(
     return of(measured[run])
 
 
-def _kind(method: Method) -> str:
+def kind_of(method: Method) -> str:
+    """Which symptoms a row's runs read, as Fig. 5 names them."""
     return knowledge_row(method.runs[0]) or "-"
 
 
-def _order(method: Method) -> tuple[int, str, float, str]:
+def order(method: Method) -> tuple[int, str, float, str]:
     """Sorts kinds as Fig. 5 does, then plain before anchored, then by weight."""
-    kind, known = _kind(method), list(KNOWLEDGE_KINDS.values())
+    kind, known = kind_of(method), list(KNOWLEDGE_KINDS.values())
     place = known.index(kind) if kind in known else len(known)
     return place, kind, float(method.runs[0].option("ANCHOR", 0)), _label(method)
 
@@ -163,7 +191,7 @@ def _label(method: Method) -> str:
     return f"{method.trainer} ({', '.join(texts)})" if texts else method.trainer
 
 
-def _mean(
+def mean_of(
     method: Method, value_of: Callable[[Run], float | None], over_seeds: bool
 ) -> Estimate | None:
     """Mean over backbones of the mean over seeds, and the deviation, as ``Method.estimate``."""

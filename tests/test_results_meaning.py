@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from results_runs import write_run
 
+import parse_results
 from core.errors import InputError
 from explanations.drift import AttributeArea, SymptomDrift, rows
 from reporting.explanation_page import write_rows
@@ -96,6 +97,29 @@ def test_a_damaged_file_is_a_note_of_the_table(tmp_path):
 
     assert len(table.rows) == 1
     assert any("drift.csv: has no column" in note for note in table.notes)
+
+
+def test_plots_of_kinds_and_of_attributes(tmp_path, capsys, monkeypatch):
+    """One of the kinds for each task with several, and one of all attributes; else an error."""
+    monkeypatch.setattr("sys.argv", ["parse_results.py", str(tmp_path), "--plot", "meaning"])
+    swapped = {"TRAINER.VIP.SYMPTOMS": "symptoms/derm7pt_swapped.json"}
+    folder = write_run(tmp_path)
+    with pytest.raises(InputError, match="nothing to draw; --plot needs ViP runs whose symptoms"):
+        parse_results.main()
+    write_drift(folder, drifts(0.9, "kept"))
+    write_drift(write_run(tmp_path, options=swapped), drifts(-0.5, "reversed"))
+    anchored = swapped | {"TRAINER.VIP.ANCHOR": "16.0"}
+    write_drift(write_run(tmp_path, options=anchored), drifts(0.9, "kept"))
+
+    parse_results.main()
+
+    drawn = [path.rsplit("/", 1)[1] for path in capsys.readouterr().out.split()]
+    assert drawn == [
+        f"meaning_{name}.{ending}"
+        for name in ("derm7pt", "attributes")
+        for ending in ("png", "pdf")
+    ]
+    assert all((tmp_path / "plots" / name).stat().st_size > 5000 for name in drawn)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Meaning drift: planted symptoms that keep, lose and reverse their meaning, and trained ones."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,13 @@ from scipy.stats import spearmanr
 from test_contributions import PHRASES, symptom_clip
 from torch.nn import functional as F
 
+import explain
 from backbones.loading import backbone_of, with_preprocessing
 from datasets import synthetic
 from engine.config import load_cfg
 from engine.method import METHODS
 from engine.prompts import encode_texts
+from explanations import drift
 from explanations.attributes import PAIRS, read_pairs, shown_attributes
 from explanations.drift import (
     COLUMNS,
@@ -21,13 +25,16 @@ from explanations.drift import (
     SymptomDrift,
     drift_of,
     lines,
+    meaning_drift,
     rank_correlation,
     rows,
     similarities,
     verdict,
     warning,
 )
+from reporting import explained
 from symptoms import load_symptoms
+from trainers import load_run
 
 EDGES = "The spot has ragged, notched or blurred edges"
 DOTS = "Irregular dots, streaks or a blue-white veil within the spot"
@@ -205,3 +212,50 @@ def test_swapped_symptoms_lose_theirs(lesions, checkout):
         (area,) = found[symptom].attributes
         assert area.before[0] > 0.85 and area.after[0] < 0.5
         assert symptom in warning(found.values())
+
+
+def test_explain_prints_and_writes_the_drift(toy_run, tmp_path, capsys, monkeypatch):
+    """A line and a row for each symptom of the run, and the warning where there is one."""
+    folder = toy_run("ViP")
+    explain.main([str(folder), "--limit", "1", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+
+    with open(tmp_path / "drift.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    records = meaning_drift(load_run(folder))
+    assert [row["symptom"] for row in found] == [own.symptom for own in records]
+    assert [float(row["correlation"]) for row in found] == [own.correlation for own in records]
+    assert "rank correlation" in printed and "20 training images" in printed
+    assert all(line in printed for line in lines(records))
+    monkeypatch.setattr(drift, "meaning_drift", lambda run: [record("lost", "gone")])
+    explain.main([str(folder), "--faithfulness", "--output-dir", str(tmp_path)])
+    assert "Warning: 1 of 1 symptoms no longer mean" in capsys.readouterr().out
+
+
+def test_a_few_shot_run_is_measured_on_the_whole_training_split(toy_run):
+    """No label is used, so more images may be measured than were learned from."""
+    records = meaning_drift(load_run(toy_run("ViP", "DATASET.NUM_SHOTS", "2")))
+
+    assert {own.images for own in records} == {20}
+
+
+def test_the_report_has_the_drift(toy_run, monkeypatch):
+    """A row for each symptom, and the warning among the notes."""
+    run = load_run(toy_run("ViP"))
+    table = explained.drift_table(run)
+    assert [row[1] for row in table.rows] == [own.symptom for own in meaning_drift(run)]
+
+    areas = (AttributeArea("border: clear", 300, 120, (0.9, 0.85, 0.95), (0.2, 0.1, 0.3)),)
+    monkeypatch.setattr(explained, "meaning_drift", lambda run: [record("lost", areas=areas)])
+    table = explained.drift_table(run)
+    assert [str(cell) for cell in table.rows[0]] == [
+        *("spot", "a sign", "lost"),
+        *(".2500 [.100, .400]", ".9000 [.850, .950]", ".2000 [.100, .300]"),
+    ]
+    assert table.notes[0].startswith("Warning: 1 of 1 symptoms")
+
+
+def test_without_the_training_images_the_drift_is_not_known(toy_run, tmp_path, capsys):
+    """One line on stderr, as for the standardised similarities."""
+    assert meaning_drift(load_run(toy_run("ViP"), root=tmp_path)) is None
+    assert "drift of the symptoms' meaning is not known" in capsys.readouterr().err
