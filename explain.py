@@ -135,6 +135,7 @@ def explain_images(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> 
     explained = replace(explained, others=others, selection=selection, change=describe_change(args))
     page = write_explanations(folder, explained)
     print_verdicts(explained)
+    report_drift(run, folder)
     print(f"Open {page}; the numbers are in {folder / 'explanations.csv'}")
 
 
@@ -250,6 +251,24 @@ def print_verdicts(explained: "Explained") -> None:
         print(f"... and {len(explained.chosen) - PRINTED} more")
 
 
+def report_drift(run: "LoadedRun", folder: Path) -> None:
+    """What training left of every symptom's meaning; ``drift.csv`` holds the same."""
+    from explanations.drift import COLUMNS, lines, meaning_drift, rows, warning
+    from reporting.explanation_page import write_rows
+
+    records = meaning_drift(run)
+    if records is None:
+        return
+    print(
+        "Meaning of the symptoms after training: rank correlation of the similarities to the "
+        f"untrained and to the trained symptom, {records[0].images} training images [95 % interval]"
+    )
+    print("\n".join(f"  {line}" for line in lines(records)))
+    if text := warning(records):
+        print(text)
+    write_rows(folder / "drift.csv", COLUMNS, rows(records))
+
+
 # --faithfulness
 
 
@@ -261,6 +280,7 @@ def measure_faithfulness(args: argparse.Namespace, run: "LoadedRun", folder: Pat
     explanation = explain_features(run, features, None)
     report_order(run, features, explanation, folder)
     report_attributes(args, run, explanation, [image.name for image in chosen], folder)
+    report_drift(run, folder)
     print(f"Tables and plots are in {folder}", file=sys.stderr)
 
 

@@ -5,7 +5,8 @@ python parse_results.py --paper --ci               with the paper's figures and 
 python parse_results.py --by backbone --format csv
 python parse_results.py --ablation --knowledge --zeroshot --cost
 python parse_results.py --compare ViP CoOp --dataset derm7pt
-python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve
+python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve;
+                                                   --plot meaning: what symptoms still mean
 """
 
 import argparse
@@ -23,7 +24,7 @@ from results.rows import wanted_seeds
 from results.runs import Run, find_runs
 from results.tables import KINDS, Kind, tables_of
 
-PLOTS = ("bars", "shots")
+PLOTS = ("bars", "shots", "meaning")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "--plot",
         nargs="?",
         const="bars",
-        metavar="shots",
-        help="draw Fig. 3 I and Fig. 5, or with 'shots' the few-shot curve, into FOLDER/plots",
+        metavar="KIND",
+        help="draw Fig. 3 I and Fig. 5, with 'shots' the few-shot curve, or with 'meaning' what "
+        "symptoms still mean after training, into FOLDER/plots",
     )
     return parser
 
@@ -160,6 +162,11 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
     if args.plot == "shots":
         paths = plots.plot_shots(runs, folder)
         needed = "runs of one method with two or more DATASET.NUM_SHOTS"
+    elif args.plot == "meaning":
+        from results import meaning_plots
+
+        paths = meaning_plots.plot_meaning(runs, folder)
+        needed = "ViP runs whose symptoms explain.py has measured"
     else:
         paths = plots.plot_zeroshot(runs, folder) + plots.plot_knowledge(runs, folder)
         needed = "zero-shot runs by names and symptoms, or ViP runs with several symptom files"

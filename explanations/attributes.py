@@ -10,7 +10,7 @@ An image shows the symptom if any of the named attributes has one of the values 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
@@ -125,23 +125,53 @@ def attribute_areas(
     Raises:
         InputError: a pair names an attribute that no image has.
     """
-    truth = {identity.casefold(): attributes for identity, attributes in truth.items()}
-    _check_values(truth, pairs, path)
-    with_truth = [i for i, identity in enumerate(identities) if identity.casefold() in truth]
-    attributes = [truth[identities[i].casefold()] for i in with_truth]
     rows = []
-    for symptom, shown_by in pairs:
-        shown = np.array([any(own[a] in v for a, v in shown_by.items()) for own in attributes])
-        for classname, phrase, scores in _similarities(explanation, symptom):
+    for pair in shown_attributes(identities, truth, pairs, path):
+        for classname, phrase, scores in _similarities(explanation, pair.symptom):
             row = {
                 "class": classname,
                 "symptom": phrase,
-                "attribute": _describe(shown_by),
-                "pictures": len(shown),
-                "shown": int(shown.sum()),
+                "attribute": pair.attribute,
+                "pictures": len(pair.shown),
+                "shown": int(pair.shown.sum()),
             }
-            rows.append(row | _area(shown, scores[with_truth]))
+            auc, low, high = pair.area(scores) or (None, None, None)
+            rows.append(row | {"auc": auc, "low": low, "high": high})
     return rows
+
+
+class ShownAttribute(NamedTuple):
+    """Which images show the attribute that a symptom describes."""
+
+    symptom: str
+    attribute: str  # in words, as "border: blurred / jagged"
+    places: np.ndarray  # the images whose attributes are known
+    shown: np.ndarray  # bool, one for each of ``places``
+
+    def area(self, scores: np.ndarray) -> tuple[float, float, float] | None:
+        """AUC of the scores [n] of all images and DeLong's interval; None without two classes."""
+        if self.shown.all() or not self.shown.any():
+            return None
+        return statistics.delong_interval(self.shown, scores[self.places])
+
+
+def shown_attributes(
+    identities: Sequence[str], truth: Attributes, pairs: Pairs, path: str | Path = "the pairs"
+) -> list[ShownAttribute]:
+    """One ``ShownAttribute`` for each pair; arguments and errors as in ``attribute_areas``."""
+    truth = {identity.casefold(): attributes for identity, attributes in truth.items()}
+    _check_values(truth, pairs, path)
+    places = [i for i, identity in enumerate(identities) if identity.casefold() in truth]
+    attributes = [truth[identities[i].casefold()] for i in places]
+    return [
+        ShownAttribute(
+            symptom,
+            _describe(shown_by),
+            np.array(places, dtype=int),
+            np.array([any(own[a] in v for a, v in shown_by.items()) for own in attributes], bool),
+        )
+        for symptom, shown_by in pairs
+    ]
 
 
 def _similarities(explanation: Explanation, symptom: str) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -169,12 +199,6 @@ def _check_values(truth: Attributes, pairs: Pairs, path: str | Path) -> None:
     for name, value in unknown:
         have = ", ".join(sorted(values[name]))
         print(f"{path}: no image has {name} {value!r}; the values are: {have}", file=sys.stderr)
-
-
-def _area(shown: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
-    if shown.all() or not shown.any():
-        return {"auc": None, "low": None, "high": None}
-    return dict(zip(("auc", "low", "high"), statistics.delong_interval(shown, scores), strict=True))
 
 
 def _describe(shown_by: Mapping[str, Sequence[str]]) -> str:

@@ -11,16 +11,24 @@ import numpy as np
 from core.colours import series_colour
 from core.errors import InputError
 from datasets.pictures import read_picture
+from engine.loading import LoadedRun
 from explanations.drawing import shown_classes, verdict
+from explanations.drift import meaning_drift, warning
 from explanations.explanation import Explanation, explain_features
 from explanations.selection import Chosen, pictures_of_split
 from explanations.standardise import standard
+from results.rendering import Estimate, Table
 from results.rows import Method
 from results.runs import Run
 from trainers import load_run
 
 SHOWN = 3  # images at either end
 THUMBNAIL = 224  # pixels of an image's longer side
+MEANING = (
+    "rank correlation: Spearman's, over the training images, of the similarities to the untrained "
+    "and to the trained symptom [95 % interval]; kept: the interval lies above .8; weakened: above "
+    ".5; reversed: below -.5; lost: anywhere else"
+)
 
 
 def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict[str, Any] | None:
@@ -34,8 +42,8 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         root: the folder that holds the datasets; the run's own for ``None``.
 
     Returns:
-        {"run", "best", "worst"} with lists of cards; {"reason"} if the run's images or its
-        backbone are missing; None if no run reads symptoms.
+        {"run", "drift", "best", "worst"} with the table of ``drift_table`` and lists of cards;
+        {"reason"} if the run's images or its backbone are missing; None if no run reads symptoms.
     """
     chosen = _best_validated(methods)
     if chosen is None:
@@ -49,11 +57,36 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         order = np.argsort(-_lead(explanation, truth), kind="stable")
         return {
             "run": run.name,
+            "drift": drift_table(run),
             "best": [_card(explanation, images, i) for i in order[correct[order]][:SHOWN]],
             "worst": [_card(explanation, images, i) for i in order[~correct[order]][::-1][:SHOWN]],
         }
     except InputError as error:
         return {"reason": str(error)}
+
+
+def drift_table(run: LoadedRun) -> Table | None:
+    """What each symptom still means; None if the training images are missing."""
+    records = meaning_drift(run)
+    if records is None:
+        return None
+    headers = [
+        "class",
+        "symptom",
+        "meaning",
+        "rank correlation",
+        "attribute AUC untrained",
+        "trained",
+    ]
+    table = Table(f"{run.name}: what symptoms mean after training", headers, [], text_columns=3)
+    for record in records:
+        interval = Estimate(record.correlation, None, record.low, record.high)
+        area = next(iter(record.attributes), None)
+        before, after = (area.before, area.after) if area else (None, None)
+        areas = [Estimate(own[0], None, *own[1:]) if own else None for own in (before, after)]
+        table.rows.append([record.classname, record.symptom, record.verdict, interval, *areas])
+    table.notes += [text for text in (warning(records), MEANING) if text]
+    return table
 
 
 def _best_validated(methods: Sequence[Method]) -> Run | None:

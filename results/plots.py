@@ -203,7 +203,7 @@ def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1"
             _limits(axis, methods, [metric], lambda low: max(0.0, np.floor(low * 20 - 1) / 20))
             cut = axis.get_ylim()[0]
             _percent(axis)
-            axis.set_xticks(np.arange(len(names)), [_two_lines(name) for name in names])
+            axis.set_xticks(np.arange(len(names)), [two_lines(name) for name in names])
             axis.tick_params(axis="x", length=0, labelsize=7)
             axis.set_ylabel(f"{heading(metric)}, %")
             axis.set_title(f"ViP on {title}, by symptoms")
@@ -214,7 +214,7 @@ def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1"
                 text += f"; axis starts at {100 * cut:.0f}"
             figure.tight_layout()
             figure.text(0.5, -0.03, text, ha="center", fontsize=7, color="#555555")
-            paths += save(figure, folder, f"knowledge_{_file_name(title)}")
+            paths += save(figure, folder, f"knowledge_{file_name(title)}")
     return paths
 
 
@@ -290,12 +290,12 @@ def _shot_lines(axis: Any, lines: dict[str, dict[int, Method]], metric: str) -> 
     return over
 
 
-def _two_lines(name: str) -> str:
+def two_lines(name: str) -> str:
     """Break a bar's name at its last space or hyphen; an asterisk for our own controls."""
     name = name.replace(" (ours)", "*")
     return re.sub(r"^(.*)( |(?<=-))(\S+?)$", r"\1\n\3", name)
 
 
-def _file_name(title: str) -> str:
+def file_name(title: str) -> str:
     """The dataset, and whatever else of the title tells two plots apart."""
     return re.sub(r"[^A-Za-z0-9]+", "_", title).strip("_")

@@ -7,7 +7,7 @@ To add one, write its function (runs, ``Choices``) -> tables, and add a ``Kind``
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from results import cost, experiments, layouts, method_tables
+from results import cost, experiments, layouts, meaning, method_tables
 from results.choices import Choices
 from results.rendering import Table
 from results.runs import Run
@@ -58,6 +58,13 @@ KINDS = (
         "--zeroshot",
         "the paper's Fig. 3 I",
         "no zero-shot runs",
+    ),
+    Kind(
+        meaning.meaning_tables,
+        EXPERIMENTS,
+        "--meaning",
+        "what symptoms still mean after training",
+        "no ViP run whose symptoms explain.py has measured",
     ),
     Kind(
         cost.cost_tables,

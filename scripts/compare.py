@@ -156,6 +156,22 @@ def print_tables(args: argparse.Namespace, calls: Iterable[list[str]]) -> None:
         call(tables_command(folder, *options, "--seeds", *map(str, args.seeds)))
 
 
+def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says where the runs go."""
+    parser.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="ray: several runs at a time, on several GPUs or machines (default: local)",
+    )
+    parser.add_argument(
+        "--gpus-per-run",
+        type=real_number(least=0),
+        default=1.0,
+        help="GPUs for each run with Ray, or a fraction of one (default: 1)",
+    )
+
+
 def parse_args(
     argv: Sequence[str] | None = None, prog: str = "compare.sh", decided: Sequence[str] = ()
 ) -> argparse.Namespace:
@@ -169,18 +185,7 @@ def parse_args(
         help="which runs and tables (default: methods)",
     )
     add("--methods", nargs="+", metavar="METHOD", help="only these (default: all)")
-    add(
-        "--executor",
-        choices=EXECUTORS,
-        default="local",
-        help="ray: several runs at a time, on several GPUs or machines (default: local)",
-    )
-    add(
-        "--gpus-per-run",
-        type=real_number(least=0),
-        default=1.0,
-        help="GPUs for each run with Ray, or a fraction of one (default: 1)",
-    )
+    add_executor_arguments(parser)
     return parse_script(parser, argv, decided)
 
 
@@ -190,7 +195,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_all(args: argparse.Namespace) -> int:
     """Run a comparison and print its tables; 1 if a run failed, otherwise 0."""
-    rows = chosen_rows(args)
+    outcomes = run_rows(args, chosen_rows(args))
+    if any(outcome.record for outcome in outcomes):
+        print_tables(args, EXPERIMENTS[args.experiment][1])
+    return exit_status(outcomes)
+
+
+def exit_status(outcomes: Iterable[Outcome]) -> int:
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def run_rows(args: argparse.Namespace, rows: list[Row]) -> list[Outcome]:
+    """Run rows on every backbone with every seed; complete runs are left as they are."""
     jobs = make_jobs(args, rows)
     print_settings(trainer for trainer, _ in rows)
     done = sum(job.is_complete for job in jobs)
@@ -202,9 +218,7 @@ def run_all(args: argparse.Namespace) -> int:
         outcomes.append(outcome)
         progress.ended(outcome)
     print_end(outcomes)
-    if any(outcome.record for outcome in outcomes):
-        print_tables(args, EXPERIMENTS[args.experiment][1])
-    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+    return outcomes
 
 
 if __name__ == "__main__":

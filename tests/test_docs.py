@@ -90,7 +90,7 @@ def test_your_own_data(checkout, copy_of, toy, short):
 
     assert re.search(r"benign nevus +\d+ +\d+ +\d+\nmelanoma", card)
     assert not (toy / "run").exists()  # it was only looked
-    assert "2 trained" in out
+    assert "3 trained" in out
 
 
 def test_step_6_names_the_folder_of_the_run(checkout, tmp_path):

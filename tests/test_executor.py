@@ -93,5 +93,5 @@ def test_comparison_on_ray_is_the_comparison(toy, checkout):
         }
 
     alone = compare("local")
-    assert len(alone) == 4
+    assert len(alone) == 5
     assert compare("ray") == alone

@@ -22,6 +22,7 @@ SHELL = {
     "evaluate.sh": "-m scripts.evaluate --root /data",
     "vip/ablation.sh": "-m scripts.compare --root /data --experiment ablation",
     "vip/knowledge.sh": "-m scripts.compare --root /data --experiment knowledge",
+    "vip/anchor.sh": "-m scripts.anchor --root /data",
     "zeroshot/main.sh": "-m scripts.compare --root /data --experiment zeroshot",
     "vip/main.sh": "-m scripts.run_seeds --root /data ViP",
     "vip/eval.sh": "-m scripts.evaluate --root /data --trainer ViP",

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.backbone import Backbone
-from backbones.numerics import cosine_logits, take
+from backbones.numerics import at_least_fp32, cosine_logits, take
 from backbones.texts import POSITIONS
 from core.errors import InputError
-from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts, check_phrases
-from engine.rules import AtLeastOne
+from engine.method import ClassFeatureModel, Method, Output, PromptedModel, register
+from engine.prompts import ContextPrompts, check_phrases, encode_texts
+from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
@@ -35,8 +35,10 @@ class ViP(Method):
         "CLASS_TOKEN_POSITION": "end",  # position of the symptom: end, middle or front
         "MERGE": "prompt",  # prompt (MeP), mean or max
         "LEARN_SCALE": False,  # learn the temperature (eq. 3 calls it learned; the paper froze it)
+        "ANCHOR": 0.0,  # ours: weight of the loss that keeps the symptoms' meaning; 0: none
     }
     RULES = {
+        "ANCHOR": NotNegative,
         "N_CTX": AtLeastOne,
         "CLASS_TOKEN_POSITION": Literal[POSITIONS],
         "MERGE": Literal[MERGES],
@@ -58,6 +60,11 @@ class ViP(Method):
         if symptoms is None:
             raise InputError("ViP needs the symptoms of every class; give them to build()")
         options = self.options
+        if options.ANCHOR and not options.CONTEXT:
+            raise InputError(
+                "TRAINER.VIP.ANCHOR has no effect with CONTEXT False, where symptoms do not "
+                "change; remove one of the two"
+            )
         n_ctx = options.N_CTX if options.CONTEXT else 0
         check_phrases(symptoms, backbone, n_ctx)
         return SymptomCLIP(
@@ -69,6 +76,7 @@ class ViP(Method):
             start_words=options.CTX_INIT,
             class_specific=options.CSC,
             learn_scale=options.LEARN_SCALE,
+            anchor=options.ANCHOR,
         )
 
 
@@ -101,6 +109,27 @@ class MergePrompt(nn.Module):
         return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
 
 
+def anchor_loss(image_features: Tensor, trained: Tensor, untrained: Tensor) -> Tensor:
+    """How much the order of a batch's images by their symptoms' similarity has changed; ours.
+
+    The mean over symptoms of 1 - r_j, where r_j is the correlation over the batch of the cosines
+    with the trained symptom and with the untrained one. 0 where nothing changed, 2 where every
+    symptom is reversed.
+
+    Args:
+        image_features: [batch, d], of any norm. trained, untrained: [n, d] symptoms, of any norm.
+
+    Source: docs/knowledge.md.
+    """
+    with torch.autocast(image_features.device.type, enabled=False):
+        image, trained, untrained = (
+            F.normalize(at_least_fp32(x), dim=-1) for x in (image_features, trained, untrained)
+        )
+        after, before = image @ trained.T, image @ untrained.T  # [batch, n]
+        after, before = after - after.mean(dim=0), before - before.mean(dim=0)
+        return 1 - F.cosine_similarity(after, before, dim=0).mean()
+
+
 class SymptomCLIP(ClassFeatureModel):
     """Class features merged from symptom features.
 
@@ -109,6 +138,7 @@ class SymptomCLIP(ClassFeatureModel):
         phrases: class name -> symptoms, in the order of the classes.
         n_ctx: context tokens M; 0 switches the context off.
         merge: ``prompt`` (MeP), ``mean`` or ``max``.
+        anchor: weight of ``anchor_loss`` in training; 0 leaves it out.
 
     Raises:
         InputError: for a symptom that is too long.
@@ -119,6 +149,7 @@ class SymptomCLIP(ClassFeatureModel):
     mask: Tensor
     places: Tensor
     known: Tensor | None
+    untrained: Tensor | None
 
     def __init__(
         self,
@@ -130,6 +161,7 @@ class SymptomCLIP(ClassFeatureModel):
         start_words: str = "",
         class_specific: bool = False,
         learn_scale: bool = False,
+        anchor: float = 0.0,
     ) -> None:
         counts = [len(symptoms) for symptoms in phrases.values()]
         texts = [symptom for symptoms in phrases.values() for symptom in symptoms]
@@ -147,6 +179,7 @@ class SymptomCLIP(ClassFeatureModel):
             learned.logit_scale = nn.Parameter(backbone.logit_scale.detach().float().clone())
         super().__init__(backbone, learned.to(backbone.device))
         self.merge = merge
+        self.texts = texts
         # Row c of `places` says where class c's symptoms stand among all symptoms.
         columns = torch.arange(max(counts))
         lengths = torch.tensor(counts)
@@ -158,6 +191,9 @@ class SymptomCLIP(ClassFeatureModel):
         with torch.no_grad():  # without a context nothing changes them
             known = None if n_ctx else self._encode_symptoms()
         self.register_buffer("known", known, persistent=False)
+        self.anchor = anchor
+        untrained = self.untrained_features() if anchor else None
+        self.register_buffer("untrained", untrained, persistent=False)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -171,13 +207,19 @@ class SymptomCLIP(ClassFeatureModel):
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
         return self._encode_symptoms() if self.known is None else self.known
 
+    def untrained_features(self) -> Tensor:
+        """The same of the phrases alone, without a context: what their words mean to CLIP."""
+        return take(encode_texts(self.backbone, self.texts), self.places)
+
     def attention(self, features: Tensor) -> Tensor:
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
         return self.learned.attn(self.learned.token[0], features, self.mask)
 
     def class_features(self) -> Tensor:
         """[n_cls, d]; for ``max``, which has no such feature, the [n_cls, k, d] of the symptoms."""
-        features = self.symptom_features()
+        return self._merged(self.symptom_features())
+
+    def _merged(self, features: Tensor) -> Tensor:
         if self.merge == "prompt":
             token, weights = self.learned.token[0], self.attention(features)
             return torch.baddbmm(token.unsqueeze(1), weights.unsqueeze(1), features).squeeze(1)
@@ -185,6 +227,16 @@ class SymptomCLIP(ClassFeatureModel):
             units = F.normalize(features, dim=-1) * self.mask.unsqueeze(-1)
             return units.sum(dim=1) / self.mask.sum(dim=1, keepdim=True)
         return features
+
+    def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
+        if self.untrained is None or label is None:
+            return super().from_features(image_features, label)
+        features = self.symptom_features()  # encoded once for both losses
+        class_features = self._merged(features)
+        logits = self.score(image_features, class_features)
+        drift = anchor_loss(image_features, features[self.mask], self.untrained[self.mask])
+        losses = self.losses(logits, label, class_features)
+        return Output(logits, {**losses, "anchor": self.anchor * drift})
 
     def score(self, image_features: Tensor, class_features: Tensor) -> Tensor:
         if self.merge != "max":
