@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from core.colours import BLUE, GREY, RED
 from results.meaning import FILE, Meaning, kind_of, mean_of, measured_runs, order, read_rows
 from results.plots import STYLE, file_name, save, two_lines
-from results.rows import Method, methods_of, tasks_of
+from results.rows import Method, is_symptom_key, methods_of, tasks_of
 from results.runs import Run
 
 BANDS = (-0.5, 0.5, 0.8)  # the thresholds of the verdicts, in explanations/drift.py
@@ -21,7 +21,7 @@ def plot_meaning(runs: list[Run], folder: Path | str) -> list[Path]:
     measured, _ = measured_runs(runs)
     paths = []
     for task, own in tasks_of(measured).items():
-        methods = sorted(methods_of(own), key=order)
+        methods = sorted(filter(_is_plotted, methods_of(own)), key=order)
         if len({kind_of(method) for method in methods}) > 1:
             paths += _plot_kinds(task.title, methods, measured, folder)
     return paths + _plot_attributes(list(measured), folder)
@@ -60,6 +60,11 @@ def _plot_kinds(
             handles, labels, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.09)
         )
         return save(figure, folder, f"meaning_{file_name(title)}")
+
+
+def _is_plotted(method: Method) -> bool:
+    """Whether only its symptoms and the anchor tell it from plain ViP."""
+    return all(is_symptom_key(key) or key == "TRAINER.VIP.ANCHOR" for key in method.options)
 
 
 def _weight(method: Method) -> float:
