@@ -86,6 +86,12 @@ MAKERS = {
 }
 
 
+def test_the_page_has_every_format(checkout):
+    page = (checkout / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for format in known_formats():
+        assert f"`{type(format).__module__.split('.')[-1]}.py`" in page
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_exactly_one_format_recognises_weights(name, tmp_path):
     """Whichever is asked first."""
@@ -348,6 +354,7 @@ def test_a_folder_without_preprocessing(tmp_path):
     [
         ({"resample": 1}, "resample 1 is not supported"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
+        ({"image_mean": "x"}, "preprocessor_config.json: image_mean: "),
         ({"size": {"height": 20, "width": 32}}, "size .* is not supported"),
     ],
 )
