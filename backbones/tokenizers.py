@@ -71,10 +71,23 @@ class Tokenizer:
         # As it follows a word: a stop that stands alone may get a mark of a word's beginning.
         self.stop = self.encode("a.")[len(self.encode("a")) :]
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of the words of ``text``."""
+    def encode(self, text: str, behind: bool = False) -> list[int]:
+        """The token ids of the words of ``text``.
+
+        Args:
+            behind: as they are behind another word. Some tokenizers, SigLIP 2's among them, mark
+                the space before a word, and the first word of a text has none.
+        """
         text = self.clean(text)
-        return self.fast.encode(text, add_special_tokens=False).ids if text else []
+        if not text:
+            return []
+        ids = self.fast.encode(text, add_special_tokens=False).ids
+        if behind:
+            first = self.fast.encode("a", add_special_tokens=False).ids
+            both = self.fast.encode(f"a {text}", add_special_tokens=False).ids
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return ids
 
     def words(self) -> dict[int, str]:
         """The token table's words by id, without special tokens and without marks of pieces."""
@@ -113,6 +126,21 @@ def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> To
     except Exception as error:  # the library raises plain Exception
         file = described if described.is_file() else vocabulary
         raise InputError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from None
+
+
+def read_siglip_tokenizer(folder: Path, clean: str = "canonicalize") -> Tokenizer:
+    """SigLIP's tokenizer: one end token and no other.
+
+    Raises:
+        InputError: as ``read_tokenizer``, or the file adds other tokens.
+    """
+    tokenizer = read_tokenizer(folder, clean)
+    if tokenizer.start or len(tokenizer.end) != 1:
+        raise InputError(
+            f"{folder / 'tokenizer.json'}: adds {len(tokenizer.start)} tokens before a text and "
+            f"{len(tokenizer.end)} behind it; SigLIP was trained with one end token and no other"
+        )
+    return tokenizer
 
 
 def _converted(folder: Path) -> str:

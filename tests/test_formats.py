@@ -24,13 +24,15 @@ from library_models import (
 )
 from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer as Fast
+from tokenizers import pre_tokenizers, processors
 
 from backbones.backbone import CLIP_MEAN
 from backbones.formats.hugging_face import DEFAULTS
 from backbones.formats.open_clip import TIMM, timm_settings
 from backbones.formats.open_clip_settings import TextSettings, VisionSettings
 from backbones.loading import find_weights, known_formats, load_backbone
-from backbones.tokenizers import clip_token_ids, read_tokenizer
+from backbones.tokenizers import clip_token_ids, read_siglip_tokenizer, read_tokenizer
 from backbones.weights import read_weights
 from core.errors import InputError
 
@@ -82,6 +84,12 @@ MAKERS = {
     "UniMed-CLIP": [unimed_clip],
     "CONCH": [conch],
 }
+
+
+def test_the_page_has_every_format(checkout):
+    page = (checkout / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for format in known_formats():
+        assert f"`{type(format).__module__.split('.')[-1]}.py`" in page
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -346,6 +354,7 @@ def test_a_folder_without_preprocessing(tmp_path):
     [
         ({"resample": 1}, "resample 1 is not supported"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
+        ({"image_mean": "x"}, "preprocessor_config.json: image_mean: "),
         ({"size": {"height": 20, "width": 32}}, "size .* is not supported"),
     ],
 )
@@ -389,10 +398,33 @@ def test_siglip_s_tokens_are_open_clip_s(pad, tmp_path):
     """Canonicalised, one end token, always 64 with the folder's own padding."""
     siglip_tokenizer(tmp_path, pad)
     theirs = HFTokenizer(str(tmp_path), context_length=64, clean="canonicalize")(HARD_TEXTS)
-    tokenizer = read_tokenizer(tmp_path, "canonicalize")
+    tokenizer = read_siglip_tokenizer(tmp_path)
 
     assert padded(ours(tokenizer, HARD_TEXTS), 64, tokenizer.pad) == theirs.tolist()
     assert tokenizer.stop == [] and tokenizer.pad == (1 if pad == "</s>" else 0)
+
+
+def test_a_word_behind_a_context_is_marked_as_such(tmp_path):
+    """SigLIP 2's tokenizer marks the space before a word; the first of a text has none."""
+    siglip_tokenizer(tmp_path)
+    file = Fast.from_file(str(tmp_path / "tokenizer.json"))
+    file.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    file.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = read_siglip_tokenizer(tmp_path)
+    whole, context = tokenizer.encode("a photo of red"), tokenizer.encode("a photo of")
+
+    assert whole[: len(context)] == context
+    assert tokenizer.encode("red", behind=True) == whole[len(context) :]
+    assert tokenizer.encode("red") != tokenizer.encode("red", behind=True)
+
+
+def test_a_siglip_tokenizer_that_adds_other_tokens_is_refused(tmp_path):
+    hugging_face_siglip(tmp_path)
+    file = Fast.from_file(str(tmp_path / "tokenizer.json"))
+    file.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    file.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="0 tokens before a text and 0 behind it"):
+        load_backbone(path=tmp_path)
 
 
 def test_conch_s_tokens_are_its_file_s(tmp_path):

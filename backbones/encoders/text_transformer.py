@@ -142,7 +142,8 @@ class TransformerText(TextEncoder):
         """Texts laid out as ``start context words stop end``, each part as the tokenizer has it."""
         check_length(texts, self.context_length)
         tokenizer, device = self.tokenizer, self.layers.positions.device
-        words = self.token_ids(map(strip_stop, texts))
+        behind = n_ctx > 0 and position != "front"
+        words = [tokenizer.encode(strip_stop(text), behind) for text in texts]
         end = [*tokenizer.stop, *tokenizer.end]
         rows = lay_out(
             texts, words, tokenizer.start, end, self.context_length, n_ctx, position, groups

@@ -79,7 +79,7 @@ class TokenTree(NamedTuple):
 
 
 class TreeTexts(NamedTuple):
-    """Texts prepared for a causal encoder: ``PreparedTexts`` of the OpenAI family.
+    """Texts prepared for a causal encoder: ``PreparedTexts`` of OpenAI's CLIP.
 
     Attributes:
         tree: their tree, on the device. sources: [s] the context token in each slot.

@@ -18,7 +18,7 @@ from backbones.encoders.vit import ViT
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
 from backbones.formats.hugging_face_images import preprocessing_of
 from backbones.names import HUGGING_FACE_CLIP, HUGGING_FACE_SIGLIP, below, renamed
-from backbones.tokenizers import read_tokenizer
+from backbones.tokenizers import read_siglip_tokenizer
 from backbones.weights import WeightsFile
 from core.errors import InputError
 
@@ -194,7 +194,7 @@ def siglip_parts(
             TextShape(
                 "siglip", "last", text.activation, text.layer_norm_eps, text.num_attention_heads
             ),
-            read_tokenizer(weights.folder, "canonicalize"),
+            read_siglip_tokenizer(weights.folder),
             len(texts["positions"]),
         ),
     )

@@ -31,7 +31,7 @@ from backbones.formats.open_clip_settings import (
     read_settings,
 )
 from backbones.names import RESBLOCKS, below, renamed
-from backbones.tokenizers import read_tokenizer
+from backbones.tokenizers import read_siglip_tokenizer
 from backbones.weights import WeightsFile
 from core.errors import InputError
 
@@ -187,7 +187,7 @@ def text_of(
         return TransformerText(
             renamed(tensors, RESBLOCKS),
             TextShape("siglip", "last", act, eps, heads),
-            read_tokenizer(weights.path, clean or "whitespace"),
+            read_siglip_tokenizer(weights.folder, clean or "whitespace"),
             tensors["positional_embedding"].shape[0],
         )
     if text.no_causal_mask or text.pool_type != "argmax" or text.proj_bias:
