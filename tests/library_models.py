@@ -2,6 +2,7 @@
 
 import json
 import os
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -93,11 +94,14 @@ def bert_vocabulary(folder: Path) -> None:
 def siglip_tokenizer(folder: Path, pad: str = "</s>", special: Sequence[str] = ("<pad>",)) -> int:
     """A sentencepiece model as ``tokenizer.json``; returns the size of its vocabulary."""
     tokens = [*special, "</s>", "<unk>"]
-    tokenizer = Tokenizer(models.Unigram())
+    words = ["▁a", "▁photo", "▁of", "▁red", "▁skin", "▁lesions", "▁blue"]
+    letters = ["▁", *string.ascii_lowercase]
+    pieces = [(token, 0.0) for token in tokens] + [(word, -2.0) for word in words]
+    pieces += [(letter, -4.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=len(tokens) - 1, byte_fallback=False))
+    tokenizer.add_special_tokens(tokens)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=tokens, unk_token="<unk>")
-    tokenizer.train_from_iterator(TEXTS, trainer)
     end = tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", end)]
