@@ -92,6 +92,16 @@ class Scored:
         return mixed.sum(axis=1) + self.parts.own[images, label]
 
 
+def word_scores(similarity: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """[n, K, k] how far images show what the words say, in deviations over the training images.
+
+    Args:
+        similarity: [n, K, k] to the untrained symptoms. training: the same of training images.
+    """
+    deviation = training.std(axis=0)
+    return (similarity - training.mean(axis=0)) / np.where(deviation > 0, deviation, np.inf)
+
+
 def curves(
     scored: Scored, predicted: np.ndarray, rival: np.ndarray, seed: int = 0
 ) -> dict[str, Curves]:

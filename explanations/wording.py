@@ -1,7 +1,5 @@
 """Predictions and evidence in words."""
 
-from collections.abc import Sequence
-
 from .evidence import Step
 from .explanation import Explanation
 
@@ -52,9 +50,4 @@ def disagreement(step: Step, effect: float, classname: str) -> str:
         f"“{step.phrase}” speaks {direction} {classname} in this image, compared with the average "
         f"image, but having it in the list makes {classname} {change} probable "
         f"({100 * effect:+.1f} points): it shifts the class for all images alike"
-    )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as a list in a sentence: a, b and c."""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+    ).replace("(-", "(\u2212")

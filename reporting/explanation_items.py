@@ -8,13 +8,14 @@ import numpy as np
 
 from core.colours import GREY, series_colour
 from engine.out_of_distribution import TrainingDistance
-from explanations.drift import SymptomDrift, warning
+from explanations.drift import WARNED, SymptomDrift
 from explanations.evidence import Step, Waterfall
 from explanations.explanation import Explanation, softmax
 from explanations.reliability import Reliability
 from explanations.wording import disagreement, disagrees, owners, reason
 from results.calibration import Calibration
 
+NAMED = 3  # symptoms that a warning names
 Places = Mapping[tuple[int, int], Reliability]
 
 
@@ -40,26 +41,29 @@ class Trust:
 def prediction(explanation: Explanation, i: int, trust: Trust) -> dict[str, Any]:
     """The predicted class of image ``i``, and how confident the run and its seeds are."""
     label = int(explanation.prediction[i])
+    calibrated = trust.confidence(explanation.probabilities[i])
     found = {
         "class": explanation.classnames[label],
-        "colour": series_colour(label),
-        "confidence": 100 * float(trust.confidence(explanation.probabilities[i])[label]),
-        "uncalibrated": 100 * float(explanation.probabilities[i, label]),
-        "classes": _classes(explanation, i, trust),
+        "confidence": percent(calibrated[label]),
+        "classes": dict(zip(explanation.classnames, 100 * calibrated, strict=True)),
+        "uncalibrated": dict(
+            zip(explanation.classnames, 100 * explanation.probabilities[i], strict=True)
+        ),
     }
     if explanation.seed_logits is not None and len(explanation.seed_logits) > 1:
-        seeds = 100 * trust.confidence(softmax(explanation.seed_logits[:, i]))[:, label]
-        found |= {"low": float(seeds.min()), "high": float(seeds.max()), "seeds": len(seeds)}
+        seeds = trust.confidence(softmax(explanation.seed_logits[:, i]))[:, label]
+        low, high = percent(seeds.min()), percent(seeds.max())
+        found["seeds"] = f"{low} in all {len(seeds)} seeds"
+        if low != high:
+            found["seeds"] = f"{low} to {high} over {len(seeds)} seeds"
     return found
 
 
-def _classes(explanation: Explanation, i: int, trust: Trust) -> list[dict[str, Any]]:
-    """Every class with its calibrated probability, the most probable first."""
-    calibrated = trust.confidence(explanation.probabilities[i])
-    return [
-        {"name": explanation.classnames[c], "probability": 100 * float(calibrated[c])}
-        for c in np.argsort(-explanation.probabilities[i], kind="stable")
-    ]
+def percent(probability: float) -> str:
+    """A probability as a doctor would say it; never certain."""
+    if probability > 0.99:
+        return "over 99\u00a0%"
+    return "under 1\u00a0%" if probability < 0.01 else f"{100 * probability:.0f}\u00a0%"
 
 
 def warned(explanation: Explanation, i: int, reliability: Places | None) -> str | None:
@@ -67,8 +71,21 @@ def warned(explanation: Explanation, i: int, reliability: Places | None) -> str 
     found = explanation.waterfall(i)
     if found is None or not reliability:
         return None
-    used = [place for step in found.steps for place in step.places]
-    return warning(drifts(reliability, used))
+    used = [step for step in found.steps if step.places]
+    lost = [step for step in used if _lost(step, reliability)]
+    if not lost:
+        return None
+    names = ": " + "; ".join(f"“{step.phrase}”" for step in lost) if len(lost) <= NAMED else ""
+    return (
+        f"{len(lost)} of the {len(used)} symptoms of this explanation lost their meaning in "
+        f"training{names}. Do not read it by their words"
+    )
+
+
+def _lost(step: Step, reliability: Places | None) -> bool:
+    """Whether a symptom lost its meaning, in any class that has it."""
+    records = ((reliability or {}).get(place) for place in step.places)
+    return any(own and own.drift and own.drift.verdict in WARNED for own in records)
 
 
 def drifts(reliability: Places, places: Any = None) -> list[SymptomDrift]:
@@ -104,9 +121,8 @@ def evidence(explanation: Explanation, i: int, reliability: Places | None) -> di
 def _reason(
     explanation: Explanation, i: int, step: Step, reliability: Places | None
 ) -> dict[str, Any]:
-    records = [(reliability or {}).get(place) for place in step.places]
-    lost = any(own and own.drift and own.drift.verdict in ("lost", "reversed") for own in records)
-    return {"text": reason(explanation, i, step), "value": step.value, "lost": lost}
+    text = reason(explanation, i, step)
+    return {"text": text, "value": step.value, "lost": _lost(step, reliability)}
 
 
 def bars(
@@ -127,7 +143,7 @@ def bars(
         {"phrase": "This image", "kind": "total"},
     ]
     return [
-        {"owner": "", "trust": "", "lost": False}
+        {"owner": "", "trust": [], "lost": False}
         | label
         | {
             "value": float(value),
@@ -157,26 +173,25 @@ def _label(step: Step, explanation: Explanation, reliability: Places | None) -> 
         "phrase": step.phrase,
         "kind": "symptom",
         "owner": owners(explanation, step),
-        "trust": "; ".join(trusted(own) for own in records),
-        "lost": any(own.drift and own.drift.verdict in ("lost", "reversed") for own in records),
+        "trust": [text for own in records for text in trusted(own)],
+        "lost": _lost(step, reliability),
     }
 
 
-def trusted(own: Reliability) -> str:
+def trusted(own: Reliability) -> list[str]:
     """A symptom's reliability in a few words."""
     parts = []
     if own.drift:
-        some = "" if own.seeds[1] < 2 else f" in {own.seeds[0]} of {own.seeds[1]} seeds"
+        some = "" if own.seeds[1] < 2 else f" ({own.seeds[0]} of {own.seeds[1]} seeds)"
         parts.append(f"meaning {own.drift.verdict}{some}")
-        parts += [
-            f"{area.attribute}: AUC {_number(area.after[0])}"
-            for area in own.drift.attributes
-            if area.after
-        ]
+        for area in own.drift.attributes:
+            if area.after:
+                parts.append(f"shows “{area.attribute}”: {_auc(area.after[0])}")
     if own.area:
-        parts.append(f"{own.classname} or not: AUC {_number(own.area[0])}")
-    return ", ".join(parts)
+        way = ", the wrong way round" if own.area[2] < 0.5 else ""
+        parts.append(f"tells {own.classname} apart: {_auc(own.area[0])}{way}")
+    return parts
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".removeprefix("0")
+def _auc(value: float) -> str:
+    return f"AUC\u00a0{value:.2f}".replace("0.", ".")

@@ -96,7 +96,7 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
         items=[_item(folder, explained, i) for i in bar],
         trust=explained.trust,
         reliability=list(reliability.values()),
-        warning=warning(drifts(reliability)),
+        warning=(warning(drifts(reliability)) or "").rstrip("."),
         selection=explained.selection,
         change=explained.change,
         words=explained.words,
