@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.loading import LoadedRun
 from trainers.vip import SymptomCLIP
@@ -126,15 +126,11 @@ def _with_learned_shuffled(
 
 def _with_backbone_shuffled(run: LoadedRun, generator: torch.Generator) -> LoadedRun:
     """The run on a copy of its backbone whose weights are shuffled."""
-    model, symptoms = merge_of(run)
-    backbone: nn.Module = copy.deepcopy(model.backbone)
+    backbone = copy.deepcopy(run.model.backbone)
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.copy_(_shuffled(parameter, generator))
-    other = copy.copy(run)
-    other.model = copy.copy(model)
-    other.model.backbone = backbone  # type: ignore[assignment]
-    return other.reading(symptoms)
+    return run.on_backbone(backbone)
 
 
 def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
