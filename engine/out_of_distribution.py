@@ -11,7 +11,7 @@ from core.errors import InputError
 from engine.loading import LoadedRun
 
 PERCENTILE = 99  # of the validation images' distances: the threshold
-FEWEST = 10  # training images, and validation images
+FEWEST = 8  # training images, and validation images
 
 
 @dataclass(frozen=True)

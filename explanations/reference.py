@@ -80,10 +80,7 @@ def reference_of(run: LoadedRun) -> Reference | None:
     try:
         features = run.features("train")
     except InputError as error:
-        print(
-            f"no evidence relative to the training images, which are missing: {error}",
-            file=sys.stderr,
-        )
+        print(f"similarities are not standardised, and no evidence: {error}", file=sys.stderr)
         return None
     return reference_from(model, contributions(model, features))
 

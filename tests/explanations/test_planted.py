@@ -54,7 +54,7 @@ def trained(model, features, label, epochs=20):
 def difference(classes, parts):
     """Phrases, and [n, phrases] what each adds to the logit of the first class minus the second's.
 
-    The tokens are ``OWN``. A phrase of both classes counts once, with the difference of what it adds to them.
+    The tokens are ``OWN``. A phrase of both classes counts once, with what it adds on balance.
     """
     totals = {}
     for c, (phrases, sign) in enumerate(zip(classes.values(), (1, -1), strict=True)):
