@@ -1,5 +1,6 @@
 """Is an image unlike the training images? Then nothing said of it can be relied on."""
 
+import contextlib
 import sys
 from dataclasses import dataclass
 
@@ -93,10 +94,10 @@ def training_distance(run: LoadedRun) -> TrainingDistance | None:
         if run.method.learns_image_encoder:
             # Its backbone's features are not those that were kept.
             raise InputError(f"{run.cfg.TRAINER.NAME} learns the image encoder")
+        with contextlib.redirect_stdout(sys.stderr):  # it may say that it encodes images
+            train, val, test = (run.features(split) for split in ("train", "val", "test"))
         labels = np.array([picture.label for picture in run.pictures("train")])
-        return fit_distance(
-            run.features("train"), labels, run.features("val"), run.features("test")
-        )
+        return fit_distance(train, labels, val, test)
     except InputError as error:
         print(
             f"not checked whether images are unlike the training images: {error}", file=sys.stderr

@@ -120,6 +120,7 @@ def _card(explanation: Explanation, images: Sequence[Chosen], i: int) -> dict[st
     return {
         "data": data,
         "size": size,
+        "truth": explanation.classnames[truth] if truth is not None else "",
         "verdict": verdict(explanation, i, truth),
         "outcome": "good" if explanation.prediction[i] == truth else "bad",
         "evidence": evidence(explanation, i, None),

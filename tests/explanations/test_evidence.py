@@ -200,7 +200,7 @@ def test_the_effect_is_that_of_dropping_the_symptom(toy_run):
 
 def test_several_seeds_are_the_mean_of_each(toy_run):
     """Probabilities and effects are means over the seeds; the steps sum to the mean margin."""
-    runs = [load_run(toy_run("ViP", "SEED", str(seed))) for seed in (1, 2)]
+    runs = [load_run(toy_run("ViP", *seed)) for seed in ((), ("SEED", "2"))]
     features = runs[0].features("test")
     single = [explain_features(run, features, reference_of(run)) for run in runs]
 

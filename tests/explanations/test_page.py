@@ -155,7 +155,7 @@ def test_what_if_shows_probabilities_first(toy_run, tmp_path):
 
 
 def test_confidence_is_calibrated_and_has_the_range_of_the_seeds(toy_run):
-    runs = [load_run(toy_run("ViP", "SEED", str(seed))) for seed in (1, 2)]
+    runs = [load_run(toy_run("ViP", *seed)) for seed in ((), ("SEED", "2"))]
     from explanations.explanation import explain_seeds
 
     explanation = explain_seeds(runs, runs[0].features("test"))
@@ -210,7 +210,7 @@ def test_reliability_of_a_run(toy_run):
 
 
 def test_reliability_of_seeds_is_that_of_the_worst(toy_run, monkeypatch):
-    runs = [load_run(toy_run("ViP", "SEED", str(seed))) for seed in (1, 2)]
+    runs = [load_run(toy_run("ViP", *seed)) for seed in ((), ("SEED", "2"))]
     verdicts = iter(["kept", "lost"])
 
     def planted(run):
