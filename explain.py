@@ -13,6 +13,7 @@ python explain.py RUN --words                              words nearest to the 
 """
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -295,21 +296,24 @@ def report_drift(trust: "Trust", folder: Path) -> None:
 
 def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
     from explanations.explanation import explain_seeds
-    from reporting.faithfulness import report_attributes, report_order, report_randomisation
+    from reporting import faithfulness as parts
 
     chosen, encode = candidates(args, ensemble.first)
     features = encode()
     explanation = explain_seeds(ensemble.runs, features)
     names, paths = [image.name for image in chosen], [image.path for image in chosen]
-    for line in report_order(ensemble, features, explanation, folder):
+    trust = trust_of(ensemble)
+    sections = (
+        parts.report_order(ensemble, features, explanation, folder),
+        parts.report_randomisation(ensemble, paths, folder),
+        parts.report_attributes(
+            ensemble, explanation, names, folder, args.pairs, known=not args.images
+        ),
+        parts.report_confidence(ensemble, explanation, [image.truth for image in chosen], trust),
+    )
+    for line in itertools.chain(*sections):
         print(line)
-    for line in report_randomisation(ensemble, paths, folder):
-        print(line)
-    for line in report_attributes(
-        ensemble, explanation, names, folder, args.pairs, known=not args.images
-    ):
-        print(line)
-    report_drift(trust_of(ensemble), folder)
+    report_drift(trust, folder)
     print(f"Tables and plots are in {folder}", file=sys.stderr)
 
 

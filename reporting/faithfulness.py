@@ -23,8 +23,11 @@ from explanations.faithfulness_plots import draw_areas, draw_faithfulness
 from explanations.randomisation import randomisation
 from explanations.reference import reference_of
 from explanations.what_if import merge_of
+from results.predictions import Predictions
 
+from .explanation_items import Trust
 from .explanation_page import save_png, write_rows
+from .measures import calibration_error
 
 
 def report_order(
@@ -97,6 +100,44 @@ def report_randomisation(ensemble: Ensemble, images: Sequence[Any], folder: Path
             f"{row['high']:+.2f}], predictions {row['margins']:+.2f}: {row['verdict']}"
         )
     write_rows(folder / "randomisation.csv", list(rows[0]), rows)
+
+
+def report_confidence(
+    ensemble: Ensemble, explanation: Explanation, labels: Sequence[int | None], trust: Trust
+) -> Iterator[str]:
+    """How well calibrated the confidence is, and how often an image is falsely marked as unlike.
+
+    Args:
+        labels: [n] true labels; None where not known.
+    """
+    calibration = trust.calibration
+    if calibration is not None:
+        text = (
+            f"Confidence: temperature {calibration.temperature:.2f}, fitted on "
+            f"{calibration.images} validation images"
+        )
+        truth = [label for label in labels if label is not None]
+        if len(truth) == len(labels):
+            before, after = (
+                calibration_error(predicted(ensemble, p, truth))
+                for p in (explanation.probabilities, calibration.apply(explanation.probabilities))
+            )
+            text += (
+                f"; expected calibration error of these {len(truth)} images {before:.3f} before, "
+                f"{after:.3f} after"
+            )
+        yield text
+    if trust.distance is not None:
+        yield trust.distance.describe()
+
+
+def predicted(ensemble: Ensemble, probabilities: np.ndarray, labels: Sequence[int]) -> Predictions:
+    """Probabilities [n, n_cls] of images with known labels, as ``Predictions``."""
+    names = np.arange(len(labels)).astype(str)
+    predictions = probabilities.argmax(axis=1)
+    return Predictions(
+        names, np.array(labels), predictions, probabilities, tuple(ensemble.classnames)
+    )
 
 
 def report_attributes(
