@@ -45,6 +45,7 @@ COLUMNS = (
     "evidence",
     "effect",
 )
+RELIABILITY = ("class", "symptom", "auc", "low", "high", "meaning", "seeds_with_it", "seeds")
 DPI = 130
 LARGEST = 640  # pixels of a shown image's longer side
 
@@ -85,6 +86,7 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
     """Write the images, the table and the page; returns the page's path."""
     folder = Path(folder)
     write_rows(folder / "explanations.csv", COLUMNS, _csv_rows(explained))
+    write_rows(folder / "reliability.csv", RELIABILITY, _reliability_rows(explained.trust))
     places = range(len(explained.chosen))
     bar = tqdm(places, desc="writing", leave=False, disable=None, file=sys.stderr)
     reliability = explained.trust.reliability or {}
@@ -168,6 +170,13 @@ def _cell(value: Any) -> Any:
     if value is None or value != value:
         return ""
     return repr(float(value)) if isinstance(value, float) else value
+
+
+def _reliability_rows(trust: Trust) -> Iterator[dict[str, Any]]:
+    for own in (trust.reliability or {}).values():
+        areas = own.area or (None, None, None)
+        values = (own.classname, own.symptom, *areas, own.drift.verdict if own.drift else None)
+        yield dict(zip(RELIABILITY, (*values, *own.seeds), strict=True))
 
 
 def _csv_rows(explained: Explained) -> Iterator[dict[str, Any]]:

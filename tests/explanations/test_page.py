@@ -1,5 +1,6 @@
 """The page of explanations: what a reader must see, in which order, and what it may not hide."""
 
+import csv
 import re
 
 import numpy as np
@@ -53,6 +54,11 @@ def test_the_order_of_a_case(toy_run, tmp_path):
     assert "is calibrated on the 8 validation images" in page or "not calibrated" in page
     assert "contribution" not in text_of(page)  # what cannot be negative is not evidence
     assert page.count("<li class=") >= 2 + 5
+    with open(tmp_path / "reliability.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["red"] * 3 + ["blue"] * 2
+    assert all(float(r["low"]) <= float(r["auc"]) <= float(r["high"]) for r in rows)
+    assert all(row["meaning"] and row["seeds"] == "1" for row in rows)
 
 
 def test_bars_run_from_the_average_image_to_this_one(explained):
