@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm import tqdm
 
 from core.files import atomic_write, fingerprint
@@ -23,6 +22,7 @@ from explanations.selection import Chosen
 from explanations.words import NearestWords
 
 from .explanation_items import Trust, drifts, evidence, prediction, warned
+from .explanation_maps import MapFolder, legend_uri, map_folder, save_image
 from .pages import write_page
 
 COLUMNS = (
@@ -90,12 +90,14 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
     places = range(len(explained.chosen))
     bar = tqdm(places, desc="writing", leave=False, disable=None, file=sys.stderr)
     reliability = explained.trust.reliability or {}
+    maps = map_folder(folder, explained.ensemble.first, len(explained.chosen))
     return write_page(
         folder / "index.html",
         "explanations.html.jinja",
         ensemble=explained.ensemble,
         run=explained.ensemble.first,
-        items=[_item(folder, explained, i) for i in bar],
+        items=[_item(folder, explained, maps, i) for i in bar],
+        legend=legend_uri(),
         trust=explained.trust,
         reliability=list(reliability.values()),
         warning=(warning(drifts(reliability)) or "").rstrip("."),
@@ -105,13 +107,13 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
     )
 
 
-def _item(folder: Path, explained: Explained, i: int) -> dict[str, Any]:
+def _item(folder: Path, explained: Explained, maps: MapFolder | None, i: int) -> dict[str, Any]:
     """Write the files of image ``i``; returns what the page shows of it."""
     chosen, explanation, trust = explained.chosen[i], explained.explanation, explained.trust
     image = read_picture(chosen.path)
     image.thumbnail((LARGEST, LARGEST))
     stem = file_name(chosen.name)
-    _save_image(image, folder / "pictures" / f"{stem}.png")
+    save_image(image, folder / "pictures" / f"{stem}.png")
     if explained.figures:
         figure = draw_explanation(
             image, explanation, i, chosen.truth, chosen.name, explained.changed, explained.other(i)
@@ -119,6 +121,7 @@ def _item(folder: Path, explained: Explained, i: int) -> dict[str, Any]:
         save_png(figure, folder / "figures" / f"{stem}.png")
     truth = None if chosen.truth is None else explanation.classnames[chosen.truth]
     correct = explanation.prediction[i] == chosen.truth
+    fall = explanation.waterfall(i)
     return {
         "name": chosen.name,
         "file": f"pictures/{stem}.png",
@@ -127,6 +130,7 @@ def _item(folder: Path, explained: Explained, i: int) -> dict[str, Any]:
         "truth": truth,
         "outcome": "" if truth is None else "good" if correct else "bad",
         "other": explained.other(i),
+        "maps": maps.draw(chosen.path, stem, fall) if maps and fall else None,
         "warning": warned(explanation, i, trust.reliability),
         "versions": [
             {
@@ -138,11 +142,6 @@ def _item(folder: Path, explained: Explained, i: int) -> dict[str, Any]:
             for n, (title, version) in enumerate(explained.versions.items())
         ],
     }
-
-
-def _save_image(image: Image.Image, path: Path) -> None:
-    with atomic_write(path, "wb") as file:
-        image.save(file, format="png")
 
 
 def file_name(name: str) -> str:

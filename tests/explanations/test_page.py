@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import explain
+from core.errors import InputError
 from explanations.drift import SymptomDrift
 from explanations.explanation import explain_features
 from explanations.reference import reference_of
@@ -228,3 +229,47 @@ def test_reliability_of_seeds_is_that_of_the_worst(toy_run, monkeypatch):
     for own in reliability(runs).values():
         assert own.drift.verdict == "lost" and own.seeds == (1, 2)
         assert "meaning lost (1 of 2 seeds)" in trusted(own)
+
+
+def test_heat_maps_are_folded_and_only_those_that_find_their_symptom(
+    toy_run, tmp_path, monkeypatch
+):
+    """The others are named with the reason; a map is a file beside the page."""
+    found = {("red", "no blue at all"): True, ("red", "the color of a tomato"): False}
+    monkeypatch.setattr("reporting.explanation_maps.found_symptoms", lambda run: found)
+
+    explain.main([str(toy_run("ViP")), "--limit", "2", "--output-dir", str(tmp_path)])
+
+    page = (tmp_path / "index.html").read_text()
+    files = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert len(files) == 2 and all(f'src="maps/{name}"' in page for name in files)
+    case = page.split("<section>")[1]
+    assert case.index('<ol class="fall">') < case.index("<details><summary>Where? Heat maps of 1 ")
+    said = text_of(page)
+    assert "map that always shows the centre: the color of a tomato." in said
+    assert "Not shown, because it has no place in an image:" in said
+
+
+def test_heat_maps_whose_worth_is_unknown_are_shown_with_a_caution(toy_run, tmp_path, capsys):
+    """As for every dataset that was not drawn; on a page of many images there are none."""
+    explain.main([str(toy_run("ViP")), "--limit", "1", "--output-dir", str(tmp_path / "a")])
+    assert len(list((tmp_path / "a" / "maps").iterdir())) == 5
+    said = text_of((tmp_path / "a" / "index.html").read_text())
+    assert "Whether the maps find the symptoms of this dataset is not known." in said
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reporting.explanation_maps.MOST", 1)
+        explain.main([str(toy_run("ViP")), "--limit", "2", "--output-dir", str(tmp_path / "b")])
+    assert "no heat maps: they are drawn for at most 1 images" in capsys.readouterr().err
+    assert not (tmp_path / "b" / "maps").exists()
+
+
+def test_an_image_encoder_without_heat_maps_is_no_error(toy_run, tmp_path, monkeypatch):
+    def refuse(run, image):
+        raise InputError("this image encoder has no maps")
+
+    monkeypatch.setattr("reporting.explanation_maps.heat_maps", refuse)
+
+    explain.main([str(toy_run("ViP")), "--limit", "1", "--output-dir", str(tmp_path)])
+
+    assert "No heat maps: this image encoder has no maps" in (tmp_path / "index.html").read_text()
