@@ -46,12 +46,7 @@ def draw_explanation(
     height = max(head + sum(heights), head + IMAGE + 0.5)
     width = IMAGE + LABELS + BARS + 0.9
     figure = Figure(figsize=(width, height), facecolor="white")
-    for number, (text, colour) in enumerate(lines):
-        figure.text(
-            0.15 / width, 1 - (0.28 + 0.22 * number) / height, text, color=colour,
-            fontsize=11 if number == 0 else 10, fontweight="bold" if number == 0 else "normal",
-            parse_math=False,
-        )  # fmt: skip
+    _write_headline(figure, lines)
     bottom = height - head - IMAGE
     _draw_image(figure.add_axes(_box(0.15, bottom, IMAGE, IMAGE, width, height)), image, name)
     top = head
@@ -95,6 +90,16 @@ def _headline(
     else:
         lines = [line(explanation, "as trained: "), line(changed, "what if: ")]
     return lines + ([(other, QUIET)] if other else [])
+
+
+def _write_headline(figure: Figure, lines: Sequence[tuple[str, str]]) -> None:
+    width, height = figure.get_size_inches()
+    for number, (text, colour) in enumerate(lines):
+        figure.text(
+            0.15 / width, 1 - (0.28 + 0.22 * number) / height, text, color=colour,
+            fontsize=11 if number == 0 else 10, fontweight="bold" if number == 0 else "normal",
+            parse_math=False,
+        )  # fmt: skip
 
 
 def _draw_image(axis: Axes, image: Image.Image, name: str) -> None:

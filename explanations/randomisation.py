@@ -65,27 +65,29 @@ def randomisation(
     one, rival = order[:, 0], order[:, 1]
     rows = []
     for part, shuffle in _parts(model):
-        means, margins = [], []
+        pairs = []
         for time in range(TIMES):
             other = shuffle(run, torch.Generator().manual_seed(seed + time))
             if other.model.backbone is not model.backbone:  # it encodes images differently
                 changed = _evidence(other.model, other.encode(images), other.encode(training))
             else:
                 changed = _evidence(other.model, features, reference)
-            means.append(_correlation(model, before, changed, one, rival))
-            margins.append(spearman(*(_margin(e, one, rival) for e in (before, changed))))
-        rows.append(
-            {
-                "part": part,
-                "correlation": float(np.mean(means)),
-                "low": float(min(means)),
-                "high": float(max(means)),
-                "margins": float(np.mean(margins)),
-                "verdict": verdict(float(np.mean(means)), float(np.mean(margins))),
-                "pictures": len(images),
-            }
-        )
+            margins = spearman(*(_margin(e, one, rival) for e in (before, changed)))
+            pairs.append((_correlation(model, before, changed, one, rival), margins))
+        rows.append({"part": part, **_row(np.array(pairs)), "pictures": len(images)})
     return rows
+
+
+def _row(pairs: np.ndarray) -> dict[str, Any]:
+    """What [shuffles, 2] correlations, of explanations and of margins, say."""
+    correlation, margins = map(float, pairs.mean(axis=0))
+    return {
+        "correlation": correlation,
+        "low": float(pairs[:, 0].min()),
+        "high": float(pairs[:, 0].max()),
+        "margins": margins,
+        "verdict": verdict(correlation, margins),
+    }
 
 
 def verdict(explanations: float, margins: float) -> str:
