@@ -1,17 +1,19 @@
-"""Explain the predictions of a run: how each symptom contributes to the logits of an image.
+"""Explain the predictions of a run: what each symptom adds to the margin over the runner-up.
 
-python explain.py RUN                                      the test images: PNGs, a table, a page
+python explain.py RUN                                      the test images: a page and a table
+python explain.py RUN/seed1 RUN/seed2                      several seeds of a run, as one ensemble
 python explain.py RUN --images a.jpg folder/               your own images
 python explain.py RUN --only incorrect --limit 20          the first 20 misclassified images
 python explain.py RUN --versus OTHER                       correct here, incorrect there (Fig. 3 II)
 python explain.py RUN --versus OTHER --only incorrect      the reverse (Fig. 4)
 python explain.py RUN --drop "Redness or swelling around the spot" --add melanoma "blue-white veil"
-python explain.py RUN --faithfulness                       how faithful are the explanations?
+python explain.py RUN --faithfulness                       do the explanations hold?
 python explain.py RUN --localise                           do heat maps find the symptoms?
 python explain.py RUN --words                              words nearest to the learned context
 """
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,14 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.arguments import Parser, positive_int
-from results.named_runs import add_run_arguments, named_run
+from results.named_runs import add_run_arguments, named_runs
 
 if TYPE_CHECKING:  # imported late: --help starts without PyTorch
     import numpy as np
 
+    from engine.ensemble import Ensemble
     from engine.loading import LoadedRun
-    from explanations.explanation import Explanation
+    from explanations.drift import SymptomDrift
     from explanations.selection import Chosen
+    from reporting.explanation_items import Trust
     from reporting.explanation_page import Explained
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -38,7 +42,7 @@ PRINTED = 20  # images whose predictions are printed
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add_run_arguments(parser)
+    add_run_arguments(parser, several=True)
     add("--images", nargs="+", metavar="PATH",
         help="image files and folders to explain, instead of a split")  # fmt: skip
     add("--split", default="test", choices=tuple(SPLITS), help="split to explain (default: test)")
@@ -51,7 +55,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="also show the predictions without this symptom; repeatable")  # fmt: skip
     add("--add", action="append", default=[], nargs=2, metavar=("CLASS", "PHRASE"),
         help="also show the predictions with this symptom; repeatable")  # fmt: skip
-    add("--faithfulness", action="store_true", help="measure how faithful the explanations are: "
+    add("--figures", action="store_true", help="also draw each explanation as a figure (PNG)")
+    add("--faithfulness", action="store_true", help="measure whether the explanations hold: "
         "tables and plots")  # fmt: skip
     add("--pairs", metavar="FILE", help="pairs of symptom and attribute for --faithfulness "
         "(default: symptoms/attribute_pairs/<dataset>.json)")  # fmt: skip
@@ -66,23 +71,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_args(args)
-    args.run = named_run(args.run, args.latest, args.runs)
-    if args.versus:
-        args.versus = named_run(args.versus, args.latest, args.runs)
+    folders = named_runs(args.run, args.latest, args.runs)
 
+    import trainers  # noqa: F401  (registers the methods)
+    from engine.ensemble import load_ensemble
     from explanations.what_if import merge_of
-    from trainers import load_run
 
-    run = load_run(args.run, root=args.root)
+    ensemble = load_ensemble(folders, root=args.root)
     if args.words:
-        return print_words(run)
-    merge_of(run)  # or an error, before anything is encoded
-    folder = Path(args.output_dir or Path(args.run) / "explanations")
+        return print_words(ensemble.first)
+    merge_of(ensemble.first)  # or an error, before anything is encoded
+    shared = folders[0] if len(folders) == 1 else folders[0].parent
+    folder = Path(args.output_dir or shared / "explanations")
     if args.localise:
-        return measure_localisation(args, run, folder)
+        return measure_localisation(args, ensemble, folder)
     if args.faithfulness:
-        return measure_faithfulness(args, run, folder)
-    return explain_images(args, run, folder)
+        return measure_faithfulness(args, ensemble, folder)
+    return explain_images(args, ensemble, folder)
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -94,7 +99,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise InputError(f"{' and '.join(questions)} cannot be combined; give one of them")
     if args.pairs and not args.faithfulness:
         raise InputError("--pairs has no effect without --faithfulness")
-    choices = ["only", "versus", "limit", "drop", "add"]
+    choices = ["only", "versus", "limit", "drop", "add", "figures"]
     choices += [] if args.faithfulness else ["images"]
     given = [f"--{name}" for name in choices if getattr(args, name)]
     if questions and given:
@@ -118,24 +123,34 @@ def print_words(run: "LoadedRun") -> None:
 # Explanations of single images
 
 
-def explain_images(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
+def explain_images(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
+    from explanations.explanation import explain_seeds
     from explanations.what_if import with_symptoms
     from reporting.explanation_page import write_explanations
 
-    chosen, encode = candidates(args, run)
-    changed = with_symptoms(run, args.drop, args.add) if args.drop or args.add else None
-    other = OtherRun(args.versus, run, chosen) if args.versus else None
+    chosen, encode = candidates(args, ensemble.first)
+    other = OtherRun(args, ensemble, chosen) if args.versus else None
+    changed = None
+    if args.drop or args.add:
+        changed = [with_symptoms(run, args.drop, args.add) for run in ensemble.runs]
     features = encode()
-    index, selection = select(args, chosen, run.logits(features).argmax(axis=1), other)
+    prediction = ensemble.probabilities(features).mean(axis=0).argmax(axis=1)
+    index, selection = select(args, chosen, prediction, other)
     print(selection)
     if not index:
         return
-    others = [other.line(i) for i in index] if other else []
-    explained = explain_chosen(run, changed, [chosen[i] for i in index], features[index])
-    explained = replace(explained, others=others, selection=selection, change=describe_change(args))
+    explained = explain_chosen(ensemble, [chosen[i] for i in index], features[index])
+    explained = replace(
+        explained,
+        changed=explain_seeds(changed, features[index]) if changed else None,
+        others=[other.line(i) for i in index] if other else [],
+        selection=selection,
+        change=describe_change(args),
+        figures=args.figures,
+    )
     page = write_explanations(folder, explained)
     print_verdicts(explained)
-    report_drift(run, folder)
+    report_drift(explained.trust, folder)
     print(f"Open {page}; the numbers are in {folder / 'explanations.csv'}")
 
 
@@ -158,19 +173,20 @@ def candidates(
 class OtherRun:
     """The predictions of the run that --versus names, on the same images."""
 
-    def __init__(self, folder: str, run: "LoadedRun", chosen: Sequence["Chosen"]) -> None:
+    def __init__(
+        self, args: argparse.Namespace, ensemble: "Ensemble", chosen: Sequence["Chosen"]
+    ) -> None:
         from core.errors import InputError
-        from trainers import load_run
+        from engine.ensemble import load_ensemble
 
-        self.run = load_run(folder)
-        if self.run.classnames != run.classnames:
+        self.run = load_ensemble(named_runs([args.versus], args.latest, args.runs))
+        if self.run.classnames != ensemble.classnames:
             raise InputError(
-                f"{folder} has the classes {', '.join(self.run.classnames)}, {run.folder} has "
-                f"{', '.join(run.classnames)}: the two runs cannot be compared"
+                f"{self.run.first.folder} has the classes {', '.join(self.run.classnames)}, "
+                f"{ensemble.first.folder} has {', '.join(ensemble.classnames)}: "
+                "the two runs cannot be compared"
             )
-        self.probabilities = self.run.predict(
-            [image.path for image in chosen], progress="predicting with the other run"
-        )
+        self.probabilities = self.run.predict([image.path for image in chosen])
 
     @property
     def prediction(self) -> "np.ndarray":
@@ -179,7 +195,7 @@ class OtherRun:
 
     def line(self, i: int) -> str:
         name, probability = self.run.classnames[self.prediction[i]], self.probabilities[i].max()
-        return f"{self.run.cfg.TRAINER.NAME} predicted {name}, {100 * probability:.1f} %"
+        return f"{self.run.first.cfg.TRAINER.NAME} predicted {name}, {100 * probability:.1f} %"
 
 
 def select(
@@ -205,32 +221,36 @@ def select(
     return shown, text + (f"; {len(shown)} shown." if len(shown) < len(index) else ".")
 
 
-def explain_chosen(
-    run: "LoadedRun", changed: "LoadedRun | None", chosen: Sequence["Chosen"], features: Any
-) -> "Explained":
+def explain_chosen(ensemble: "Ensemble", chosen: Sequence["Chosen"], features: Any) -> "Explained":
     """The explanations of the chosen images, whose features are [n, d]."""
     from core.errors import InputError
+    from explanations.explanation import explain_seeds
     from explanations.words import nearest_words
     from reporting.explanation_page import Explained
 
     try:
-        words = nearest_words(run)
+        words = nearest_words(ensemble.first)
     except InputError:  # zero-shot, or the context switched off
         words = None
+    trust = trust_of(ensemble)
     return Explained(
-        run=run,
+        ensemble=ensemble,
         chosen=chosen,
-        explanation=explained_by(run, features),
-        changed=explained_by(changed, features) if changed else None,
+        explanation=explain_seeds(ensemble.runs, features),
+        trust=trust,
+        distances=trust.distance.of(features) if trust.distance else None,
         words=words,
     )
 
 
-def explained_by(run: "LoadedRun", features: Any) -> "Explanation":
-    from explanations.explanation import explain_features
-    from explanations.standardise import standard
+def trust_of(ensemble: "Ensemble") -> "Trust":
+    """Calibration, reliability of the symptoms, and what tells unlike images."""
+    from engine.out_of_distribution import training_distance
+    from explanations.reliability import reliability
+    from reporting.explanation_items import Trust
 
-    return explain_features(run, features, standard(run))
+    distance = training_distance(ensemble.first)
+    return Trust(ensemble.calibration(), reliability(ensemble.runs), distance)
 
 
 def describe_change(args: argparse.Namespace) -> str:
@@ -240,10 +260,11 @@ def describe_change(args: argparse.Namespace) -> str:
 
 
 def print_verdicts(explained: "Explained") -> None:
-    from explanations.drawing import verdict
+    from explanations.wording import verdict
 
     for i, image in enumerate(explained.chosen[:PRINTED]):
-        line = f"{image.name}: {verdict(explained.explanation, i, image.truth)}"
+        mark = "unlike the training images; " if explained.unlike(i) else ""
+        line = f"{image.name}: {mark}{verdict(explained.explanation, i, image.truth)}"
         if explained.changed:
             line += f"; what if: {verdict(explained.changed, i, image.truth)}"
         print(line)
@@ -251,13 +272,14 @@ def print_verdicts(explained: "Explained") -> None:
         print(f"... and {len(explained.chosen) - PRINTED} more")
 
 
-def report_drift(run: "LoadedRun", folder: Path) -> None:
+def report_drift(trust: "Trust", folder: Path) -> None:
     """What training left of every symptom's meaning; ``drift.csv`` holds the same."""
-    from explanations.drift import COLUMNS, lines, meaning_drift, rows, warning
+    from explanations.drift import COLUMNS, lines, rows, warning
+    from reporting.explanation_items import drifts
     from reporting.explanation_page import write_rows
 
-    records = meaning_drift(run)
-    if records is None:
+    records: list[SymptomDrift] = drifts(trust.reliability or {})
+    if not records:
         return
     print(
         "Meaning of the symptoms after training: rank correlation of the similarities to the "
@@ -272,87 +294,42 @@ def report_drift(run: "LoadedRun", folder: Path) -> None:
 # --faithfulness
 
 
-def measure_faithfulness(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
-    from explanations.explanation import explain_features
+def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
+    from explanations.explanation import explain_seeds
+    from reporting import faithfulness as parts
 
-    chosen, encode = candidates(args, run)
+    chosen, encode = candidates(args, ensemble.first)
     features = encode()
-    explanation = explain_features(run, features, None)
-    report_order(run, features, explanation, folder)
-    report_attributes(args, run, explanation, [image.name for image in chosen], folder)
-    report_drift(run, folder)
-    print(f"Tables and plots are in {folder}", file=sys.stderr)
-
-
-def report_order(run: "LoadedRun", features: Any, explanation: "Explanation", folder: Path) -> None:
-    """Deletion and insertion of symptoms in order of contribution."""
-    from explanations.faithfulness import curves, summary
-    from explanations.faithfulness_plots import draw_faithfulness
-    from explanations.what_if import merge_of
-    from reporting.explanation_page import save_png, write_rows
-
-    model, _ = merge_of(run)
-    found = curves(model, features, explanation.prediction)
-    rows = [summary(curve) for curve in found.values()]
-    if not rows:
-        print("No predicted class has two or more symptoms, so there is no order to test.")
-        return
-    print(
-        f"{rows[0]['pictures']} images. Symptoms of the predicted class are removed (deletion) or "
-        "added (insertion) one by one, and one always remains. Area between the curve by "
-        "contribution and the curve in random order, mean over images [95 % interval]:"
+    explanation = explain_seeds(ensemble.runs, features)
+    names, paths = [image.name for image in chosen], [image.path for image in chosen]
+    trust = trust_of(ensemble)
+    sections = (
+        parts.report_order(ensemble, features, explanation, folder),
+        parts.report_randomisation(ensemble, paths, folder),
+        parts.report_attributes(
+            ensemble, explanation, names, folder, args.pairs, known=not args.images
+        ),
+        parts.report_confidence(ensemble, explanation, [image.truth for image in chosen], trust),
     )
-    for row in rows:
-        print(
-            f"  {row['measure']:10}{row['gain']:+.3f} logits [{row['low']:+.3f}, "
-            f"{row['high']:+.3f}]; above zero for {100 * row['sooner']:.0f} % of the images"
-        )
-    write_rows(folder / "faithfulness.csv", list(rows[0]), rows)
-    save_png(draw_faithfulness(found, rows), folder / "faithfulness.png")
-
-
-def report_attributes(
-    args: argparse.Namespace,
-    run: "LoadedRun",
-    explanation: "Explanation",
-    names: Sequence[str],
-    folder: Path,
-) -> None:
-    """AUC of single symptoms against the attributes that the dataset records."""
-    from explanations.attributes import PAIRS, attribute_areas, read_pairs, true_attributes
-    from explanations.faithfulness_plots import draw_areas
-    from reporting.explanation_page import save_png, write_rows
-
-    truth = {} if args.images else true_attributes(run.dataset)
-    if not truth:
-        print("The true attributes of these images are not known, so single symptoms have no AUC.")
-        return
-    path = Path(args.pairs or PAIRS / f"{run.cfg.RUN.DATASET}.json")
-    areas = attribute_areas(explanation, names, truth, read_pairs(path), path)
-    for row in areas:
-        auc = "-"
-        if row["auc"] is not None:
-            auc = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        print(f"  AUC {auc}  {row['class']}: {row['symptom']} | {row['attribute']}")
-    paired = {row["symptom"].casefold() for row in areas}
-    phrases = [p for symptoms in explanation.phrases.values() for p in symptoms]
-    rest = [phrase for phrase in phrases if phrase.casefold() not in paired]
-    if rest:
-        print(f"  without an attribute in {path}: {'; '.join(rest)}")
-    if areas:
-        write_rows(folder / "attributes.csv", list(areas[0]), areas)
-        save_png(draw_areas(areas), folder / "attributes.png")
+    for line in itertools.chain(*sections):
+        print(line)
+    report_drift(trust, folder)
+    print(f"Tables and plots are in {folder}", file=sys.stderr)
 
 
 # --localise
 
 
-def measure_localisation(args: argparse.Namespace, run: "LoadedRun", folder: Path) -> None:
+def measure_localisation(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
     """Pointing game and share of the heat on each symptom, beside two baselines."""
+    from core.errors import InputError
     from explanations.localisation import localisation, table_of
     from reporting.explanation_page import write_rows
     from results.rendering import render
 
+    if len(ensemble) > 1:
+        raise InputError(f"--localise takes a single run; {len(ensemble)} are given")
+    run = ensemble.first
     found = localisation(run, args.split)
     if not found:
         print(f"No {SPLITS[args.split]} image shows a symptom that has a place.")

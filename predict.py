@@ -2,6 +2,11 @@
 
 python predict.py RUN --images a.jpg folder/ > predictions.csv
 python predict.py ViP/tiny --images folder/            the run by a short name
+python predict.py RUN/seed1 RUN/seed2 --images a.jpg   the mean of several seeds' probabilities
+python predict.py RUN --images a.jpg                   the same of all seeds in the folder RUN
+
+The last column says whether an image is unlike the training images; then do not rely on its
+prediction. It is empty where this cannot be measured.
 """
 
 import argparse
@@ -12,14 +17,17 @@ from collections.abc import Sequence
 from core.arguments import Parser
 from core.errors import command_line
 from core.files import atomic_write
-from results.named_runs import add_run_arguments, named_run
+from results.named_runs import add_run_arguments, named_runs
+
+UNLIKE = "unlike training images"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_run_arguments(parser)
+    add_run_arguments(parser, several=True)
     add = parser.add_argument
     add("--images", nargs="+", required=True, metavar="PATH", help="image files and folders")
+    add("--root", help="folder that holds the datasets (default: the run's)")
     add("--output", metavar="FILE", help="the CSV file (default: standard output)")
     return parser.parse_intermixed_args(argv)
 
@@ -28,22 +36,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
 
     # Late, so that --help does not wait for PyTorch.
+    import trainers  # noqa: F401  (registers the methods)
     from datasets.pictures import pictures_at
-    from trainers import load_run
+    from engine.ensemble import load_ensemble
+    from engine.out_of_distribution import training_distance
 
     chosen = pictures_at(args.images)
-    run = load_run(named_run(args.run, args.latest, args.runs))
-    probabilities = run.predict([path for path, _ in chosen])
-    rows = [["picture", "prediction", *(f"p({name})" for name in run.classnames)]]
-    for (path, _), row in zip(chosen, probabilities, strict=True):
-        name = run.classnames[row.argmax()]
-        rows.append([str(path), name, *(repr(float(p)) for p in row)])
+    paths = [path for path, _ in chosen]
+    ensemble = load_ensemble(named_runs(args.run, args.latest, args.runs), root=args.root)
+    probabilities = ensemble.predict(paths)
+    distance = training_distance(ensemble.first)
+    unlike = distance.unlike(ensemble.first.encode(paths)) if distance else None
+    rows = [["picture", "prediction", *(f"p({name})" for name in ensemble.classnames), UNLIKE]]
+    for i, (path, row) in enumerate(zip(paths, probabilities, strict=True)):
+        name = ensemble.classnames[row.argmax()]
+        mark = "" if unlike is None else "yes" if unlike[i] else "no"
+        rows.append([str(path), name, *(repr(float(p)) for p in row), mark])
     if args.output:
         with atomic_write(args.output) as file:
             csv.writer(file).writerows(rows)
         print(f"{len(chosen)} predictions are in {args.output}", file=sys.stderr)
     else:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    if distance and unlike is not None and unlike.any():
+        print(
+            f"{unlike.sum()} of {len(chosen)} images are unlike the training images. "
+            f"{distance.describe()}",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
+from backbones.backbone import Backbone
 from backbones.device import usable_device
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
@@ -185,8 +186,15 @@ class LoadedRun:
 
     def reading(self, symptoms: Symptoms) -> "LoadedRun":
         """The same learned parameters reading other symptoms of the same classes: no training."""
+        return self._rebuilt(self.model.backbone, symptoms)
+
+    def on_backbone(self, backbone: Backbone) -> "LoadedRun":
+        """The same learned parameters beside another backbone of the same sizes: no training."""
+        return self._rebuilt(backbone, self.symptoms)
+
+    def _rebuilt(self, backbone: Backbone, symptoms: Symptoms | None) -> "LoadedRun":
         with seeded_draws(0):
-            model = self.method.build(self.model.backbone, self.classnames, symptoms)
+            model = self.method.build(backbone, self.classnames, symptoms)
         model.learned.load_state_dict(self.model.learned.state_dict())
         other = copy.copy(self)
         other.symptoms, other.model = symptoms, model.eval()

@@ -1,4 +1,4 @@
-"""Why a run predicted what it did: similarities, attention and exact contributions of symptoms."""
+"""Why a run predicted what it did: signed evidence of symptoms, its effects and its limits."""
 
 from .explanation import Explanation, explain
 from .what_if import with_symptoms

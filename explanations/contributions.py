@@ -1,4 +1,8 @@
-"""A logit as the sum of what each symptom adds to it, without approximation."""
+"""A logit as the sum of what each symptom adds to it, without approximation.
+
+Cosines of CLIP are positive, and so are these parts: they say how a logit is computed, not what
+speaks for a class. Evidence is measured from the average training image (``evidence.py``).
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,7 @@
 """The explanation of a batch of images, and the rows of its table."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,31 +10,38 @@ from torch import Tensor
 from engine.loading import LoadedRun
 
 from .contributions import Contributions, contributions
-from .standardise import Standard, standard
+from .evidence import OWN, Evidence, Step, Waterfall, evidence_of, waterfall
+from .leave_one_out import logits_without
+from .reference import Reference, reference_of
 from .what_if import merge_of, with_symptoms
-
-OWN = "(the class's own token)"  # in place of a symptom, for the contribution of g
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Predictions on n images, split by symptom.
 
+    Of several seeds of a run, ``parts``, ``logits``, ``evidence`` and ``standardised`` are the mean
+    over the seeds of what each seed has, and ``probabilities`` the mean of their probabilities.
+
     Attributes:
         phrases: class name -> symptoms, in the order of the classes.
         parts: ``Contributions``.
         logits: [n, K], the model's own. probabilities: [n, K].
-        standardised: [n, K, k] similarities in deviations from the training images' mean, and
-        above_average: [n, K, k] contributions minus their mean over the training images; both None
-            if those images are missing.
+        evidence: the same logits as signed parts above the average training image, and
+        standardised: [n, K, k] similarities in deviations from the training images' mean; both
+            None if those images are missing.
+        seed_logits: [seeds, n, K]. without: [seeds, n, K, k] the class's logit without the symptom,
+            NaN for padding and for an only symptom.
     """
 
     phrases: Mapping[str, Sequence[str]]
     parts: Contributions
     logits: np.ndarray
     probabilities: np.ndarray
+    evidence: Evidence | None = None
     standardised: np.ndarray | None = None
-    above_average: np.ndarray | None = None
+    seed_logits: np.ndarray | None = None
+    without: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -49,33 +56,46 @@ class Explanation:
         return self.probabilities.argmax(axis=1)
 
     @property
-    def scores(self) -> np.ndarray:
-        """[n, K, k] similarities to show: standardised where that is known, else the cosines."""
-        return self.parts.similarity if self.standardised is None else self.standardised
+    def rival(self) -> np.ndarray:
+        """[n] labels: the most probable class beside the predicted one."""
+        others = self.probabilities.copy()
+        others[np.arange(len(others)), self.prediction] = -np.inf
+        return others.argmax(axis=1)
 
-    def difference(self, one: str, other: str) -> tuple[list[str], np.ndarray]:
-        """What each phrase adds to logit ``one`` minus logit ``other``.
+    def waterfall(self, i: int) -> Waterfall | None:
+        """Image ``i``'s margin of the predicted class over its rival; None without evidence."""
+        if self.evidence is None:
+            return None
+        one, rival = int(self.prediction[i]), int(self.rival[i])
+        return waterfall(self.evidence, self.phrases, i, one, rival)
 
-        A phrase of both classes counts once, with the difference of what it adds to them.
+    def effect(self, i: int, step: Step, label: int | None = None) -> float | None:
+        """How much more probable a symptom makes a class: with it, minus without it.
 
         Args:
-            one, other: class names.
+            label: the class; the predicted one for None.
 
         Returns:
-            phrases (``OWN`` for the tokens), and [n, phrases] contributions that sum to the
-            difference of the logits.
+            a difference of probabilities; None if the symptom is the only one of its class.
         """
-        totals: dict[str, Any] = {}
-        for name, sign in ((one, 1), (other, -1)):
-            c = self.classnames.index(name)
-            for j, phrase in enumerate(self.phrases[name]):
-                totals[phrase] = totals.get(phrase, 0) + sign * self.parts.symptom[:, c, j]
-            totals[OWN] = totals.get(OWN, 0) + sign * self.parts.own[:, c]
-        return list(totals), np.stack(list(totals.values()), axis=1)
+        if not step.places or self.seed_logits is None or self.without is None:
+            return None
+        label = int(self.prediction[i]) if label is None else label
+        changed = self.seed_logits[:, i].copy()  # [seeds, K]
+        for c, j in step.places:
+            changed[:, c] = self.without[:, i, c, j]
+        if np.isnan(changed).any():
+            return None
+        return float(self.probabilities[i, label] - softmax(changed).mean(axis=0)[label])
 
     def rows(self, i: int) -> list[dict[str, Any]]:
-        """Image ``i`` as dicts, one for each class's own token (MeP) and each symptom."""
+        """Image ``i`` as dicts, one for each class's own token (MeP) and each symptom.
+
+        ``evidence`` is the part above the training images' mean in the class's own logit.
+        """
         rows = []
+        own = self.evidence.own if self.evidence else None
+        symptom = self.evidence.symptom if self.evidence else None
         for c, (name, symptoms) in enumerate(self.phrases.items()):
             of_class = {
                 "class": name,
@@ -83,21 +103,20 @@ class Explanation:
                 "class_logit": self.logits[i, c],
             }
             if self.parts.own.any():
-                empty = dict.fromkeys(("similarity", "standardised", "weight", "above_average"))
-                own = {"symptom": OWN, **empty, "contribution": self.parts.own[i, c]}
-                rows.append(of_class | own)
+                empty = dict.fromkeys(("similarity", "standardised", "weight", "effect"))
+                values = {"contribution": self.parts.own[i, c], "evidence": _at(own, i, c)}
+                rows.append(of_class | {"symptom": OWN, **empty, **values})
             for j, phrase in enumerate(symptoms):
-                rows.append(
-                    of_class
-                    | {
-                        "symptom": phrase,
-                        "similarity": self.parts.similarity[i, c, j],
-                        "standardised": _at(self.standardised, i, c, j),
-                        "weight": self.parts.weight[i, c, j],
-                        "contribution": self.parts.symptom[i, c, j],
-                        "above_average": _at(self.above_average, i, c, j),
-                    }
-                )
+                values = {
+                    "symptom": phrase,
+                    "similarity": self.parts.similarity[i, c, j],
+                    "standardised": _at(self.standardised, i, c, j),
+                    "weight": self.parts.weight[i, c, j],
+                    "contribution": self.parts.symptom[i, c, j],
+                    "evidence": _at(symptom, i, c, j),
+                    "effect": self.effect(i, Step(phrase, 0.0, ((c, j),)), c),
+                }
+                rows.append(of_class | values)
         return rows
 
 
@@ -107,7 +126,7 @@ def explain(
     drop: Iterable[str] = (),
     add: Iterable[tuple[str, str]] = (),
 ) -> Explanation:
-    """Explain a run's predictions: similarity, attention and contribution of every symptom.
+    """Explain a run's predictions: similarity, signed evidence and effect of every symptom.
 
     Args:
         run: a run whose model merges symptoms.
@@ -120,23 +139,69 @@ def explain(
     merge_of(run)  # before anything is encoded
     if drop or add:
         run = with_symptoms(run, drop, add)
-    return explain_features(run, run.encode(images), standard(run))
+    return explain_features(run, run.encode(images), reference_of(run))
 
 
-def explain_features(run: LoadedRun, features: Tensor, reference: Standard | None) -> Explanation:
+def explain_features(run: LoadedRun, features: Tensor, reference: Reference | None) -> Explanation:
     """The explanation of images that are encoded already: features [n, d]."""
     model, symptoms = merge_of(run)
     parts = contributions(model, features)
     logits = run.logits(features)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Explanation(
         phrases=symptoms.phrases,
         parts=parts,
         logits=logits,
-        probabilities=shifted / shifted.sum(axis=1, keepdims=True),
-        standardised=reference.of(parts.similarity) if reference else None,
-        above_average=parts.symptom - reference.contribution if reference else None,
+        probabilities=softmax(logits),
+        evidence=evidence_of(model, parts, reference) if reference else None,
+        standardised=reference.standardised(parts.similarity) if reference else None,
+        seed_logits=logits[None],
+        without=logits_without(model, features)[None],
     )
+
+
+def explain_seeds(runs: Sequence[LoadedRun], features: Tensor) -> Explanation:
+    """The explanation by several seeds of a run together; features [n, d] of their backbone."""
+    return mean_explanation([explain_features(run, features, reference_of(run)) for run in runs])
+
+
+def mean_explanation(explanations: Sequence[Explanation]) -> Explanation:
+    """Explanations of the same images by seeds of one run as one: their mean."""
+    if len(explanations) == 1:
+        return explanations[0]
+    first = explanations[0]
+    parts = Contributions(
+        *(
+            _mean([getattr(e.parts, name) for e in explanations])
+            for name in ("similarity", "weight", "symptom", "own")
+        )
+    )
+    evidence = [e.evidence for e in explanations if e.evidence is not None]
+    standardised = [e.standardised for e in explanations if e.standardised is not None]
+    complete = len(evidence) == len(explanations)
+    return replace(
+        first,
+        parts=parts,
+        logits=_mean([e.logits for e in explanations]),
+        probabilities=_mean([e.probabilities for e in explanations]),
+        evidence=Evidence(
+            *(_mean([getattr(e, n) for e in evidence]) for n in ("baseline", "symptom", "own"))
+        )
+        if complete
+        else None,
+        standardised=_mean(standardised) if complete else None,
+        seed_logits=np.concatenate([e.seed_logits for e in explanations]),
+        without=np.concatenate([e.without for e in explanations]),
+    )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.mean(np.stack(arrays), axis=0)
 
 
 def _at(array: np.ndarray | None, *index: int) -> float | None:

@@ -1,169 +1,184 @@
-"""Is an explanation true? Remove symptoms, or add them one by one, in order of contribution.
+"""Does an explanation in words hold? Deletion and insertion in the order of the words.
 
-If contributions say what a prediction rests on, then removing the symptoms of the predicted class
-from the greatest contribution downwards lowers its logit sooner than removing them in random
-order, and adding them in that order raises it sooner. The model is evaluated again at each step,
-so the weights and the norm of the remaining symptoms are its own.
+An explanation says more than numbers: it says that the model decided by what the symptoms' *words*
+describe. A run that learned other meanings for its symptoms has explanations that sum exactly and
+still mislead. So the order here is not the explanation's own but that of the words: how strongly
+the image shows each symptom by the *untrained* symptom, which the frozen encoder makes of the
+phrase alone, in standard deviations over the training images; a symptom of the rival counts with
+the opposite sign. In this order symptoms are
+
+* deleted: the similarity of one after the other is replaced by its mean over the training images,
+  and the margin of the predicted class over its rival goes from the image's own to that of an
+  average image. If the words hold, it falls sooner than in random order;
+* inserted: the same the other way round, from an average image on. If the words hold, the margin
+  rises sooner.
+
+The area between the two curves, the *gain*, is compared with that of the explanation's own order,
+which no order can beat where the merge is a sum. Their ratio is 1 if the words order the symptoms
+as the model uses them, about 0 if the words say nothing, and negative if meanings are reversed. A
+run passes if the whole 95 % interval of the ratio is above ``PASSED``.
+
+Where the merge is a sum, the two curves are mirror images, and both measures have one gain.
+
+After Petsiuk et al., BMVC 2018, https://arxiv.org/abs/1806.07421 (deletion and insertion); the
+order by the untrained symptoms is ours.
 """
 
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from tqdm import tqdm
 
 from results import statistics
 from trainers.vip import SymptomCLIP
 
-from .contributions import Contributions, contributions
+from .contributions import Contributions
+from .evidence import evidence_of
+from .reference import Reference
 
-SUBSETS = 500  # of one size; all of them where there are no more
 MEASURES = ("deletion", "insertion")
+PASSED = 0.5  # of the gain of the explanation's own order
+ORDERS = 200  # random orders
+ORDINARY = ("by_words", "by_evidence", "random")
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Change of the predicted class's logit, image by image, at equal shares of its symptoms.
+    """Margins of the predicted class over its rival, image by image, in log-odds.
 
-    ``by_contribution`` and ``random`` are [n, m], images by steps: the logit minus its value with
-    all symptoms.
+    ``by_words``, ``by_evidence`` and ``random`` are [n, m], images by steps: the share of the
+    symptoms deleted or inserted goes from 0 to 1.
     """
 
     measure: str
-    by_contribution: np.ndarray
+    by_words: np.ndarray
+    by_evidence: np.ndarray
     random: np.ndarray
 
-    @property
-    def gain(self) -> np.ndarray:
-        """[n] area by which the order by contribution beats the random one, in logits."""
+    def gain(self, order: str = "by_words") -> np.ndarray:
+        """[n] area by which an order beats the random one, in log-odds."""
         sign = 1 if self.measure == "insertion" else -1
-        return sign * (self.by_contribution - self.random).mean(axis=1)
+        return sign * (getattr(self, order) - self.random).mean(axis=1)
 
 
-@torch.no_grad()
-def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Tensor) -> np.ndarray:
-    """Logits of one class if it had only some of its symptoms.
+@dataclass(frozen=True)
+class Scored:
+    """What the curves of one run follow from.
+
+    Attributes:
+        parts: of n images. words: [n, K, k] their similarities to the untrained symptoms, in
+            deviations from the training images' mean.
+    """
+
+    model: SymptomCLIP
+    parts: Contributions
+    reference: Reference
+    words: np.ndarray
+
+    def class_logits(self, images: np.ndarray, label: int, kept: np.ndarray) -> np.ndarray:
+        """[m] logits of a class, with the mean similarity for its symptoms that are not ``kept``.
+
+        Args:
+            images: [m] places of images. kept: [m, k_c] bool, of the symptoms of class ``label``.
+        """
+        own = slice(kept.shape[1])  # without the padding
+        if self.model.merge == "max":
+            similarity = self.parts.similarity[images, label, own]
+            mixed = np.where(kept, similarity, self.reference.similarity[label, own])
+            return float(self.model.logit_scale.double().exp()) * mixed.max(axis=1)
+        parts = self.parts.symptom[images, label, own]
+        mixed = np.where(kept, parts, self.reference.symptom[label, own])
+        return mixed.sum(axis=1) + self.parts.own[images, label]
+
+
+def word_scores(similarity: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """[n, K, k] how far images show what the words say, in deviations over the training images.
 
     Args:
-        model: the model of a run that merges symptoms.
-        features: [n, d] image features.
-        label: the class's index.
-        subsets: [m, k] bool, the symptoms that remain.
-
-    Returns:
-        [n, m] float64.
+        similarity: [n, K, k] to the untrained symptoms. training: the same of training images.
     """
-    learned: Any = model.learned
-    image = F.normalize(features.to(model.mask.device).double(), dim=-1)
-    symptoms = model.symptom_features()[label]  # [k, d]
-    subsets = subsets.to(symptoms.device)
-    scale = model.logit_scale.double().exp()
-    units = F.normalize(symptoms.double(), dim=-1)
-    if model.merge == "max":
-        cosines = (image @ units.T)[:, None, :].masked_fill(~subsets, float("-inf"))
-        return (scale * cosines.amax(dim=-1)).cpu().numpy()
-    if model.merge == "mean":
-        merged = subsets.double() @ units
-    else:
-        token = learned.token[0][label]
-        repeated = symptoms.expand(len(subsets), -1, -1)
-        weight = learned.attn(token.expand(len(subsets), -1), repeated, subsets)
-        merged = token.double() + weight.double() @ symptoms.double()
-    return (scale * image @ F.normalize(merged, dim=-1).T).cpu().numpy()
+    deviation = training.std(axis=0)
+    return (similarity - training.mean(axis=0)) / np.where(deviation > 0, deviation, np.inf)
 
 
 def curves(
-    model: SymptomCLIP, features: Tensor, predicted: np.ndarray, seed: int = 0
+    scored: Scored, predicted: np.ndarray, rival: np.ndarray, seed: int = 0
 ) -> dict[str, Curves]:
-    """Deletion and insertion by contribution and in random order.
+    """Deletion and insertion in the order of the words, of the evidence, and in random order.
 
-    At least one symptom always remains. The random order's value at a step is the mean over all
-    sets of that size (over ``SUBSETS`` random ones if there are more), so it has no noise of its
-    own. Images whose predicted class has a single symptom are skipped.
+    The random curve is the mean over ``ORDERS`` orders, the same for all images; where the merge is
+    a sum, it is the straight line that this mean tends to.
 
     Args:
-        model: the model of a run that merges symptoms.
-        features: [n, d]. predicted: [n] labels.
+        predicted, rival: [n] labels.
 
     Returns:
-        measure -> ``Curves``; empty if no predicted class has two symptoms.
+        measure -> ``Curves``.
     """
-    parts = contributions(model, features)
     generator = np.random.default_rng(seed)
-    counts = model.mask.sum(dim=1).tolist()
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {measure: [] for measure in MEASURES}
-    for label in tqdm(np.unique(predicted), desc="removing symptoms", leave=False, disable=None):
-        if counts[label] < 2:
-            continue
-        chosen = np.flatnonzero(predicted == label)
-        ranked = _ranked(model, parts, chosen, label)
-        of_class = _curves_of_class(_Asker(model, features[chosen], label), ranked, generator)
-        for measure, (own, chance) in of_class.items():
-            found[measure].append((_stretched(own, max(counts)), _stretched(chance, max(counts))))
-    return {
-        measure: Curves(measure, *(np.concatenate(side) for side in zip(*pairs, strict=True)))
-        for measure, pairs in found.items()
-        if pairs
-    }
+    counts = scored.model.mask.sum(dim=1).cpu().numpy()
+    steps = 1 + int(np.sort(counts)[-2:].sum())
+    found = {m: {o: np.zeros((len(predicted), steps)) for o in ORDINARY} for m in MEASURES}
+    evidence = evidence_of(scored.model, scored.parts, scored.reference).symptom
+    for pair in sorted(set(zip(predicted.tolist(), rival.tolist(), strict=True))):
+        chosen = np.flatnonzero((predicted == pair[0]) & (rival == pair[1]))
+        sizes = (int(counts[pair[0]]), int(counts[pair[1]]))
+        own = _Pair(scored, chosen, pair, sizes)
+        for order, values in (("by_words", scored.words), ("by_evidence", evidence)):
+            ranked = np.argsort(-own.signed(values), axis=1, kind="stable")
+            for measure in MEASURES:
+                found[measure][order][chosen] = _stretched(own.curve(measure, ranked), steps)
+        for measure in MEASURES:
+            found[measure]["random"][chosen] = _stretched(own.chance(measure, generator), steps)
+    return {measure: Curves(measure, **orders) for measure, orders in found.items()}
 
 
-def _ranked(model: SymptomCLIP, parts: Contributions, chosen: np.ndarray, label: int) -> np.ndarray:
-    """[n, k] the symptoms of class ``label`` for each chosen image, the greatest part first."""
-    # With max one symptom is the whole logit, whatever its sign: nearer counts more.
-    value = parts.similarity if model.merge == "max" else parts.symptom
-    k = int(model.mask[label].sum())
-    return np.argsort(-value[chosen, label, :k], axis=1, kind="stable")
+@dataclass(frozen=True)
+class _Pair:
+    """The images that are predicted as one class, with one rival."""
 
+    scored: Scored
+    chosen: np.ndarray  # their places
+    labels: tuple[int, int]  # predicted, rival
+    counts: tuple[int, int]  # symptoms of each
 
-def _curves_of_class(
-    ask: "_Asker", ranked: np.ndarray, generator: np.random.Generator
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """measure -> [n, k] curves in the order ``ranked`` and in random order."""
-    k = ranked.shape[1]
-    sizes = range(1, k + 1)
-    chance = np.stack([ask.mean(_subsets(k, m, generator)) for m in sizes], axis=1)
-    first = np.stack([ask.own(ranked[:, :m]) for m in sizes], axis=1)
-    last = np.stack([ask.own(ranked[:, k - m :]) for m in sizes], axis=1)
-    full = first[:, -1:]
-    return {
-        # From all symptoms down to one.
-        "deletion": ((last - full)[:, ::-1], (chance - full)[:, ::-1]),
-        "insertion": (first - full, chance - full),
-    }
+    def signed(self, values: np.ndarray) -> np.ndarray:
+        """[n, P] values [., K, k] of both classes' symptoms; the rival's with the opposite sign."""
+        own, other = (
+            values[self.chosen, label, :count]
+            for label, count in zip(self.labels, self.counts, strict=True)
+        )
+        return np.nan_to_num(np.concatenate([own, -other], axis=1))
 
+    def curve(self, measure: str, ranked: np.ndarray) -> np.ndarray:
+        """[n, P + 1] margins with 0, 1, ... P symptoms of ``ranked`` [n, P] deleted or inserted."""
+        kept = np.full(ranked.shape, measure == "deletion")
+        rows = np.arange(len(ranked))
+        margins = [self._margin(kept)]
+        for step in range(ranked.shape[1]):
+            kept[rows, ranked[:, step]] = measure == "insertion"
+            margins.append(self._margin(kept))
+        return np.stack(margins, axis=1)
 
-class _Asker:
-    """The logit of one class on some images, for any sets of its symptoms."""
+    def chance(self, measure: str, generator: np.random.Generator) -> np.ndarray:
+        """The mean of ``curve`` over random orders."""
+        total = sum(self.counts)
+        ends = np.tile(np.arange(total), (len(self.chosen), 1))
+        if self.scored.model.merge != "max":
+            first, *_, last = self.curve(measure, ends).T
+            return first[:, None] + (last - first)[:, None] * np.linspace(0, 1, total + 1)
+        orders = [np.broadcast_to(generator.permutation(total), ends.shape) for _ in range(ORDERS)]
+        return np.mean([self.curve(measure, order) for order in orders], axis=0)
 
-    def __init__(self, model: SymptomCLIP, features: Tensor, label: int) -> None:
-        self.model, self.features, self.label = model, features, label
-
-    def mean(self, subsets: Sequence[Any]) -> np.ndarray:
-        """[n] mean over the sets, the same for every image."""
-        return self._logits(subsets).mean(axis=1)
-
-    def own(self, subsets: np.ndarray) -> np.ndarray:
-        """[n] logit of each image with its own set [n, m]."""
-        different, which = np.unique(np.sort(subsets, axis=1), axis=0, return_inverse=True)
-        logits = self._logits(different)
-        return logits[np.arange(len(logits)), which.ravel()]
-
-    def _logits(self, subsets: Sequence[Any] | np.ndarray) -> np.ndarray:
-        mask = torch.zeros(len(subsets), self.model.mask.shape[1], dtype=torch.bool)
-        mask.scatter_(1, torch.as_tensor(np.array(subsets)), True)
-        return subset_logits(self.model, self.features, self.label, mask)
-
-
-def _subsets(k: int, m: int, generator: np.random.Generator) -> list[Any]:
-    if math.comb(k, m) <= SUBSETS:
-        return list(itertools.combinations(range(k), m))
-    return [generator.choice(k, size=m, replace=False) for _ in range(SUBSETS)]
+    def _margin(self, kept: np.ndarray) -> np.ndarray:
+        """[n] with the similarities of the symptoms ``kept`` [n, P] and the mean of the others."""
+        split = self.counts[0]
+        one, other = (
+            self.scored.class_logits(self.chosen, label, part)
+            for label, part in zip(self.labels, (kept[:, :split], kept[:, split:]), strict=True)
+        )
+        return one - other
 
 
 def _stretched(curve: np.ndarray, steps: int) -> np.ndarray:
@@ -172,26 +187,42 @@ def _stretched(curve: np.ndarray, steps: int) -> np.ndarray:
     return np.stack([np.interp(wanted, have, row) for row in curve])
 
 
-def summary(
-    curve: Curves, times: int = statistics.RESAMPLES, seed: int = 0
-) -> dict[str, str | float | int]:
-    """How much sooner the order by contribution acts than a random one, with an interval.
+def mean_curves(seeds: Sequence[Mapping[str, Curves]]) -> dict[str, Curves]:
+    """The curves of several seeds on the same images as one: their mean."""
+    return {
+        measure: Curves(
+            measure,
+            *(
+                np.mean([getattr(own[measure], order) for own in seeds], axis=0)
+                for order in ORDINARY
+            ),
+        )
+        for measure in seeds[0]
+    }
+
+
+def summary(curve: Curves, times: int = statistics.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """How far the words' order goes towards the explanation's own, with an interval.
 
     Returns:
-        {"measure", "gain" (mean area, logits), "low", "high" (95 % bootstrap over images),
-        "sooner" (share of images with a gain above zero), "pictures"}.
+        {"measure", "pictures", "gain" (mean area of the words' order, log-odds), "own_gain" (of the
+        explanation's order), "share" (their ratio), "low", "high" (95 % bootstrap over images),
+        "sooner" (share of images with a gain above zero), "passed"}.
     """
-    gain = curve.gain
-    means = [
-        weights @ gain / weights.sum(axis=1)
+    gain, own = curve.gain(), curve.gain("by_evidence")
+    ratios = [
+        (weights @ gain) / np.maximum(weights @ own, 1e-12)
         for weights in statistics.resamples(len(gain), times, seed)
     ]
-    low, high = statistics.interval(np.concatenate(means))
+    low, high = statistics.interval(np.concatenate(ratios))
     return {
         "measure": curve.measure,
+        "pictures": len(gain),
         "gain": float(gain.mean()),
+        "own_gain": float(own.mean()),
+        "share": float(gain.sum() / max(own.sum(), 1e-12)),
         "low": low,
         "high": high,
         "sooner": float((gain > 0).mean()),
-        "pictures": len(gain),
+        "passed": bool(low > PASSED),
     }

@@ -1,4 +1,4 @@
-"""Plots of how true explanations are: deletion, insertion, and AUC of single symptoms."""
+"""Figures of deletion and insertion, and of attribute AUCs."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,30 @@ from core.colours import QUIET, SERIES, series_colour
 
 from .faithfulness import Curves
 
+LINES = (
+    ("by_evidence", SERIES[6], "in the explanation's own order"),
+    ("by_words", SERIES[0], "in the order of the words"),
+    ("random", SERIES[1], "in random order"),
+)
+EXPECTED = {
+    "deletion": "Deletion: faithful if the margin falls sooner than in random order",
+    "insertion": "Insertion: faithful if the margin rises sooner than in random order",
+}
+
 
 def draw_faithfulness(
     curves: Mapping[str, Curves], summaries: Sequence[Mapping[str, Any]]
 ) -> Figure:
-    """Deletion and insertion by contribution against the random order."""
-    figure = Figure(figsize=(4.2 * len(curves), 3.3), layout="constrained", facecolor="white")
+    """The margin as symptoms are deleted or inserted: by the words, by evidence, at random."""
+    figure = Figure(figsize=(4.6 * len(curves), 3.7), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axis, curve, row in zip(axes, curves.values(), summaries, strict=True):
         _draw_curves(axis, curve)
-        gain, low, high = row["gain"], row["low"], row["high"]
-        axis.set_title(
-            f"{curve.measure}: mean area {gain:+.2f} logits [{low:+.2f}, {high:+.2f}]", fontsize=9
-        )
-    axes[0].set_ylabel(
-        "logit of the predicted class,\nminus its value with all symptoms", fontsize=8.5
-    )
+        share = f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        result = "passed" if row["passed"] else "failed"
+        title = f"{EXPECTED[curve.measure]}. Share of the own order's area: {share}, {result}"
+        axis.set_title(textwrap.fill(title, 50), fontsize=9)
+    axes[0].set_ylabel("log-odds of the predicted class\nover the runner-up", fontsize=8.5)
     axes[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -36,16 +44,14 @@ def draw_faithfulness(
 def _draw_curves(axis: Axes, curve: Curves) -> None:
     """Means over images with 95 % intervals."""
     shares = np.linspace(0, 1, curve.random.shape[1])
-    for values, colour, label in (
-        (curve.by_contribution, SERIES[0], "by contribution"),
-        (curve.random, QUIET, "in random order"),
-    ):
+    for order, colour, label in LINES:
+        values = getattr(curve, order)
         mean = values.mean(axis=0)
         margin = 1.96 * values.std(axis=0) / np.sqrt(len(values))
         axis.plot(shares, mean, color=colour, marker="o", markersize=3.5, label=label)
         axis.fill_between(shares, mean - margin, mean + margin, color=colour, alpha=0.18, lw=0)
-    done = "removed" if curve.measure == "deletion" else "added"
-    axis.set_xlabel(f"symptoms {done} (one always remains)", fontsize=8.5)
+    done = "replaced by their average" if curve.measure == "deletion" else "restored"
+    axis.set_xlabel(f"symptoms {done}", fontsize=8.5)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -73,3 +73,23 @@ def with_outcome(
     if versus is not None:
         keep &= (versus == truth) == (outcome == "incorrect")
     return np.flatnonzero(keep).tolist()
+
+
+def balanced(order: Sequence[int], truth: np.ndarray, count: int) -> list[int]:
+    """The first ``count`` of ``order``, taken from each class in turn.
+
+    Args:
+        order: indices of images, the first choice first. truth: [n] labels.
+
+    Returns:
+        at most ``count`` indices in the order of ``order``; no class has two images more than
+        another that has images left.
+    """
+    by_class: dict[int, list[int]] = {}
+    for i in order:
+        by_class.setdefault(int(truth[i]), []).append(int(i))
+    turns = [(turn, place) for own in by_class.values() for turn, place in enumerate(own)]
+    # Within a turn the classes come in the order of their choices.
+    rank = {int(i): position for position, i in enumerate(order)}
+    taken = {i for _, i in sorted(turns, key=lambda pair: (pair[0], rank[pair[1]]))[:count]}
+    return [int(i) for i in order if int(i) in taken]

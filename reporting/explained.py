@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from core.colours import series_colour
 from core.errors import InputError
 from datasets.pictures import read_picture
 from engine.loading import LoadedRun
-from explanations.drawing import shown_classes, verdict
 from explanations.drift import meaning_drift, warning
 from explanations.explanation import Explanation, explain_features
-from explanations.selection import Chosen, pictures_of_split
-from explanations.standardise import standard
+from explanations.reference import reference_of
+from explanations.selection import Chosen, balanced, pictures_of_split
+from explanations.wording import verdict
 from results.rendering import Estimate, Table
 from results.rows import Method
 from results.runs import Run
 from trainers import load_run
 
-SHOWN = 3  # images at either end
+from .explanation_items import evidence
+
+SHOWN = 4  # images at either end, from the classes in turn
 THUMBNAIL = 224  # pixels of an image's longer side
 MEANING = (
     "rank correlation: Spearman's, over the training images, of the similarities to the untrained "
@@ -34,16 +35,17 @@ MEANING = (
 def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict[str, Any] | None:
     """The best and the worst explained test images of one run that reads symptoms.
 
-    An image is explained well if it is more similar to its true class's symptoms than to those of
-    the other classes, each similarity standardised over the training images. The best are among
-    the correctly classified images, the worst among the others.
+    An image is explained well if the evidence of its true class's symptoms is far above that of any
+    other class's. The best are among the correctly classified images, the worst among the others;
+    each true class has its turn.
 
     Args:
         root: the folder that holds the datasets; the run's own for ``None``.
 
     Returns:
         {"run", "drift", "best", "worst"} with the table of ``drift_table`` and lists of cards;
-        {"reason"} if the run's images or its backbone are missing; None if no run reads symptoms.
+        {"reason"} if the run's images, also those of training, or its backbone are missing; None
+        if no run reads symptoms.
     """
     chosen = _best_validated(methods)
     if chosen is None:
@@ -51,15 +53,16 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
     try:
         run = load_run(chosen.folder, root=root)
         images = pictures_of_split(run, "test")
-        explanation = explain_features(run, run.features("test"), standard(run))
+        explanation = explain_features(run, run.features("test"), reference_of(run))
         truth = np.array([image.truth for image in images])
         correct = explanation.prediction == truth
         order = np.argsort(-_lead(explanation, truth), kind="stable")
+        best, worst = order[correct[order]].tolist(), order[~correct[order]][::-1].tolist()
         return {
             "run": run.name,
             "drift": drift_table(run),
-            "best": [_card(explanation, images, i) for i in order[correct[order]][:SHOWN]],
-            "worst": [_card(explanation, images, i) for i in order[~correct[order]][::-1][:SHOWN]],
+            "best": [_card(explanation, images, i) for i in balanced(best, truth, SHOWN)],
+            "worst": [_card(explanation, images, i) for i in balanced(worst, truth, SHOWN)],
         }
     except InputError as error:
         return {"reason": str(error)}
@@ -100,34 +103,27 @@ def _validation_accuracy(run: Run) -> float:
 
 
 def _lead(explanation: Explanation, truth: np.ndarray) -> np.ndarray:
-    """[n] mean similarity to the true class's symptoms minus the greatest of the other classes'."""
-    means = np.nanmean(explanation.scores, axis=2)  # [n, K]
+    """[n] evidence of the true class's symptoms minus the greatest of the other classes'."""
+    if explanation.evidence is None:
+        raise InputError("the training images are missing")
+    sums = explanation.evidence.symptom.sum(axis=2)  # [n, K]
     rows = np.arange(len(truth))
-    others = means.copy()
+    others = sums.copy()
     others[rows, truth] = -np.inf
-    return means[rows, truth] - others.max(axis=1)
+    return sums[rows, truth] - others.max(axis=1)
 
 
 def _card(explanation: Explanation, images: Sequence[Chosen], i: int) -> dict[str, Any]:
     """A small image and the text beside it."""
     truth = images[i].truth
     data, size = _thumbnail(images[i].path)
-    shown = shown_classes(explanation, i, truth)
-    reach = float(np.nanmax(np.abs(explanation.scores[i, shown]), initial=1e-9))
     return {
         "data": data,
         "size": size,
+        "truth": explanation.classnames[truth] if truth is not None else "",
         "verdict": verdict(explanation, i, truth),
         "outcome": "good" if explanation.prediction[i] == truth else "bad",
-        "classes": [
-            {
-                "name": explanation.classnames[c],
-                "probability": 100 * explanation.probabilities[i, c],
-                "colour": series_colour(c),
-                "rows": _bars(explanation, i, c, reach),
-            }
-            for c in shown
-        ],
+        "evidence": evidence(explanation, i, None),
     }
 
 
@@ -139,22 +135,3 @@ def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
     image.save(stream, format="JPEG", quality=88)
     data = base64.b64encode(stream.getvalue()).decode()
     return f"data:image/jpeg;base64,{data}", image.size
-
-
-def _bars(explanation: Explanation, i: int, c: int, reach: float) -> list[dict[str, Any]]:
-    """A bar for each symptom of class ``c``; ``reach`` is the similarity of the longest bar."""
-    form = "{:.3f}" if explanation.standardised is None else "{:+.1f}"
-    rows = []
-    for j, phrase in enumerate(explanation.phrases[explanation.classnames[c]]):
-        # A symptom that is the same in all training images has no standardised similarity.
-        score = float(np.nan_to_num(explanation.scores[i, c, j]))
-        rows.append(
-            {
-                "symptom": phrase,
-                "score": form.format(score),
-                "width": 50 * abs(score) / reach,  # per cent of the cell; zero is in its middle
-                "left": 50 - 50 * max(0.0, -score) / reach,
-                "contribution": f"{explanation.parts.symptom[i, c, j]:+.1f}",
-            }
-        )
-    return rows

@@ -1,4 +1,4 @@
-"""Explanations as files: a PNG for each image, explanations.csv, and a page."""
+"""Explanations as files: the images, explanations.csv, a page, and figures where asked for."""
 
 import csv
 import re
@@ -8,23 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from core.files import atomic_write, fingerprint
 from datasets.pictures import read_picture
-from engine.loading import LoadedRun
-from explanations.drawing import draw_explanation, verdict
+from engine.ensemble import Ensemble
+from explanations.drawing import draw_explanation
+from explanations.drift import warning
 from explanations.explanation import Explanation
 from explanations.selection import Chosen
 from explanations.words import NearestWords
 
+from .explanation_items import Trust, drifts, evidence, prediction, warned
+from .explanation_maps import MapFolder, legend_uri, map_folder, save_image
 from .pages import write_page
 
 COLUMNS = (
     "picture",
     "truth",
     "prediction",
+    "confidence",
+    "rival",
+    "margin",
+    "unlike",
     "version",
     "class",
     "class_probability",
@@ -34,24 +42,29 @@ COLUMNS = (
     "standardised",
     "weight",
     "contribution",
-    "above_average",
+    "evidence",
+    "effect",
 )
+RELIABILITY = ("class", "symptom", "auc", "low", "high", "meaning", "seeds_with_it", "seeds")
 DPI = 130
-LARGEST = 640  # pixels of a drawn image's longer side
+LARGEST = 640  # pixels of a shown image's longer side
 
 
 @dataclass(frozen=True)
 class Explained:
     """Explained images of a run, and what the page says about them."""
 
-    run: LoadedRun
+    ensemble: Ensemble
     chosen: Sequence[Chosen]  # n images
     explanation: Explanation  # of them
+    trust: Trust = Trust()
+    distances: np.ndarray | None = None  # [n] to the training images; None where not known
     changed: Explanation | None = None  # of them, with other symptoms
     others: Sequence[str] = ()  # n lines on another run's predictions; empty: there is none
     selection: str = ""  # which images these are
     change: str = ""  # which symptoms are others in ``changed``
     words: NearestWords | None = None
+    figures: bool = False  # whether to draw each explanation as a PNG too
 
     @property
     def versions(self) -> dict[str, Explanation]:
@@ -62,55 +75,73 @@ class Explained:
     def other(self, i: int) -> str:
         return self.others[i] if self.others else ""
 
+    def unlike(self, i: int) -> bool | None:
+        """Whether image ``i`` is unlike the training images; None where that is not known."""
+        if self.distances is None or self.trust.distance is None:
+            return None
+        return bool(self.distances[i] > self.trust.distance.threshold)
+
 
 def write_explanations(folder: str | Path, explained: Explained) -> Path:
     """Write the images, the table and the page; returns the page's path."""
     folder = Path(folder)
     write_rows(folder / "explanations.csv", COLUMNS, _csv_rows(explained))
+    write_rows(folder / "reliability.csv", RELIABILITY, _reliability_rows(explained.trust))
     places = range(len(explained.chosen))
-    bar = tqdm(places, desc="drawing", leave=False, disable=None, file=sys.stderr)
+    bar = tqdm(places, desc="writing", leave=False, disable=None, file=sys.stderr)
+    reliability = explained.trust.reliability or {}
+    maps = map_folder(folder, explained.ensemble.first, len(explained.chosen))
     return write_page(
         folder / "index.html",
         "explanations.html.jinja",
-        run=explained.run,
-        items=[_draw(folder, explained, i) for i in bar],
-        standardised=explained.explanation.standardised is not None,
+        ensemble=explained.ensemble,
+        run=explained.ensemble.first,
+        items=[_item(folder, explained, maps, i) for i in bar],
+        legend=legend_uri(),
+        trust=explained.trust,
+        reliability=list(reliability.values()),
+        warning=(warning(drifts(reliability)) or "").rstrip("."),
         selection=explained.selection,
         change=explained.change,
         words=explained.words,
     )
 
 
-def _draw(folder: Path, explained: Explained, i: int) -> dict[str, Any]:
-    """Write the PNG of image ``i``; returns what the page shows of it."""
-    chosen, explanation, other = explained.chosen[i], explained.explanation, explained.other(i)
+def _item(folder: Path, explained: Explained, maps: MapFolder | None, i: int) -> dict[str, Any]:
+    """Write the files of image ``i``; returns what the page shows of it."""
+    chosen, explanation, trust = explained.chosen[i], explained.explanation, explained.trust
     image = read_picture(chosen.path)
     image.thumbnail((LARGEST, LARGEST))
-    figure = draw_explanation(
-        image, explanation, i, chosen.truth, chosen.name, explained.changed, other
-    )
-    file = f"pictures/{file_name(chosen.name)}.png"
-    save_png(figure, folder / file)
+    stem = file_name(chosen.name)
+    save_image(image, folder / "pictures" / f"{stem}.png")
+    if explained.figures:
+        figure = draw_explanation(
+            image, explanation, i, chosen.truth, chosen.name, explained.changed, explained.other(i)
+        )
+        save_png(figure, folder / "figures" / f"{stem}.png")
+    truth = None if chosen.truth is None else explanation.classnames[chosen.truth]
     correct = explanation.prediction[i] == chosen.truth
+    fall = explanation.waterfall(i)
     return {
         "name": chosen.name,
-        "file": file,
-        "size": [round(side * DPI) for side in figure.get_size_inches()],
-        "verdict": _caption(explained, i),
-        "outcome": "" if chosen.truth is None else "good" if correct else "bad",
+        "file": f"pictures/{stem}.png",
+        "size": image.size,
+        "unlike": explained.unlike(i),
+        "truth": truth,
+        "outcome": "" if truth is None else "good" if correct else "bad",
+        "other": explained.other(i),
+        "maps": maps.draw(chosen.path, stem, fall) if maps and fall else None,
+        "warning": warned(explanation, i, trust.reliability),
         "versions": [
-            {"title": title, "rows": version.rows(i)}
-            for title, version in explained.versions.items()
+            {
+                "title": title,
+                "prediction": prediction(version, i, trust),
+                "evidence": evidence(version, i, trust.reliability if n == 0 else None),
+                "rows": version.rows(i),
+            }
+            for n, (title, version) in enumerate(explained.versions.items())
         ],
     }
-
-
-def _caption(explained: Explained, i: int) -> str:
-    truth = explained.chosen[i].truth
-    texts = [verdict(explained.explanation, i, truth)]
-    if explained.changed:
-        texts.append(f"What if: {verdict(explained.changed, i, truth)}")
-    return ". ".join(filter(None, [*texts, explained.other(i)]))
 
 
 def file_name(name: str) -> str:
@@ -140,14 +171,27 @@ def _cell(value: Any) -> Any:
     return repr(float(value)) if isinstance(value, float) else value
 
 
+def _reliability_rows(trust: Trust) -> Iterator[dict[str, Any]]:
+    for own in (trust.reliability or {}).values():
+        areas = own.area or (None, None, None)
+        values = (own.classname, own.symptom, *areas, own.drift.verdict if own.drift else None)
+        yield dict(zip(RELIABILITY, (*values, *own.seeds), strict=True))
+
+
 def _csv_rows(explained: Explained) -> Iterator[dict[str, Any]]:
     for i, image in enumerate(explained.chosen):
+        unlike = explained.unlike(i)
         for title, version in explained.versions.items():
             names = version.classnames
+            label, rival = int(version.prediction[i]), int(version.rival[i])
             of_image = {
                 "picture": image.name,
                 "truth": "" if image.truth is None else names[image.truth],
-                "prediction": names[version.prediction[i]],
+                "prediction": names[label],
+                "confidence": explained.trust.confidence(version.probabilities[i])[label],
+                "rival": names[rival],
+                "margin": version.logits[i, label] - version.logits[i, rival],
+                "unlike": "" if unlike is None else "yes" if unlike else "no",
                 "version": title,
             }
             for row in version.rows(i):

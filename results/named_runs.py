@@ -1,18 +1,26 @@
 """A RUN on a command line: a folder, or a short name such as ViP/tiny."""
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import InputError
 from results.runs import find_run, latest_run
+from results.settings import CONFIG
 
 NAMES = "a run's folder, or a short name: synthderm/ViP/tiny, ViP/tiny/seed2"
+SEVERAL = f"{NAMES}; several seeds of a run, or the folder that holds them, are one ensemble"
+SEED_FOLDER = re.compile(r"seed(\d+)")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name a run: RUN, --latest and --runs."""
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the arguments that name a run, or ``several`` seeds of one: RUN, --latest and --runs."""
     add = parser.add_argument
-    add("run", help=NAMES)
+    if several:
+        add("run", nargs="+", metavar="RUN", help=SEVERAL)
+    else:
+        add("run", help=NAMES)
     add(
         "--latest",
         action="store_true",
@@ -49,3 +57,24 @@ def named_run(name: str, latest: bool = False, root: str | Path = "output") -> P
             return find_run(f"{name}/seed1", root)
         except InputError:
             raise error from None
+
+
+def named_runs(
+    names: Sequence[str], latest: bool = False, root: str | Path = "output"
+) -> list[Path]:
+    """The folders of the runs that ``names`` match, as ``named_run`` finds each.
+
+    A folder that is not a run itself but holds seed1, seed2, ... stands for all of these runs.
+    """
+    return [folder for name in names for folder in _seeds(named_run(name, latest, root))]
+
+
+def _seeds(folder: Path) -> list[Path]:
+    if (folder / CONFIG).exists() or not folder.is_dir():
+        return [folder]
+    seeds = {
+        int(found.group(1)): path
+        for path in folder.iterdir()
+        if (found := SEED_FOLDER.fullmatch(path.name)) and (path / CONFIG).exists()
+    }
+    return [seeds[seed] for seed in sorted(seeds)] or [folder]

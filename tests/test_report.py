@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 import report
 from core.errors import command_line
 from reporting import measures
+from reporting.explained import explained_images
 from reporting.paths import value_without_paths, without_paths
 from results.predictions import Predictions
 from results.rows import methods_of
@@ -127,7 +129,10 @@ def test_the_same_runs_give_the_same_charts(many):
 
 
 def test_pictures_and_leaving_them_out(toy_run, tmp_path):
-    """A run of symptoms shows its best and worst explained pictures, unless they are private."""
+    """A run of symptoms shows its best and worst explained pictures, unless they are private.
+
+    At either end each class has at most one picture more than the other, if it has any left.
+    """
     folder = toy_run("ViP")
     root = folder.parent
 
@@ -135,8 +140,20 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
     report.main([str(root), "--output", str(tmp_path / "without.html"), "--no-images"])
 
     with_, without = checked(tmp_path / "with.html"), checked(tmp_path / "without.html")
-    assert 1 <= with_.count("data:image/jpeg;base64,") <= 6
-    assert "Best explained, among the correctly classified" in with_
+    tasks = with_.count("Best explained, among the correctly classified")  # others' runs, too
+    assert 1 <= with_.count("data:image/jpeg;base64,") <= 8 * tasks
+    assert "contribution" not in with_ and '<ol class="fall">' in with_
+    with open(folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    explained = explained_images(methods_of(find_runs(folder)), None)
+    for end in ("best", "worst"):
+        have = Counter(
+            row["label"] for row in rows if (row["label"] == row["prediction"]) == (end == "best")
+        )
+        shown = Counter(card["truth"] for card in explained[end])
+        assert sum(shown.values()) == min(4, sum(have.values()))
+        for number in shown.values():
+            assert all(number <= shown[other] + 1 or shown[other] == have[other] for other in have)
     assert "data:image" not in without and "Best explained" not in without
     assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
 

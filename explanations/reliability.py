@@ -1,0 +1,76 @@
+"""How far each symptom can be relied on: does it tell its class, does it mean what it says?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.errors import InputError
+from engine.loading import LoadedRun
+from results import statistics
+
+from .contributions import contributions
+from .drift import SymptomDrift, meaning_drift
+from .what_if import merge_of
+
+WORST_LAST = ("kept", "weakened", "unclear", "lost", "reversed")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What is known of one symptom of one class.
+
+    Attributes:
+        area: AUC of its similarity on the training images, of its class against the rest, with
+            DeLong's 95 % interval; None if those images are missing. It needs no attributes, and it
+            is high for a symptom that lost its meaning too.
+        drift: how much of its meaning training left, with its attributes' AUCs; of several seeds
+            the worst. None if the training images are missing.
+        seeds: how many seeds have the drift's verdict, of how many.
+    """
+
+    classname: str
+    symptom: str
+    area: tuple[float, float, float] | None = None
+    drift: SymptomDrift | None = None
+    seeds: tuple[int, int] = (1, 1)
+
+
+def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]:
+    """The reliability of every symptom of seeds of one run: (class, symptom) places -> record."""
+    _, symptoms = merge_of(runs[0])
+    areas = _areas(runs)
+    places = [(c, j) for c, own in enumerate(symptoms.phrases.values()) for j in range(len(own))]
+    drifts = [meaning_drift(run) for run in runs]
+    known = [own for own in drifts if own is not None]
+    found = {}
+    for number, (c, j) in enumerate(places):
+        classname = list(symptoms.phrases)[c]
+        records = [own[number] for own in known]
+        worst = max(records, key=lambda r: WORST_LAST.index(r.verdict), default=None)
+        alike = sum(worst is not None and r.verdict == worst.verdict for r in records)
+        found[c, j] = Reliability(
+            classname,
+            symptoms.phrases[classname][j],
+            areas.get((c, j)),
+            worst,
+            (alike, len(records)),
+        )
+    return found
+
+
+def _areas(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], tuple[float, float, float]]:
+    """AUC of each symptom for its own class, by the mean similarity over the seeds."""
+    try:
+        labels = np.array([picture.label for picture in runs[0].pictures("train")])
+        features = runs[0].features("train")
+    except InputError:  # ``meaning_drift`` says so
+        return {}
+    similarity = np.mean(
+        [contributions(merge_of(run)[0], features).similarity for run in runs], axis=0
+    )
+    return {
+        (c, j): statistics.delong_interval(labels == c, similarity[:, c, j])
+        for c, j in zip(*np.nonzero(~np.isnan(similarity[0])), strict=True)
+        if 0 < (labels == c).sum() < len(labels)
+    }

@@ -1,0 +1,53 @@
+"""Predictions and evidence in words."""
+
+from .evidence import Step
+from .explanation import Explanation
+
+
+def verdict(explanation: Explanation, i: int, truth: int | None = None) -> str:
+    """One line: the prediction with its probability, and whether it is correct."""
+    label = int(explanation.prediction[i])
+    text = f"{explanation.classnames[label]}, {100 * explanation.probabilities[i, label]:.1f} %"
+    if truth is None:
+        return f"predicted {text}"
+    wrong = f"incorrect (true class: {explanation.classnames[truth]})"
+    return f"predicted {text}: {'correct' if label == truth else wrong}"
+
+
+def owners(explanation: Explanation, step: Step) -> str:
+    """The class or classes whose symptom a step is."""
+    return " and ".join(explanation.classnames[c] for c, _ in step.places)
+
+
+def reason(explanation: Explanation, i: int, step: Step) -> str:
+    """A step as a sentence: how the image compares with the average training image."""
+    one = int(explanation.prediction[i])
+    if len(step.places) > 1:
+        more = "its similarity speaks for" if step.value > 0 else "its similarity speaks against"
+        return f"“{step.phrase}” (a symptom of {owners(explanation, step)}): {more} the prediction"
+    of_prediction = step.places[0][0] == one
+    more = "more" if (step.value > 0) == of_prediction else "less"
+    return (
+        f"“{step.phrase}” (a symptom of {owners(explanation, step)}): the image is {more} similar "
+        "to it than the average training image"
+    )
+
+
+def disagrees(step: Step, effect: float | None, least: float = 0.005) -> bool:
+    """Whether a bar speaks for a class while the symptom makes it less probable, or the reverse.
+
+    Args:
+        effect: of the symptom on the probability. least: a smaller effect has no sign.
+    """
+    return effect is not None and abs(effect) >= least and (effect > 0) != (step.value > 0)
+
+
+def disagreement(step: Step, effect: float, classname: str) -> str:
+    """What a bar and an effect of opposite signs mean."""
+    direction = "for" if step.value > 0 else "against"
+    change = "more" if effect > 0 else "less"
+    return (
+        f"“{step.phrase}” speaks {direction} {classname} in this image, compared with the average "
+        f"image, but having it in the list makes {classname} {change} probable "
+        f"({100 * effect:+.1f} points): it shifts the class for all images alike"
+    ).replace("(-", "(\u2212")
