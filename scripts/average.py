@@ -17,7 +17,7 @@ import numpy as np
 from core.arguments import Parser
 from core.errors import InputError, command_line
 from results.metrics import figures, log_lines
-from results.named_runs import add_run_arguments, named_run
+from results.named_runs import add_run_arguments, named_runs
 from results.predictions import FILE, Predictions, align
 from results.record import RESULTS, read_record, write_record
 from results.runs import Run
@@ -25,16 +25,16 @@ from results.runs import Run
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__, prog="python -m scripts.average")
-    add_run_arguments(parser)
-    parser.add_argument("more", nargs="+", metavar="RUN", help="further runs")
+    add_run_arguments(parser, several=True)
     parser.add_argument(
         "--output-dir",
         type=Path,
         help="folder of the result (default: averaged-N beside the first run)",
     )
     args = parser.parse_args(argv)
-    names = [args.run, *args.more]
-    folders = [named_run(name, args.latest, args.runs) for name in names]
+    folders = named_runs(args.run, args.latest, args.runs)
+    if len(folders) < 2:
+        raise InputError(f"{folders[0]} is one run; name two or more")
     if len(set(folders)) < len(folders):
         raise InputError("a run is named twice; name each run once")
     output = args.output_dir or folders[0].parent / f"averaged-{len(folders)}"

@@ -46,5 +46,7 @@ def test_nothing_is_written_over(tmp_path):
     first, other = write_run(tmp_path, seed=1), write_run(tmp_path, seed=2)
     with pytest.raises(InputError, match="already holds a run"):
         average.main([str(first), str(other), "--output-dir", str(first)])
+    with pytest.raises(InputError, match="is one run; name two or more"):
+        average.main([str(first)])
     with pytest.raises(InputError, match="named twice"):
         average.main([str(first), str(first)])
