@@ -28,6 +28,7 @@ from datasets import synthetic
 from datasets.drawing import SIZE
 
 PIECES, LENGTH = 448, 128  # of the vocabulary, of a text
+CAPTIONS = 3000  # of each world, that the vocabulary is learned from
 VISION_WIDTH, VISION_LAYERS, VISION_HIDDEN, PATCH = 128, 3, 128, 8
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, TEXT_HIDDEN = 96, 2, 4, 96
 SCALE = 60.0  # exp(logit_scale); another than CLIP's 100, as BiomedCLIP's is
@@ -38,7 +39,7 @@ FILES: dict[str, dict[str, Any]] = {
         "model_cfg": {
             "embed_dim": EMBED_DIM,
             "vision_cfg": {
-                "timm_model_name": f"vit_mini_patch{PATCH}_{SIZE}",
+                "timm_model_name": f"vit_tiny_patch{PATCH}_{SIZE}",
                 "timm_model_pretrained": False,
                 "timm_pool": "",
                 "timm_proj": "linear",
@@ -171,7 +172,7 @@ def pieces_of_captions() -> list[str]:
     """
     rng, texts = random.Random(TRAIN_SEED), [*captions.words()]
     for world in synthetic.WORLDS:
-        for i in range(3000):
+        for i in range(CAPTIONS):
             attributes = synthetic.sample_attributes(world, np.random.default_rng(i))
             texts.append(captions.caption(world, attributes, rng)[0])
     letters = [*string.ascii_lowercase, *string.digits]
