@@ -5,12 +5,14 @@ the teacher's joint space: its features follow the teacher's of the same image o
 contrastive loss pairs them with the teacher's features of the other kind. The model is loaded as a
 user's folder is, with random weights, and its encoders are trained as they stand.
 
-Every text is in WordPiece, so no word is without trained rows. Invented words and random contexts
-are put into captions while the teacher reads the caption alone: what no caption speaks of should
-change little.
+Every text is in WordPiece, so no word is without trained rows. Words that no caption holds and
+random contexts are put into captions while the teacher reads the caption alone: what no caption
+speaks of should change little. Captions with words left out are read too, by both.
 """
 
+import functools
 import random
+import re
 import string
 from abc import ABC
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from clip.model import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones import captions
 from backbones.backbone import Backbone
 from backbones.loading import load_backbone
 from backbones.pretrain_bert_folder import (
@@ -45,26 +48,44 @@ from backbones.pretrain_data import (
 from backbones.pretrain_losses import contrastive_loss
 from backbones.pretrain_training import Training
 from backbones.texts import POSITIONS
+from backbones.tokenizers import clip_token_ids, clip_tokenizer
 from core.files import atomic_write
 
 BATCH = {"SynthDerm": 64, "SynthChest": 32}
+THINNED_FROM = 2 / 3  # of the steps: until then texts are whole captions
 
 
-def with_invented_words(text: str, rng: random.Random) -> str:
-    """``text``, or now and then with words of random letters before or within it."""
+@functools.cache
+def strange_words() -> list[str]:
+    """Words of CLIP's vocabulary that no caption holds and that name no disease."""
+    known = {*captions.words(), *captions.DISEASE_WORDS}
+    words = (word.removesuffix("</w>") for word in clip_tokenizer().encoder if "</w>" in word)
+    return sorted(word for word in words if re.fullmatch("[a-z]{3,9}", word) and word not in known)
+
+
+def with_strange_words(text: str, rng: random.Random) -> str:
+    """``text``, or now and then with one to three words that no caption holds put into it."""
     words = text.split()
-    if len(text) < 200 and rng.random() < 0.35:
-        for _ in range(rng.randint(1, 2)):
+    if len(text) < 200 and rng.random() < 0.4:
+        for _ in range(rng.randint(1, 3)):
             letters = rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))
-            words.insert(rng.choice((0, rng.randint(0, len(words)))), "".join(letters))
+            word = rng.choice(strange_words()) if rng.random() < 0.8 else "".join(letters)
+            words.insert(rng.choice((0, rng.randint(0, len(words)))), word)
     return " ".join(words)
+
+
+def thinned(text: str, rng: random.Random) -> str:
+    """``text`` without some of its words."""
+    share = rng.uniform(0.1, 0.6)
+    words = text.split()
+    return " ".join(word for word in words if rng.random() > share) or words[0]
 
 
 class Lesson(NamedTuple):
     """What one step learns from.
 
     Attributes:
-        images: [n, 3, 64, 64], augmented. texts: n captions, with invented words in some.
+        images: [n, 3, 64, 64], augmented. texts: n captions, with strange words in some.
         of_images, of_texts: [n, d] the teacher's features of the images and captions alone, norm 1.
         true: [n, n], whether a caption is true of an image.
     """
@@ -81,9 +102,13 @@ class Student(Training, ABC):
 
     Args:
         targets: the teacher's features of each world's training images.
+
+    Attributes:
+        usual_steps: of the shipped weights.
     """
 
     part: str
+    usual_steps: int
     peak = 1e-3
 
     def __init__(
@@ -108,20 +133,22 @@ class Student(Training, ABC):
         images = data.batch(rng, BATCH)
         x = augment(normalise(images.pixels.to(self.device)), images.is_lesion, rng)
         words_rng = random.Random(int(rng.integers(2**62)))
-        texts, rows, permitted = [], [], []
-        start, end = self.vocabulary.ids[-2:]
+        texts, plain, permitted = [], [], []
         for world, attributes in images.shown:
             text, _, facts = short_caption(self.vocabulary, world, attributes, words_rng)
-            texts.append(with_invented_words(text, words_rng))
-            rows.append([start, *self.vocabulary.tokenizer.encode(text), end])
+            texts.append(with_strange_words(text, words_rng))
+            plain.append(text)
             permitted.append(allowed(world.name, facts))
         true = (images.has.float() @ (~torch.tensor(permitted)).float().t()) == 0
         of_images = torch.cat([self.targets[name][at] for name, at in images.chosen.items()])
-        lesson = Lesson(x, texts, of_images, self._read_by_teacher(rows), true.to(self.device))
+        lesson = Lesson(x, texts, of_images, self.read_by_teacher(plain), true.to(self.device))
         return lesson, words_rng
 
     @torch.no_grad()
-    def _read_by_teacher(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def read_by_teacher(self, texts: Sequence[str]) -> Tensor:
+        """[n, d] at norm 1."""
+        start, end = self.vocabulary.ids[-2:]
+        rows = [[start, *ids, end] for ids in clip_token_ids(texts)]
         length = max(map(len, rows))
         tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
         ends = torch.tensor([len(row) - 1 for row in rows])
@@ -134,6 +161,7 @@ class Student(Training, ABC):
 
 class ImageStudent(Student):
     part = "image"
+    usual_steps = 1200
 
     def loss(self, data: Data, step: int) -> Tensor:
         """Matches the teacher's features of the images; contrastive with those of the captions."""
@@ -145,19 +173,24 @@ class ImageStudent(Student):
 
 class TextStudent(Student):
     part = "text"
+    usual_steps = 1200
 
     def loss(self, data: Data, step: int) -> Tensor:
         """Matches the teacher's features of the captions; contrastive with those of the images."""
         lesson, rng = self.lesson(data, step)
-        read = self.encode(lesson.texts, rng)
-        contrast = contrastive_loss(lesson.of_images, read, SCALE, lesson.true)
-        return 0.3 * contrast + 20 * (1 - F.cosine_similarity(read, lesson.of_texts)).mean()
+        texts, target = lesson.texts, lesson.of_texts
+        if step >= THINNED_FROM * self.steps:
+            parts = [thinned(text, rng) for text in texts]
+            texts, target = [*texts, *parts], torch.cat([target, self.read_by_teacher(parts)])
+        read = self.encode(texts, rng)
+        contrast = contrastive_loss(lesson.of_images, read[: len(lesson.texts)], SCALE, lesson.true)
+        return 0.3 * contrast + 20 * (1 - F.cosine_similarity(read, target)).mean()
 
     def encode(self, texts: Sequence[str], rng: random.Random) -> Tensor:
-        """[n, d], in three parts by length; each reads a random context, or none."""
+        """[n, d], in four parts by length; each reads a random context, or none."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         features = []
-        for part in np.array_split(order, 3):
+        for part in np.array_split(order, 4):
             n_ctx, position = rng.choice((0, 0, 2, 4, 8)), rng.choice(POSITIONS)
             prepared = self.model.text.prepare([texts[i] for i in part], n_ctx, position)
             std = 0.02 * 10 ** rng.random()
@@ -169,7 +202,7 @@ class TextStudent(Student):
 
 
 def students(
-    steps: int, device: torch.device, teacher: CLIP, data: Data, work: Path
+    steps: int | None, device: torch.device, teacher: CLIP, data: Data, work: Path
 ) -> list[Training]:
     """The trainings of both towers of one model, which begins as a folder in ``work``.
 
@@ -179,7 +212,10 @@ def students(
     write_folder(work / "tiny_bert", fresh_tensors(), pieces)
     model = load_backbone(path=str(work / "tiny_bert"), device=device)
     targets = _features_of(teacher, data, device, work / "tiny_bert.features")
-    return [kind(model, pieces, steps, teacher, targets) for kind in (ImageStudent, TextStudent)]
+    return [
+        kind(model, pieces, steps or kind.usual_steps, teacher, targets)
+        for kind in (ImageStudent, TextStudent)
+    ]
 
 
 @torch.no_grad()
