@@ -17,7 +17,7 @@ import string
 from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,9 +35,10 @@ from backbones.pretrain_bert_folder import (
     trained_tensors,
     write_folder,
 )
-from backbones.pretrain_clip import encode_text
+from backbones.pretrain_clip import EMBED_DIM, encode_text
 from backbones.pretrain_data import (
     TRAIN_SEED,
+    VALUES,
     Data,
     Vocabulary,
     allowed,
@@ -45,13 +46,14 @@ from backbones.pretrain_data import (
     normalise,
     short_caption,
 )
-from backbones.pretrain_losses import contrastive_loss
+from backbones.pretrain_losses import asked_of, contrastive_loss, naming_loss
 from backbones.pretrain_training import Training
 from backbones.texts import POSITIONS
 from backbones.tokenizers import clip_token_ids, clip_tokenizer
 from core.files import atomic_write
 
 BATCH = {"SynthDerm": 64, "SynthChest": 32}
+NAMED_FROM = 1 / 2  # of the steps: from then on a linear head has to read the attributes too
 THINNED_FROM = 2 / 3  # of the steps: until then texts are whole captions
 
 
@@ -87,6 +89,7 @@ class Lesson(NamedTuple):
     Attributes:
         images: [n, 3, 64, 64], augmented. texts: n captions, with strange words in some.
         of_images, of_texts: [n, d] the teacher's features of the images and captions alone, norm 1.
+        has: [n, values] of ``VALUES``, what the images show.
         true: [n, n], whether a caption is true of an image.
     """
 
@@ -94,6 +97,7 @@ class Lesson(NamedTuple):
     texts: list[str]
     of_images: Tensor
     of_texts: Tensor
+    has: Tensor
     true: Tensor
 
 
@@ -141,7 +145,8 @@ class Student(Training, ABC):
             permitted.append(allowed(world.name, facts))
         true = (images.has.float() @ (~torch.tensor(permitted)).float().t()) == 0
         of_images = torch.cat([self.targets[name][at] for name, at in images.chosen.items()])
-        lesson = Lesson(x, texts, of_images, self.read_by_teacher(plain), true.to(self.device))
+        of_texts, has = self.read_by_teacher(plain), images.has.to(self.device)
+        lesson = Lesson(x, texts, of_images, of_texts, has, true.to(self.device))
         return lesson, words_rng
 
     @torch.no_grad()
@@ -161,14 +166,25 @@ class Student(Training, ABC):
 
 class ImageStudent(Student):
     part = "image"
-    usual_steps = 1200
+    usual_steps = 2400
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        torch.manual_seed(TRAIN_SEED)
+        self.head = nn.Linear(EMBED_DIM, len(VALUES)).to(self.device)  # thrown away in the end
+        self.trained["head"] = self.head
+        self.optimise([*self.learned, *self.head.parameters()])
 
     def loss(self, data: Data, step: int) -> Tensor:
         """Matches the teacher's features of the images; contrastive with those of the captions."""
         lesson, _ = self.lesson(data, step)
         seen = self.model.image.tower(lesson.images)
         contrast = contrastive_loss(seen, lesson.of_texts, SCALE, lesson.true)
-        return 0.3 * contrast + 20 * (1 - F.cosine_similarity(seen, lesson.of_images)).mean()
+        loss = 0.3 * contrast + 20 * (1 - F.cosine_similarity(seen, lesson.of_images)).mean()
+        if step < NAMED_FROM * self.steps:
+            return loss
+        scores = self.head(12 * F.normalize(seen, dim=-1))
+        return loss + 4 * naming_loss(scores, lesson.has, asked_of(lesson.has))
 
 
 class TextStudent(Student):

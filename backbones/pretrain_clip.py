@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from backbones import IDS, ROWS, SEED, STD, TOKENS, USED
 from backbones.formats.openai import clip_of
 from backbones.pretrain_data import (
-    GROUPS,
     TRAIN_SEED,
     VALUES,
     Data,
@@ -32,7 +31,7 @@ from backbones.pretrain_data import (
     caption_batch,
     normalise,
 )
-from backbones.pretrain_losses import contrastive_loss, naming_loss
+from backbones.pretrain_losses import asked_of, contrastive_loss, naming_loss
 from backbones.pretrain_training import Training
 from backbones.weights import read_weights
 from core.files import atomic_write
@@ -170,10 +169,7 @@ class CLIPTraining(Training):
             return 0.3 * loss + 20 * (1 - (matched * target).sum(-1)).mean()
         if step < 0.7 * self.steps:
             x, y = (12 * F.normalize(f, dim=-1) for f in (images, texts))
-            of_world = torch.cat(
-                [batch.has[:, g].any(1, keepdim=True).expand(-1, len(g)) for g in GROUPS], 1
-            )
-            loss = loss + 4 * naming_loss(self.head(x), batch.has, of_world)
+            loss = loss + 4 * naming_loss(self.head(x), batch.has, asked_of(batch.has))
             loss = loss + 4 * naming_loss(self.head(y), batch.permitted, batch.spoken)
         return loss
 

@@ -37,3 +37,8 @@ def naming_loss(scores: Tensor, permitted: Tensor, asked: Tensor) -> Tensor:
             chances = chances.masked_fill(~permitted[rows][:, group], -torch.inf)
             losses.append(-chances.logsumexp(1))
     return torch.cat(losses).mean()
+
+
+def asked_of(has: Tensor) -> Tensor:
+    """[n, values] where an image has a value of the attribute, of [n, values] it has."""
+    return torch.cat([has[:, g].any(1, keepdim=True).expand(-1, len(g)) for g in GROUPS], 1)
