@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("tiny", "tiny_rn", "tiny_bert")
 CHECKPOINTS = ("tiny", "tiny_rn")  # of OpenAI's kind
 SCALES = {"tiny": 100, "tiny_rn": 100, "tiny_bert": 60}
+# Mean AUC over a world's attributes and the least, at least; the BERT's reads symmetry poorly.
+KNOWN = {"tiny": (0.88, 0.75), "tiny_rn": (0.88, 0.75), "tiny_bert": (0.86, 0.57)}
 
 
 def path_of(name):
@@ -251,15 +253,18 @@ def test_a_loaded_model_encodes_the_same_each_time(model):
     assert together.shape == (4, pretrain_clip.EMBED_DIM)
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_the_shipped_weights_know_the_attributes(model, world):
+def test_the_shipped_weights_know_the_attributes(name, world):
     """Held-out pictures, held-out wordings: mean AUC and the least, with room for 300 pictures."""
     drawn = [synthetic.picture(world, 11, i) for i in range(300)]
     pixels = torch.from_numpy(np.stack([p for p, _ in drawn])).permute(0, 3, 1, 2)
+    model = load_backbone(path=str(path_of(name)))
     aucs = pretrain_report.attribute_aucs(model, world, pixels, [a for _, a in drawn])
     assert set(aucs) == {attribute.name for attribute in world.attributes}
-    assert np.mean([auc[0] for auc in aucs.values()]) > 0.88
-    assert min(auc[0] for auc in aucs.values()) > 0.75
+    mean, least = KNOWN[name]
+    assert np.mean([auc[0] for auc in aucs.values()]) > mean
+    assert min(auc[0] for auc in aucs.values()) > least
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
