@@ -27,7 +27,8 @@ DISEASE_WORDS = frozenset(
 )
 
 # What the pictures can be said to show: patterns of noun phrases and of statements for each fact.
-_GRAMMAR = json.loads(Path(__file__).with_name("captions.json").read_text())
+GRAMMAR = Path(__file__).with_name("captions.json")
+_GRAMMAR = json.loads(GRAMMAR.read_text())
 
 SUBJECTS = {
     "SynthDerm": ("spot", "lesion", "mark", "patch", "growth", "skin spot", "skin lesion"),

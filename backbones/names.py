@@ -128,7 +128,7 @@ def renamed(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        new = _new_name(name, table)
+        new = new_name(name, table)
         if new.endswith(".T"):
             found[new.removesuffix(".T")] = tensor.t()
         elif new:
@@ -139,7 +139,8 @@ def renamed(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     return found
 
 
-def _new_name(name: str, table: Table) -> str:
+def new_name(name: str, table: Table) -> str:
+    """The name that ``table`` gives a tensor, with its marks for transposing and stacking."""
     for pattern, replacement in table:
         if match := re.fullmatch(pattern, name):
             return match.expand(replacement)

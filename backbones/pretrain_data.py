@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -136,6 +137,17 @@ def allowed(world_name: str, facts: captions.Facts) -> list[bool]:
     return [w == world_name and (a not in facts or value in facts[a]) for w, a, value in VALUES]
 
 
+def short_caption(
+    vocabulary: Vocabulary, world: World, attributes: Attributes, rng: random.Random
+) -> tuple[str, list[int], captions.Facts]:
+    """A caption of at most ``LONGEST`` tokens, these tokens, and the facts that it states."""
+    while True:
+        text, facts = captions.caption(world, attributes, rng)
+        row = vocabulary.encode(text)
+        if len(row) <= LONGEST:
+            return text, row, facts
+
+
 def caption_batch(
     vocabulary: Vocabulary, batch: Sequence[tuple[World, Attributes]], rng: random.Random
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,11 +159,7 @@ def caption_batch(
     """
     rows, permitted, spoken = [], [], []
     for world, attributes in batch:
-        while True:
-            text, facts = captions.caption(world, attributes, rng)
-            row = vocabulary.encode(text)
-            if len(row) <= LONGEST:
-                break
+        _, row, facts = short_caption(vocabulary, world, attributes, rng)
         # Strange words, before the caption (as a learned context will stand) or anywhere in it.
         if rng.random() < 0.35:
             row = [_stranger(vocabulary, rng) for _ in range(rng.randint(1, 6))] + row
@@ -169,6 +177,22 @@ def caption_batch(
 
 def _stranger(vocabulary: Vocabulary, rng: random.Random) -> int:
     return vocabulary.n_words + rng.randrange(STRANGERS)
+
+
+class Images(NamedTuple):
+    """Some training images.
+
+    Attributes:
+        pixels: [n, 3, 64, 64] uint8. shown: the world and the attributes of each.
+        has: [n, values], which of ``VALUES`` each has. is_lesion: [n], 1 or 0.
+        chosen: of each world in the order of ``WORLDS``, which of its training images these are.
+    """
+
+    pixels: Tensor
+    shown: list[tuple[World, Attributes]]
+    has: Tensor
+    is_lesion: Tensor
+    chosen: dict[str, np.ndarray]
 
 
 class Data:
@@ -189,16 +213,21 @@ class Data:
                 [indicators(world.name, a) for a in attributes]
             )
 
-    def batch(
-        self, rng: np.random.Generator
-    ) -> tuple[Tensor, list[tuple[World, Attributes]], Tensor, Tensor]:
-        """Pixels, [(world, attributes)], the values that each has, and which are lesions."""
-        pixels, has = [], []
-        batch: list[tuple[World, Attributes]] = []
-        for world in synthetic.WORLDS:
-            chosen = rng.integers(0, len(self.pixels[world.name]), BATCH[world.name])
-            pixels.append(self.pixels[world.name][chosen])
-            has.append(self.indicators[world.name][chosen])
-            batch += [(world, self.attributes[world.name][i]) for i in chosen]
-        is_lesion = torch.tensor([world.name == "SynthDerm" for world, _ in batch]).float()
-        return torch.cat(pixels), batch, torch.cat(has), is_lesion
+    def batch(self, rng: np.random.Generator, sizes: Mapping[str, int] = BATCH) -> Images:
+        """``sizes`` images of each world, one world after the other."""
+        chosen = {
+            world.name: rng.integers(0, len(self.pixels[world.name]), sizes[world.name])
+            for world in synthetic.WORLDS
+        }
+        shown: list[tuple[World, Attributes]] = [
+            (world, self.attributes[world.name][i])
+            for world in synthetic.WORLDS
+            for i in chosen[world.name]
+        ]
+        return Images(
+            torch.cat([self.pixels[name][at] for name, at in chosen.items()]),
+            shown,
+            torch.cat([self.indicators[name][at] for name, at in chosen.items()]),
+            torch.tensor([world.name == "SynthDerm" for world, _ in shown]).float(),
+            chosen,
+        )
