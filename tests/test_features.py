@@ -18,6 +18,7 @@ from test_run import assert_same_outcome, outcome
 from torch.testing import assert_close
 
 import datasets.features as features
+from backbones.backbone import Backbone
 from core.errors import InputError
 from datasets.features import FrozenFeatures, KeptFeatures
 from datasets.views import ViewManager, Views
@@ -43,16 +44,14 @@ def cfg_of(toy, *opts, trainer="ViP", seed=1, name="run"):
 @pytest.fixture
 def encoded(monkeypatch):
     """The number of images in each batch that went through an image encoder."""
-    from clip.model import CLIP
-
     batches = []
-    encode = CLIP.encode_image
+    encode = Backbone.encode_image
 
-    def counted(model, image):
-        batches.append(len(image))
-        return encode(model, image)
+    def counted(backbone, images, tokens=()):
+        batches.append(len(images))
+        return encode(backbone, images, tokens)
 
-    monkeypatch.setattr(CLIP, "encode_image", counted)
+    monkeypatch.setattr(Backbone, "encode_image", counted)
     return batches
 
 
