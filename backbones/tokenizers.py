@@ -58,6 +58,7 @@ class Tokenizer:
 
     Attributes:
         start, stop, end: the token ids before the words, of a full stop, and behind it.
+        unknown: the id that stands for what is not in the vocabulary; None where there is none.
     """
 
     def __init__(self, fast: Fast, pad: int, clean: str = "whitespace") -> None:
@@ -68,6 +69,7 @@ class Tokenizer:
         whole = fast.encode("a").ids
         at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         self.start, self.end = whole[:at], whole[at + len(bare) :]
+        self.unknown = fast.token_to_id(getattr(fast.model, "unk_token", None) or "<unk>")
         # As it follows a word: a stop that stands alone may get a mark of a word's beginning.
         self.stop = self.encode("a.")[len(self.encode("a")) :]
 

@@ -112,7 +112,7 @@ class TransformerText(TextEncoder):
     ) -> None:
         super().__init__()
         self.shape, self.tokenizer, self.context_length = shape, tokenizer, context_length
-        self.kind = shape.kind
+        self.kind, self.unknown = shape.kind, tokenizer.unknown
         self.layers = new_module(lambda: TextLayers(tensors, shape), tensors)
         self.width, self.depth = self.layers.tokens.embedding_dim, len(self.layers.blocks)
         self.n_special = len(tokenizer.start) + len(tokenizer.stop) + len(tokenizer.end)
