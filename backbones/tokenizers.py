@@ -116,7 +116,7 @@ def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> To
         if described.is_file():
             fast = Fast.from_file(str(described))
         elif vocabulary.is_file():
-            fast = BertWordPieceTokenizer(str(vocabulary), lowercase=True)._tokenizer
+            fast = _word_pieces(vocabulary)
         else:
             raise InputError(
                 f"{folder}: contains neither tokenizer.json nor vocab.txt; copy the tokenizer of "
@@ -128,6 +128,20 @@ def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> To
     except Exception as error:  # the library raises plain Exception
         file = described if described.is_file() else vocabulary
         raise InputError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from None
+
+
+def _word_pieces(vocabulary: Path) -> Fast:
+    """BERT's tokenizer, without case unless ``tokenizer_config.json`` says otherwise."""
+    settings: dict[str, Any] = {}
+    beside = vocabulary.with_name("tokenizer_config.json")
+    if beside.is_file():
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        str(vocabulary),
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )._tokenizer
 
 
 def read_siglip_tokenizer(folder: Path, clean: str = "canonicalize") -> Tokenizer:
