@@ -99,6 +99,7 @@ class TextEncoder(nn.Module, ABC):
         n_special: how many of these are not words: start, stop and end.
         kind: of the tower; checkpoints of learned contexts name it.
         unknown: the token id that stands for what is not in the vocabulary, if there is one.
+        settings: what decides the features beside the tensors, for a fingerprint.
     """
 
     width: int
@@ -107,6 +108,7 @@ class TextEncoder(nn.Module, ABC):
     n_special: int
     kind: str
     unknown: int | None = None
+    settings: tuple[Any, ...] = ()
 
     @property
     @abstractmethod

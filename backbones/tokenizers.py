@@ -1,6 +1,7 @@
 """Tokenizers: CLIP's byte pairs, and what a ``tokenizer.json`` or ``vocab.txt`` defines."""
 
 import functools
+import hashlib
 import json
 import string
 from collections.abc import Callable, Iterable
@@ -72,6 +73,13 @@ class Tokenizer:
         self.unknown = fast.token_to_id(getattr(fast.model, "unk_token", None) or "<unk>")
         # As it follows a word: a stop that stands alone may get a mark of a word's beginning.
         self.stop = self.encode("a.")[len(self.encode("a")) :]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary, and of what becomes of a text that shows the rules."""
+        known = sorted(self.fast.get_vocab().items())
+        rules = [self.encode("É_a-A 1.0"), self.start, self.stop, self.end, self.pad]
+        return hashlib.sha256(repr((known, rules)).encode()).hexdigest()
 
     def encode(self, text: str, behind: bool = False) -> list[int]:
         """The token ids of the words of ``text``.

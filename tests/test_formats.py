@@ -225,6 +225,42 @@ def test_the_old_spelling_of_bert_s_settings(biomedclip_folder, tmp_path):
     assert not same_model(tmp_path, biomedclip_folder)  # the default is the mean
 
 
+def test_the_fingerprint_has_what_changes_features_and_nothing_else(biomedclip_folder, tmp_path):
+    """BERT's settings and the tokenizer among it; what is only stated again does not count."""
+    first = load_backbone(path=biomedclip_folder).fingerprint
+    assert load_backbone(path=biomedclip_folder, activation="gelu").fingerprint == first
+    assert load_backbone(path=biomedclip_folder, mean=CLIP_MEAN).fingerprint == first
+    shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
+    assert load_backbone(path=tmp_path).fingerprint == first
+
+    def changed(name, content):
+        (tmp_path / name).write_text(content)
+        found = load_backbone(path=tmp_path).fingerprint
+        (tmp_path / name).unlink()
+        return found
+
+    words = (tmp_path / "vocab.txt").read_text()
+    others = [
+        changed("config.json", '{"model_type": "bert", "layer_norm_eps": 1e-5}'),
+        changed("tokenizer_config.json", '{"do_lower_case": false}'),
+        changed("vocab.txt", words.replace("red", "blau")),
+    ]
+    assert len({first, *others}) == 4
+
+
+def test_a_tokenizer_of_another_model_is_refused(biomedclip_folder, tmp_path):
+    """Its ids lie outside of the token table."""
+    shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
+    words = (tmp_path / "vocab.txt").read_text()
+    more = "\n".join(f"word{i}" for i in range(10))
+    (tmp_path / "vocab.txt").write_text(f"{words}\n{more}")
+    backbone = load_backbone(path=tmp_path)
+    backbone.prepare(["red"])
+    with pytest.raises(InputError, match="token id 34, but the text encoder has 30 token"):
+        backbone.prepare(["word9"])
+    assert len(backbone.vocabulary()[0]) == len(backbone.vocabulary()[1])
+
+
 def test_other_text_encoders_of_transformers_are_refused(biomedclip_folder, tmp_path):
     """RoBERTa has BERT's names but one token type, and counts positions otherwise."""
     shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
