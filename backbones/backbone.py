@@ -98,6 +98,8 @@ class TextEncoder(nn.Module, ABC):
         width: of a token embedding. depth: layers. context_length: tokens of a text, at most.
         n_special: how many of these are not words: start, stop and end.
         kind: of the tower; checkpoints of learned contexts name it.
+        unknown: the token id that stands for what is not in the vocabulary, if there is one.
+        settings: what decides the features beside the tensors, for a fingerprint.
     """
 
     width: int
@@ -105,6 +107,8 @@ class TextEncoder(nn.Module, ABC):
     context_length: int
     n_special: int
     kind: str
+    unknown: int | None = None
+    settings: tuple[Any, ...] = ()
 
     @property
     @abstractmethod

@@ -1,23 +1,15 @@
 """Folders of the Hugging Face Hub, fetched only when the user names them."""
 
-import fnmatch
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
+from backbones.weights import file_of_weights
 from core.errors import InputError, first_line
 
 HUB = "hf-hub:"
-# Configurations and tokenizers; never code. Weights are chosen by WEIGHTS, one file of them.
+# Configurations and tokenizers; never code. Of the weights, one file.
 BESIDE = ("*.json", "*.txt")
-WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "*.pt",
-    "*.pth",
-)
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -25,11 +17,13 @@ def from_hub(name: str) -> Path:
     """The folder of ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision`` in the library's cache.
 
     What the cache does not have is downloaded: configurations, tokenizer and one file of weights.
+    Other programs may have put weights there without the tokenizer.
 
     Raises:
         InputError: the library is missing, the name is wrong, or the folder cannot be had.
     """
-    if (cached := cached_folder(name)) is not None:
+    cached = cached_folder(name)
+    if cached is not None and any((cached / file).is_file() for file in TOKENIZERS):
         return cached
     repository, revision = parsed(name)
     try:
@@ -37,10 +31,15 @@ def from_hub(name: str) -> Path:
     except ImportError:
         raise InputError(f"{name} needs huggingface_hub: pip install '.[hub]'") from None
     try:
-        files = HfApi().list_repo_files(repository, revision=revision)
-        wanted = [*BESIDE, *chosen_weights(files)]
+        every = HfApi().list_repo_files(repository, revision=revision)
+        weights = file_of_weights([file for file in every if "/" not in file], name)
+        wanted = [*BESIDE, weights]
         folder = snapshot_download(repository, revision=revision, allow_patterns=wanted)
+    except InputError:
+        raise
     except Exception as error:  # the library's errors have no common base
+        if cached is not None:
+            return cached
         at = f" --revision {revision}" if revision else ""
         raise InputError(
             f"{name} is not in the cache and could not be downloaded ({first_line(error)[:200]}); "
@@ -57,9 +56,10 @@ def cached_folder(name: str) -> Path | None:
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        file_of_weights([path.name for path in folder.iterdir()], folder)
     except Exception:  # there is no library, or nothing in its cache
         return None
-    return folder if chosen_weights([path.name for path in folder.iterdir()]) else None
+    return folder
 
 
 def parsed(name: str) -> tuple[str, str | None]:
@@ -75,11 +75,3 @@ def parsed(name: str) -> tuple[str, str | None]:
         )
     repository, _, revision = repository.partition("@")
     return repository, revision or None
-
-
-def chosen_weights(files: Sequence[str]) -> list[str]:
-    """The file of weights among ``files``, by the order of ``WEIGHTS``; empty without any."""
-    for pattern in WEIGHTS:
-        if found := sorted(fnmatch.filter(files, pattern)):
-            return found[:1]
-    return []

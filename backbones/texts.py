@@ -70,7 +70,8 @@ def lay_out(
         One list a text. Context tokens are numbered -1, -2, ... through all groups.
 
     Raises:
-        TextTooLong: a text does not fit. InputError: no text would fit beside the context.
+        TextTooLong: a text does not fit. InputError: no text would fit beside the context, or
+            nothing of a text is left to read.
     """
     one_of_positions(position)
     room = context_length - len(start) - len(end)
@@ -82,6 +83,11 @@ def lay_out(
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     rows = []
     for i, ids in enumerate(words):
+        if not ids:
+            raise InputError(
+                f"the text {shortened(texts[i])!r} has no words that the text encoder reads (some "
+                "remove all punctuation): write it in words"
+            )
         if len(ids) + n_ctx > room:
             context = f" with a context of {n_ctx}" if n_ctx else ""
             remedy = "shorten it or lower N_CTX" if len(ids) <= room else "shorten it"

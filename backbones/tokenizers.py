@@ -1,6 +1,7 @@
 """Tokenizers: CLIP's byte pairs, and what a ``tokenizer.json`` or ``vocab.txt`` defines."""
 
 import functools
+import hashlib
 import json
 import string
 from collections.abc import Callable, Iterable
@@ -58,6 +59,7 @@ class Tokenizer:
 
     Attributes:
         start, stop, end: the token ids before the words, of a full stop, and behind it.
+        unknown: the id that stands for what is not in the vocabulary; None where there is none.
     """
 
     def __init__(self, fast: Fast, pad: int, clean: str = "whitespace") -> None:
@@ -68,8 +70,16 @@ class Tokenizer:
         whole = fast.encode("a").ids
         at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         self.start, self.end = whole[:at], whole[at + len(bare) :]
+        self.unknown = fast.token_to_id(getattr(fast.model, "unk_token", None) or "<unk>")
         # As it follows a word: a stop that stands alone may get a mark of a word's beginning.
         self.stop = self.encode("a.")[len(self.encode("a")) :]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary, and of what becomes of a text that shows the rules."""
+        known = sorted(self.fast.get_vocab().items())
+        rules = [self.encode("É_a-A 1.0"), self.start, self.stop, self.end, self.pad]
+        return hashlib.sha256(repr((known, rules)).encode()).hexdigest()
 
     def encode(self, text: str, behind: bool = False) -> list[int]:
         """The token ids of the words of ``text``.
@@ -114,7 +124,7 @@ def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> To
         if described.is_file():
             fast = Fast.from_file(str(described))
         elif vocabulary.is_file():
-            fast = BertWordPieceTokenizer(str(vocabulary), lowercase=True)._tokenizer
+            fast = _word_pieces(vocabulary)
         else:
             raise InputError(
                 f"{folder}: contains neither tokenizer.json nor vocab.txt; copy the tokenizer of "
@@ -126,6 +136,20 @@ def read_tokenizer(folder: Path, clean: str = "whitespace", pad: str = "") -> To
     except Exception as error:  # the library raises plain Exception
         file = described if described.is_file() else vocabulary
         raise InputError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from None
+
+
+def _word_pieces(vocabulary: Path) -> Fast:
+    """BERT's tokenizer, without case unless ``tokenizer_config.json`` says otherwise."""
+    settings: dict[str, Any] = {}
+    beside = vocabulary.with_name("tokenizer_config.json")
+    if beside.is_file():
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        str(vocabulary),
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )._tokenizer
 
 
 def read_siglip_tokenizer(folder: Path, clean: str = "canonicalize") -> Tokenizer:

@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     file = path
     if path.is_dir():
         settings = _settings_of(path)
-        file = _weights_of(path)
+        file = path / file_of_weights((f.name for f in path.iterdir() if f.is_file()), path)
     elif not path.is_file():
         raise InputError(
             f"MODEL.BACKBONE.PATH: there is no file or folder {path} (seen from {os.getcwd()})"
@@ -88,27 +88,29 @@ def _settings_of(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _weights_of(folder: Path) -> Path:
-    """The file of weights of a folder."""
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    if shards := [file.name for file in sorted(folder.glob("*.index.json"))]:
+def file_of_weights(names: Iterable[str], where: object) -> str:
+    """The file of weights among the names of a folder's files.
+
+    Raises:
+        InputError: there is none, or which one is meant cannot be known.
+    """
+    names = sorted(names)
+    if known := [name for name in WEIGHTS if name in names]:
+        return known[0]
+    if shards := [name for name in names if name.endswith(".index.json")]:
         raise InputError(
-            f"{folder}: the weights are in several files (listed in {shards[0]}); load the model "
+            f"{where}: the weights are in several files (listed in {shards[0]}); load the model "
             "with its own library and save it as one file"
         )
-    files = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS)
-    if len(files) == 1:
-        return files[0]
-    if not files:
+    found = [name for name in names if name.endswith(ENDINGS)]
+    if not found:
+        raise InputError(f"{where}: contains no weights (a file that ends in {', '.join(ENDINGS)})")
+    if len(found) > 1:
         raise InputError(
-            f"{folder}: contains no weights (a file that ends in {', '.join(ENDINGS)})"
+            f"{where}: contains several files of weights ({some(found)}) and none is called "
+            f"{' or '.join(WEIGHTS)}: give one file as MODEL.BACKBONE.PATH"
         )
-    raise InputError(
-        f"{folder}: contains several files of weights ({some([file.name for file in files])}) and "
-        f"none is called {' or '.join(WEIGHTS)}: give one file as MODEL.BACKBONE.PATH"
-    )
+    return found[0]
 
 
 def check_finite(weights: WeightsFile) -> None:

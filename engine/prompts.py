@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.numerics import take
-from core.errors import InputError
+from backbones.texts import strip_stop
+from core.errors import InputError, some
 from symptoms import Symptoms
 
 START_WORDS = "a photo of a"
@@ -18,6 +19,31 @@ def check_phrases(symptoms: Symptoms, backbone: Backbone, n_ctx: int) -> None:
     room = backbone.context_length - n_ctx - backbone.text.n_special
     if room > 0:
         symptoms.check_lengths(lambda phrase: len(backbone.token_ids([phrase])[0]), room)
+    every = list(dict.fromkeys(p for phrases in symptoms.phrases.values() for p in phrases))
+    _say_unknown(every, backbone.token_ids(every), backbone)
+
+
+def check_names(classnames: Sequence[str], backbone: Backbone) -> None:
+    """Raise InputError for two names that ``backbone`` reads as one text.
+
+    Some text encoders remove punctuation, so that HER2+ and HER2- are one; most ignore case.
+    """
+    ids = backbone.token_ids(map(strip_stop, classnames))
+    seen: dict[tuple[int, ...], str] = {}
+    for name, tokens in zip(classnames, ids, strict=True):
+        other = seen.setdefault(tuple(tokens), name)
+        if other != name:
+            raise InputError(
+                f"the text encoder reads the class names {other!r} and {name!r} as the same tokens "
+                "(it may ignore punctuation, or not know a character): change one of the names"
+            )
+    _say_unknown(classnames, ids, backbone)
+
+
+def _say_unknown(texts: Sequence[str], ids: Sequence[Sequence[int]], backbone: Backbone) -> None:
+    unknown = backbone.text.unknown
+    if unread := [text for text, tokens in zip(texts, ids, strict=True) if unknown in tokens]:
+        print(f"note: not in the text encoder's vocabulary, at least in part: {some(unread)}")
 
 
 @torch.no_grad()

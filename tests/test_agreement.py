@@ -232,13 +232,19 @@ def test_a_patch_s_feature_is_the_pooling_of_that_patch_alone(kind, tmp_path):
         torch.testing.assert_close(pool.alone(x), each)
 
 
-@pytest.mark.parametrize("kind", ["SigLIP, open_clip", "CONCH", "CLIP, transformers"])
+FRESH = ["SigLIP, open_clip", "CONCH", "CLIP, transformers"]
+FRESH += ["open_clip ViT, other heads, epsilons and tanh GELU", "open_clip ResNet"]
+
+
+@pytest.mark.parametrize("kind", FRESH)
 def test_a_fresh_tower_has_the_same_shape(kind, tmp_path):
+    """And the same activation, heads and epsilons: with the same weights it computes the same."""
     KINDS[kind](tmp_path)
     backbone = load_backbone(path=tmp_path)
-    tower = backbone.new_image_tower()
+    tower = backbone.new_image_tower().eval()
     tower.load_state_dict(backbone.image_tower.state_dict())
-    images = torch.randn(2, 3, 32, 32)
+    size = backbone.preprocessing.size
+    images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(tower(images), backbone.encode_image(images))
 

@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from small_clip import frozen_clip, make_clip
 
 from backbones import __main__ as command
 from backbones.examine import signs_of_life
-from backbones.hub import chosen_weights, parsed
+from backbones.hub import from_hub, parsed
 from backbones.loading import load_backbone
+from backbones.weights import file_of_weights
 from core.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +123,34 @@ def test_without_a_network_the_folder_that_is_wanted_is_named(tmp_path):
 def test_one_file_of_weights_is_chosen():
     files = ["README.md", "pytorch_model.bin", "open_clip_pytorch_model.bin", "model.safetensors"]
 
-    assert chosen_weights(files) == ["open_clip_pytorch_model.bin"]
-    assert chosen_weights(files[:2]) == ["pytorch_model.bin"]
-    assert chosen_weights(files[:1]) == []
+    assert file_of_weights(files, "x") == "open_clip_pytorch_model.bin"
+    assert file_of_weights(files[:2], "x") == "pytorch_model.bin"
+    assert file_of_weights(["README.md", "weights.pth"], "x") == "weights.pth"
+    with pytest.raises(InputError, match="several files of weights .a.pt, b.pt. and none is"):
+        file_of_weights(["b.pt", "a.pt"], "hf-hub:me/toy")
     assert parsed("hf-hub:a/b") == ("a/b", None) and parsed("hf-hub:a/b@c") == ("a/b", "c")
+
+
+def test_a_cached_folder_without_its_tokenizer_is_completed(tmp_path, monkeypatch):
+    """open_clip caches weights alone. Without a network they are read as they are."""
+    cached, whole = tmp_path / "cached", tmp_path / "whole"
+    for folder in (cached, whole):
+        folder.mkdir()
+        (folder / "open_clip_pytorch_model.bin").touch()
+    asked = []
+
+    def download(repository, revision, local_files_only=False, allow_patterns=()):
+        asked.append(allow_patterns)
+        return cached if local_files_only else whole
+
+    names = ["open_clip_pytorch_model.bin", "other.pt", "folder/model.safetensors", "vocab.txt"]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: names)
+
+    assert from_hub("hf-hub:me/toy") == whole
+    assert asked[-1] == ["*.json", "*.txt", "open_clip_pytorch_model.bin"]
+    (cached / "vocab.txt").touch()
+    assert from_hub("hf-hub:me/toy") == cached
+    (cached / "vocab.txt").unlink()
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: 1 / 0)
+    assert from_hub("hf-hub:me/toy") == cached

@@ -10,11 +10,13 @@ from small_folders import KINDS, save_backbone
 import explain
 import train
 from backbones.loading import load_backbone
+from core.errors import InputError
 from engine.loading import load_run
 from engine.method import METHODS, DoesNotApply
 from engine.prompts import ContextPrompts, encode_texts
 from engine.trainer import MethodTrainer
 from results.record import read_record
+from symptoms import Symptoms
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ["red", "a photo of the sea", "x"]
@@ -165,3 +167,29 @@ def test_half_precision_is_near_the_whole_one(backbone, precision, request, tmp_
     ):
         assert ours.dtype == torch.float32
         assert torch.cosine_similarity(ours, exact).min() > 0.99
+
+
+@pytest.mark.parametrize("method", ["ZeroshotCLIP", "CoOp", "CoCoOp", "KgCoOp", "MaPLe"])
+def test_names_that_the_tokenizer_makes_equal_are_refused(method, tmp_path):
+    """Their logits would be the same: SigLIP's texts lose their punctuation."""
+    backbone = load_backbone(path=str(save_backbone("SigLIP", tmp_path)))
+    with pytest.raises(InputError, match=r"'HER2\+' and 'HER2-' as the same tokens"):
+        METHODS[method]().build(backbone, ["HER2+", "HER2-"])
+    METHODS["LinearProbe"]().build(backbone, ["HER2+", "HER2-"])  # it reads no names
+
+
+def test_a_text_of_which_nothing_is_left_is_refused(backbone):
+    """SigLIP's texts lose their punctuation, and every text its full stop."""
+    with pytest.raises(InputError, match=r"the text '\.' has no words"):
+        backbone.prepare(["red", "."])
+
+
+def test_what_the_vocabulary_does_not_have_is_said(tmp_path, capsys):
+    backbone = load_backbone(path=str(save_backbone("BERT (BiomedCLIP)", tmp_path)))
+    METHODS["ZeroshotCLIP"]().build(backbone, ["皮肤", "red"])
+    assert capsys.readouterr().out == (
+        "note: not in the text encoder's vocabulary, at least in part: 皮肤\n"
+    )
+    symptoms = Symptoms({"a": ["red", "皮肤"], "b": ["red"]})
+    METHODS["ViP"]().build(backbone, ["a", "b"], symptoms)
+    assert "vocabulary, at least in part: 皮肤" in capsys.readouterr().out

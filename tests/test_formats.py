@@ -225,6 +225,42 @@ def test_the_old_spelling_of_bert_s_settings(biomedclip_folder, tmp_path):
     assert not same_model(tmp_path, biomedclip_folder)  # the default is the mean
 
 
+def test_the_fingerprint_has_what_changes_features_and_nothing_else(biomedclip_folder, tmp_path):
+    """BERT's settings and the tokenizer among it; what is only stated again does not count."""
+    first = load_backbone(path=biomedclip_folder).fingerprint
+    assert load_backbone(path=biomedclip_folder, activation="gelu").fingerprint == first
+    assert load_backbone(path=biomedclip_folder, mean=CLIP_MEAN).fingerprint == first
+    shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
+    assert load_backbone(path=tmp_path).fingerprint == first
+
+    def changed(name, content):
+        (tmp_path / name).write_text(content)
+        found = load_backbone(path=tmp_path).fingerprint
+        (tmp_path / name).unlink()
+        return found
+
+    words = (tmp_path / "vocab.txt").read_text()
+    others = [
+        changed("config.json", '{"model_type": "bert", "layer_norm_eps": 1e-5}'),
+        changed("tokenizer_config.json", '{"do_lower_case": false}'),
+        changed("vocab.txt", words.replace("red", "blau")),
+    ]
+    assert len({first, *others}) == 4
+
+
+def test_a_tokenizer_of_another_model_is_refused(biomedclip_folder, tmp_path):
+    """Its ids lie outside of the token table."""
+    shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
+    words = (tmp_path / "vocab.txt").read_text()
+    more = "\n".join(f"word{i}" for i in range(10))
+    (tmp_path / "vocab.txt").write_text(f"{words}\n{more}")
+    backbone = load_backbone(path=tmp_path)
+    backbone.prepare(["red"])
+    with pytest.raises(InputError, match="token id 34, but the text encoder has 30 token"):
+        backbone.prepare(["word9"])
+    assert len(backbone.vocabulary()[0]) == len(backbone.vocabulary()[1])
+
+
 def test_other_text_encoders_of_transformers_are_refused(biomedclip_folder, tmp_path):
     """RoBERTa has BERT's names but one token type, and counts positions otherwise."""
     shutil.copytree(biomedclip_folder, tmp_path, dirs_exist_ok=True)
@@ -393,6 +429,20 @@ def test_bert_s_tokens_are_transformers_and_open_clip_s(tmp_path):
         assert tokenizer.stop == [5] and tokenizer.words()[10] == "lesion"
 
 
+def test_a_vocabulary_with_case_is_read_with_case(tmp_path):
+    """As ``tokenizer_config.json`` says; BERT models of clinical notes have it."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "a", "Red", "red", "é", "e"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path, do_lower_case=False)
+
+    for text in ("Red red", "é e"):
+        rows = ours(read_tokenizer(tmp_path, pad="[PAD]"), [text])
+        assert rows == [theirs(text).input_ids] == [[2, *rows[0][1:-1], 3]]
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert read_tokenizer(tmp_path, pad="[PAD]").encode("Red é") == [8, 10]
+
+
 @pytest.mark.parametrize("pad", ["</s>", "<pad>"])
 def test_siglip_s_tokens_are_open_clip_s(pad, tmp_path):
     """Canonicalised, one end token, always 64 with the folder's own padding."""
@@ -445,6 +495,19 @@ def test_clip_s_tokens_are_open_clip_s():
     theirs = open_clip.SimpleTokenizer()(HARD_TEXTS)
     rows = [[49406, *ids, 49407] for ids in clip_token_ids(HARD_TEXTS)]
     assert padded(rows, 77, 0) == theirs.tolist()
+
+
+def test_a_bare_file_whose_heads_are_not_told_is_refused(tmp_path):
+    """open_clip's ViT-H has heads of 80 channels; 64 would compute something else."""
+    shape = {"layers": 1, "width": 1280, "patch_size": 16, "head_width": 80}
+    library = open_clip_vit(tmp_path, shape)
+    with pytest.raises(InputError, match="1,280 channels.*open_clip_config.json"):
+        load_backbone(path=tmp_path / "open_clip_model.safetensors")
+    backbone = load_backbone(path=tmp_path)
+    images = images_of(backbone)
+    with torch.no_grad():
+        expected = library.image(images)
+    torch.testing.assert_close(backbone.encode_image(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_folder_without_its_tokenizer(tmp_path):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
-from engine.prompts import START_WORDS, ContextPrompts
+from engine.prompts import START_WORDS, ContextPrompts, check_names
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
@@ -44,6 +44,7 @@ class BayesianPrompt(Method):
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         options = self.options
+        check_names(classnames, backbone)
         prompts = BayesianPrompts(backbone, classnames, options.N_CTX, options.CTX_INIT)
         return BayesianCLIP(
             backbone, prompts, options.SAMPLES, options.TEXT_BATCH, options.KL_WEIGHT

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
 from engine.method import Method, Output, PromptedModel, register
-from engine.prompts import START_WORDS, ContextPrompts
+from engine.prompts import START_WORDS, ContextPrompts, check_names
 from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
@@ -38,6 +38,7 @@ class CoCoOp(Method):
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
         options = self.options
+        check_names(classnames, backbone)
         prompts = ConditionalPrompts(backbone, classnames, options.N_CTX, options.CTX_INIT)
         return ConditionalCLIP(backbone, prompts, options.TEXT_BATCH)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from backbones.backbone import Backbone
 from backbones.texts import POSITIONS
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import ContextPrompts
+from engine.prompts import ContextPrompts, check_names
 from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
@@ -32,6 +32,7 @@ class CoOp(Method):
     def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:
         """The class names with the learned context that the options describe."""
         options = self.options
+        check_names(classnames, backbone)
         return ContextPrompts(
             backbone,
             classnames,

@@ -15,7 +15,7 @@ from engine.method import (
     PromptedModel,
     register,
 )
-from engine.prompts import START_WORDS, ContextPrompts
+from engine.prompts import START_WORDS, ContextPrompts, check_names
 from engine.rules import AtLeastOne
 from symptoms import Symptoms
 
@@ -46,6 +46,7 @@ class MaPLe(Method):
                 "the backbone is a ResNet: choose a ViT"
             )
         options = self.options
+        check_names(classnames, backbone)
         learned = nn.Module()
         learned.prompt_learner = MultiModalPrompts(
             backbone, classnames, options.N_CTX, options.CTX_INIT, options.PROMPT_DEPTH

@@ -5,7 +5,7 @@ from typing import Literal
 
 from backbones.backbone import Backbone
 from engine.method import Method, PromptedModel, register
-from engine.prompts import START_WORDS, check_phrases
+from engine.prompts import START_WORDS, check_names, check_phrases
 from symptoms import Symptoms
 
 from .vip import SymptomCLIP
@@ -38,6 +38,7 @@ class ZeroshotCLIP(Method):
             check_phrases(symptoms, backbone, n_ctx=0)
             phrases = symptoms.phrases
         else:
+            check_names(classnames, backbone)
             phrases = {name: [f"{START_WORDS} {name}"] for name in classnames}
         # The average of one text is that text: both ways are one.
         return SymptomCLIP(backbone, phrases, n_ctx=0, merge="mean")

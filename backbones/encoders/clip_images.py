@@ -3,6 +3,7 @@
 Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,8 +71,12 @@ class ClipViT(ImageEncoder):
     def fresh(self) -> nn.Module:
         tower = _random_tower(self.tower, self.embed_dim)
         for new, known in zip(_layers(tower), _layers(self.tower), strict=True):
-            new.mlp.gelu = type(known.mlp.gelu)()
+            new.mlp.gelu = copy.deepcopy(known.mlp.gelu)
             new.attn.num_heads, new.attn.head_dim = known.attn.num_heads, known.attn.head_dim
+        parts = dict(self.tower.named_modules())
+        for name, part in tower.named_modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = parts[name].eps
         return tower
 
 

@@ -22,6 +22,7 @@ from backbones.encoders.blocks import Block, LayerNorm
 from backbones.encoders.token_tree import put
 from backbones.texts import check_length, lay_out, strip_stop
 from backbones.tokenizers import Tokenizer
+from core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class TransformerText(TextEncoder):
     ) -> None:
         super().__init__()
         self.shape, self.tokenizer, self.context_length = shape, tokenizer, context_length
-        self.kind = shape.kind
+        self.kind, self.unknown = shape.kind, tokenizer.unknown
+        self.settings = (shape, tokenizer.fingerprint, context_length)
         self.layers = new_module(lambda: TextLayers(tensors, shape), tensors)
         self.width, self.depth = self.layers.tokens.embedding_dim, len(self.layers.blocks)
         self.n_special = len(tokenizer.start) + len(tokenizer.stop) + len(tokenizer.end)
@@ -128,7 +130,8 @@ class TransformerText(TextEncoder):
         return self.layers.tokens(ids)
 
     def vocabulary(self) -> tuple[list[str], Tensor]:
-        words = self.tokenizer.words()
+        rows = self.layers.tokens.num_embeddings
+        words = {i: word for i, word in self.tokenizer.words().items() if i < rows}
         ids = torch.tensor(list(words), device=self.layers.positions.device)
         return list(words.values()), self.embed_tokens(ids)
 
@@ -150,6 +153,12 @@ class TransformerText(TextEncoder):
         )
         length = self._padded_length(max(map(len, rows)))
         ids = torch.tensor([row + [tokenizer.pad] * (length - len(row)) for row in rows])
+        if (largest := int(ids.max())) >= self.layers.tokens.num_embeddings:
+            raise InputError(
+                f"the tokenizer gives the token id {largest:,}, but the text encoder has "
+                f"{self.layers.tokens.num_embeddings:,} token embeddings: the tokenizer's files "
+                "are another model's"
+            )
         lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
         is_text = torch.arange(length) < lengths
         flat = ids.flatten().to(device)

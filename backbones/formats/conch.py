@@ -36,7 +36,7 @@ class ConchFormat(Format):
             text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated),
-            weights_fingerprint(tensors, "CONCH", stated)[:12],
+            weights_fingerprint(tensors, "CONCH", stated.vision_heads, *text.settings)[:12],
         )
 
 

@@ -93,7 +93,7 @@ class HuggingFaceFormat(Format):
             text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(size, stated, known, weights.path / "preprocessor_config.json"),
-            weights_fingerprint(tensors, kind, text_settings, vision_settings)[:12],
+            weights_fingerprint(tensors, kind, text_settings, vision_settings, *text.settings)[:12],
             notes,
         )
 

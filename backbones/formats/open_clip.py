@@ -86,7 +86,12 @@ class OpenClipFormat(Format):
             text,
             weights.tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated, known, where),
-            weights_fingerprint(weights.tensors, what_decides(model), stated)[:12],
+            weights_fingerprint(
+                weights.tensors,
+                what_decides(model),
+                *(stated.text_heads, stated.vision_heads),
+                *text.settings,
+            )[:12],
         )
 
 

@@ -29,6 +29,8 @@ from core.errors import InputError
 CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
 ADDRESSES = "https://github.com/openai/CLIP/blob/main/clip/clip.py"
 
+# Widths of open_clip's ViT-H, ViT-g and ViT-bigG, whose heads are not of 64 channels.
+_OTHER_HEADS = (1280, 1408, 1664)
 # TorchScript archives hold these beside the weights.
 _SHAPE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
 
@@ -56,7 +58,9 @@ class OpenAIFormat(Format):
                 "QuickGELU, as in OpenAI's CLIP, is assumed. OpenCLIP's models (LAION, DataComp) "
                 f"use GELU: state it with {key} quick_gelu or gelu",
             )
-        model = clip_of(plain_names(weights.tensors))
+        tensors = plain_names(weights.tensors)
+        check_heads(tensors, stated, weights.path)
+        model = clip_of(tensors)
         check_vocabulary(model.vocab_size)
         return parts_of(model, activation, stated, notes)
 
@@ -126,6 +130,19 @@ def parts_of(
         fingerprint,
         notes,
     )
+
+
+def check_heads(tensors: Mapping[str, Tensor], stated: Stated, where: Path) -> None:
+    """Raise InputError for an image encoder whose heads the file does not tell."""
+    patches = tensors.get("visual.conv1.weight")
+    if "visual.proj" not in tensors or patches is None or stated.vision_heads:
+        return
+    if len(patches) in _OTHER_HEADS:
+        raise InputError(
+            f"{where}: the image encoder has {len(patches):,} channels, as open_clip's ViT-H, "
+            "ViT-g and ViT-bigG, and the file does not say how many heads share them; give the "
+            "folder with open_clip_config.json as MODEL.BACKBONE.PATH"
+        )
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,12 +26,14 @@ class UniMedFormat(Format):
         tensors = weights.tensors
         image = image_encoder_of(below(tensors, "visual."), activation, stated.vision_heads)
         texts = below(tensors, "text_encoder.")
+        text = bert_of(weights, texts, "first", CONTEXT_LENGTH, heads=stated.text_heads)
+        decides = ("UniMed-CLIP", activation, stated.vision_heads, *text.settings)
         return Parts(
             image,
-            bert_of(weights, texts, "first", CONTEXT_LENGTH, heads=stated.text_heads),
+            text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated),
-            weights_fingerprint(tensors, "UniMed-CLIP", activation, stated)[:12],
+            weights_fingerprint(tensors, *decides)[:12],
         )
 
 
