@@ -7,9 +7,11 @@
 `check` takes a file, a folder, a name of configs/backbones or hf-hub:OWNER/NAME. It prints format,
 encoders, activation, sizes, preprocessing and temperature, and then reads drawn images (part of
 this software) as a first sign of life: another preprocessing or activation that reads them better
-raises suspicion. Nothing is downloaded but what an hf-hub: name or a released name asks for.
+raises suspicion (docs/backbones.md says by what measure, and what it cannot find). Nothing is
+downloaded except for an hf-hub: name or the name of released weights.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,13 @@ from backbones.encoders.blocks import ACTIVATIONS
 from backbones.examine import Signs, activations, signs_of_life
 from backbones.formats import Stated
 from backbones.hub import HUB, cached_folder
-from backbones.loading import BACKBONE_DEFAULTS, find_weights, known_formats, parts_of
+from backbones.loading import (
+    BACKBONE_DEFAULTS,
+    check_present,
+    find_weights,
+    known_formats,
+    parts_of,
+)
 from core.arguments import Parser
 from core.errors import InputError, command_line
 from core.yaml_files import read_yaml
@@ -87,6 +95,7 @@ def _chosen(config: Path) -> dict[str, Any]:
 
 def check(chosen: Mapping[str, Any], activation: str, no_images: bool) -> None:
     """Print what the weights are, and what their encoders make of drawn images."""
+    check_present(chosen)
     weights, format = find_weights(chosen["NAME"], chosen["PATH"])
     stated = Stated(
         activation=activation or chosen["ACTIVATION"],
@@ -98,6 +107,7 @@ def check(chosen: Mapping[str, Any], activation: str, no_images: bool) -> None:
     for note in backbone.notes:
         print(f"note: {note}")
     if not no_images:
+        print("reading drawn images (--no-images leaves this out) ...", file=sys.stderr)
         print_signs(signs_of_life(backbone))
 
 

@@ -1,7 +1,10 @@
 """Loading a backbone by name, file or folder; the content decides which format it is in."""
 
 import importlib
+import os
 import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,6 +128,7 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
         InputError: as ``load_backbone``.
     """
     chosen = cfg.MODEL.BACKBONE
+    check_present(chosen)
     precision = cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC
     backbone = load_backbone(
         chosen.NAME,
@@ -138,6 +142,17 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
     for note in backbone.notes:
         print(f"note: {note}")
     return backbone
+
+
+def check_present(chosen: Mapping[str, Any]) -> None:
+    """Raise InputError for a PATH that is not there, naming where its weights come from."""
+    path, source = chosen["PATH"], chosen["SOURCE"]
+    if path and source and not Path(path).expanduser().exists():
+        raise InputError(
+            f"MODEL.BACKBONE.PATH: there is no file or folder {path} (seen from {os.getcwd()}); "
+            f"the weights come from {source}, and the first lines of the backbone's file in "
+            "configs/backbones say how to get them"
+        )
 
 
 def with_preprocessing(cfg: CfgNode, backbone: Backbone) -> CfgNode:

@@ -83,8 +83,9 @@ def _settings_of(folder: Path) -> dict[str, dict[str, Any]]:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read as JSON ({error})") from None
-        if isinstance(content, dict):
-            found[file.name] = content
+        if not isinstance(content, dict):
+            raise InputError(f"{file} does not hold a JSON object (settings by name)")
+        found[file.name] = content
     return found
 
 

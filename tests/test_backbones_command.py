@@ -74,6 +74,7 @@ def test_weights_that_read_nothing_are_not_suspected():
     ("words", "said"),
     [
         (["check"], "give a file, a folder"),
+        (["check", "monet"], "weights/monet/weight_clip.pt .*come from https.*configs/backbones"),
         (["check", "nothing.pt"], "there is no file or folder nothing.pt"),
         (["list", "tiny"], "takes no other arguments"),
         (["check", "hf-hub:one"], "write hf-hub:OWNER/NAME"),

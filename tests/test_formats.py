@@ -524,6 +524,14 @@ def test_a_folder_without_its_tokenizer(tmp_path):
         load_backbone(path=tmp_path)
 
 
+def test_a_damaged_configuration(tmp_path):
+    open_clip_siglip(tmp_path)
+    for content, said in (("[1]", "does not hold a JSON object"), ("{", "cannot be read as JSON")):
+        (tmp_path / "open_clip_config.json").write_text(content)
+        with pytest.raises(InputError, match=f"open_clip_config.json {said}"):
+            load_backbone(path=tmp_path)
+
+
 def test_a_vocabulary_that_is_not_clip_s_is_refused(tmp_path):
     """Words would else be read as others."""
     open_clip_vit(tmp_path, text={"vocab_size": 100})
