@@ -83,20 +83,27 @@ def lay_out(
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     rows = []
     for i, ids in enumerate(words):
-        if not ids:
-            raise InputError(
-                f"the text {shortened(texts[i])!r} has no words that the text encoder reads (some "
-                "remove all punctuation): write it in words"
-            )
-        if len(ids) + n_ctx > room:
-            context = f" with a context of {n_ctx}" if n_ctx else ""
-            remedy = "shorten it or lower N_CTX" if len(ids) <= room else "shorten it"
-            reason = (
-                f"takes {len(ids) + n_ctx + len(start) + len(end)} tokens{context}; the text "
-                f"encoder reads at most {context_length}: {remedy}"
-            )
-            raise TextTooLong(texts[i], i, reason)
+        _check_fits(texts[i], i, len(ids), n_ctx, room, context_length)
         first = n_ctx * (int(groups[i]) if groups is not None else 0)
         ctx = [-1 - token for token in range(first, first + n_ctx)]
         rows.append([*start, *ctx[:before], *ids, *ctx[before:], *end])
     return rows
+
+
+def _check_fits(
+    text: str, index: int, n_words: int, n_ctx: int, room: int, context_length: int
+) -> None:
+    """Reject a text of no tokens, or of more than there is ``room`` for beside the context."""
+    if not n_words:
+        raise InputError(
+            f"the text {shortened(text)!r} has no words that the text encoder reads (some remove "
+            "all punctuation): write it in words"
+        )
+    if n_words + n_ctx > room:
+        context = f" with a context of {n_ctx}" if n_ctx else ""
+        remedy = "shorten it or lower N_CTX" if n_words <= room else "shorten it"
+        reason = (
+            f"takes {n_words + n_ctx + context_length - room} tokens{context}; the text encoder "
+            f"reads at most {context_length}: {remedy}"
+        )
+        raise TextTooLong(text, index, reason)

@@ -50,14 +50,7 @@ def preprocessing_of(
             return None, (note + "OpenAI's CLIP is assumed, unless its mean is stated",)
         return Preprocessing(size, HALF, HALF, "bicubic", "squash"), (note + "SigLIP is assumed",)
     where = weights.path / file
-    if given.resample not in INTERPOLATION:
-        known = ", ".join(map(str, INTERPOLATION))
-        raise InputError(f"{where}: resample {given.resample} is not supported; {known} are")
-    if not given.do_rescale or abs(given.rescale_factor * 255 - 1) > 1e-4:
-        raise InputError(
-            f"{where}: do_rescale {given.do_rescale} with rescale_factor {given.rescale_factor} is "
-            "not supported; true and 1/255 are"
-        )
+    _check_supported(given, where)
     mean = given.mean or (CLIP_MEAN if kind == "clip" else HALF)
     std = given.std or (CLIP_STD if kind == "clip" else HALF)
     if not given.do_normalize:
@@ -86,6 +79,17 @@ def image_settings(weights: WeightsFile) -> tuple[str, ImageSettings | None]:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise InputError(f"{weights.path / file}: {key}: {first['msg'].lower()}") from None
+
+
+def _check_supported(given: ImageSettings, where: object) -> None:
+    if given.resample not in INTERPOLATION:
+        known = ", ".join(map(str, INTERPOLATION))
+        raise InputError(f"{where}: resample {given.resample} is not supported; {known} are")
+    if not given.do_rescale or abs(given.rescale_factor * 255 - 1) > 1e-4:
+        raise InputError(
+            f"{where}: do_rescale {given.do_rescale} with rescale_factor {given.rescale_factor} is "
+            "not supported; true and 1/255 are"
+        )
 
 
 def _resized(given: ImageSettings, kind: str, size: int, where: object) -> tuple[int, str]:
