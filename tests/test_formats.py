@@ -169,6 +169,8 @@ REFUSED = [
     ({"model_cfg__text_cfg__hf_pooler_type": "max_pooler"}, "hf_pooler_type 'max_pooler'"),
     ({"model_cfg__text_cfg__embed_cls": True}, "text_cfg.embed_cls True"),
     ({"model_cfg__text_cfg__tokenizer_kwargs": {"strip_sep_token": True}}, "strip_sep_token True"),
+    ({"model_cfg__vision_cfg__timm_pool": "map"}, "'map', but the tensors have no pooling by"),
+    ({"preprocess_cfg__std": [0, 1, 1]}, "preprocess_cfg.std.0 0 .*greater than 0"),
     ({"model_cfg__new_key": 1}, "model_cfg.new_key 1 is not supported$"),
     ({"model_cfg__vision_cfg__image_size": 64}, "images of 64 pixels in patches of 8 has 4 x 4"),
     ({"model_cfg__embed_dim": None}, "model_cfg.embed_dim is missing"),
@@ -320,6 +322,9 @@ def test_what_the_name_of_timm_s_encoder_tells(name):
         ({"text_config__eos_token_id": 7}, "text_config.eos_token_id 7 is not"),
         ({"vision_config__image_size": 64}, "image_size is 64, but .* 32 pixels"),
         ({"vision_config__num_attention_heads": "x"}, "vision_config.num_attention_heads cannot"),
+        ({"text_config__num_attention_heads": 0}, "text_config.num_attention_heads .*greater than"),
+        ({"text_config__num_attention_heads": 5}, "5 attention heads do not divide a width of 64"),
+        ({"vision_config__num_attention_heads": 5}, "5 attention heads do not divide a width"),
     ],
 )
 def test_other_models_of_transformers_are_refused(changes, message, tmp_path):
@@ -390,6 +395,7 @@ def test_a_folder_without_preprocessing(tmp_path):
     [
         ({"resample": 1}, "resample 1 is not supported"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
+        ({"image_std": [1, 0, 1]}, "image_std.1: .*greater than 0"),
         ({"image_mean": "x"}, "preprocessor_config.json: image_mean: "),
         ({"size": {"height": 20, "width": 32}}, "size .* is not supported"),
     ],
@@ -466,6 +472,16 @@ def test_a_word_behind_a_context_is_marked_as_such(tmp_path):
     assert whole[: len(context)] == context
     assert tokenizer.encode("red", behind=True) == whole[len(context) :]
     assert tokenizer.encode("red") != tokenizer.encode("red", behind=True)
+
+
+def test_heads_that_do_not_fit_are_refused(tmp_path):
+    hugging_face_siglip(tmp_path)
+    for side in ("text", "vision"):
+        edited(tmp_path, "config.json", **{f"{side}_config__num_attention_heads": 5})
+        with pytest.raises(InputError, match="5 attention heads do not divide a width of 96"):
+            load_backbone(path=tmp_path)
+        edited(tmp_path, "config.json", **{f"{side}_config__num_attention_heads": 4})
+    load_backbone(path=tmp_path)
 
 
 def test_a_siglip_tokenizer_that_adds_other_tokens_is_refused(tmp_path):

@@ -28,6 +28,13 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(at_least_fp32(input)).to(input.dtype)
 
 
+def checked_heads(width: int, heads: int) -> int:
+    """``heads`` of an attention over ``width`` channels; raises ValueError if they do not fit."""
+    if width % heads:
+        raise ValueError(f"{heads} attention heads do not divide a width of {width} channels")
+    return heads
+
+
 def _read(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, seen: list[Tensor] | None
 ) -> Tensor:
@@ -49,7 +56,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = checked_heads(width, heads)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -116,7 +123,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = checked_heads(width, heads)
         self.latent = nn.Parameter(torch.zeros(1, 1, width))
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)

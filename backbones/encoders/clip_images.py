@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.backbone import ImageEncoder, count, new_module
-from backbones.encoders.blocks import ACTIVATIONS
+from backbones.encoders.blocks import ACTIVATIONS, checked_heads
 from backbones.gradient_maps import LEAST_SIDE, attention_maps, grad_cam, read_with_weights
 
 
@@ -149,7 +149,8 @@ def set_layers(tower: nn.Module, activation: str, heads: int | None, eps: float 
     for block in _layers(tower):
         block.mlp.gelu = ACTIVATIONS[activation]()
         if heads:
-            block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
+            width = block.attn.embed_dim
+            block.attn.num_heads, block.attn.head_dim = checked_heads(width, heads), width // heads
     for name, part in tower.named_modules():
         if isinstance(part, nn.LayerNorm) and not name.startswith("visual."):
             part.eps = eps

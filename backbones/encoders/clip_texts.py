@@ -10,6 +10,7 @@ from clip.model import CLIP
 from torch import Tensor, nn
 
 from backbones.backbone import TextEncoder, count, new_module
+from backbones.encoders.blocks import checked_heads
 from backbones.encoders.clip_images import set_layers
 from backbones.encoders.token_tree import TokenTree, TreeTexts, attend, attend_ends, put
 from backbones.numerics import take
@@ -118,6 +119,7 @@ def clip_text_of(
     """
     width, embed_dim = tensors["text_projection"].shape
     check_vocabulary(len(tensors["token_embedding.weight"]))
+    heads = checked_heads(width, heads or max(1, width // 64))
 
     def make() -> CLIP:
         model = CLIP(
@@ -129,7 +131,7 @@ def clip_text_of(
             context_length=len(tensors["positional_embedding"]),
             vocab_size=len(tensors["token_embedding.weight"]),
             transformer_width=width,
-            transformer_heads=heads or max(1, width // 64),
+            transformer_heads=heads,
             transformer_layers=count(tensors, "transformer.resblocks."),
         )
         model.visual = nn.Identity()  # a text tower alone is wanted

@@ -7,7 +7,7 @@ prepared. Code that a folder brings (``auto_map``) is never run.
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor
 
 from backbones.backbone import ImageEncoder, Parts, TextEncoder, weights_fingerprint
@@ -38,9 +38,9 @@ class TowerSettings(BaseModel):
     """What the tensors do not tell of one encoder; other settings are not read."""
 
     hidden_act: str
-    layer_norm_eps: float
-    num_attention_heads: int
-    image_size: int = 224
+    layer_norm_eps: PositiveFloat
+    num_attention_heads: PositiveInt
+    image_size: PositiveInt = 224
     eos_token_id: int | None = None
 
     @property

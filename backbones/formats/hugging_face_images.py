@@ -1,6 +1,6 @@
 """How a folder of the transformers library prepares images: ``preprocessor_config.json``."""
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, PositiveFloat, ValidationError
 
 from backbones.backbone import CLIP_MEAN, CLIP_STD, Preprocessing
 from backbones.weights import WeightsFile
@@ -22,7 +22,7 @@ class ImageSettings(BaseModel):
     mean: tuple[float, float, float] | None = Field(
         None, validation_alias=AliasChoices("image_mean", "mean")
     )
-    std: tuple[float, float, float] | None = Field(
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None, validation_alias=AliasChoices("image_std", "std")
     )
     size: int | dict[str, int | None] | None = None

@@ -147,6 +147,12 @@ def image_of(
             "vision_cfg.timm_pool avg (also where timm_pool is left out) is not supported; the "
             "class token ('' or token) and map are"
         )
+    has_map = "trunk.attn_pool.latent" in visual
+    if has_map != (vision.timm_pool == "map"):
+        raise InputError(
+            f"vision_cfg.timm_pool is {vision.timm_pool!r}, but the tensors "
+            + ("pool by attention (map)" if has_map else "have no pooling by attention")
+        )
     # Activation and epsilon are timm's, whatever the configuration says.
     return ViT(visual, act, 1e-6, stated.vision_heads or heads, size)
 

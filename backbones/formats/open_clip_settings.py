@@ -5,7 +5,15 @@ A setting that changes what a model computes and that is not supported here is a
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from backbones.backbone import CLIP_MEAN, CLIP_STD
 from backbones.weights import WeightsFile
@@ -26,7 +34,7 @@ class _Settings(BaseModel):
 
 
 class Norm(_Settings):
-    eps: float = 1e-5
+    eps: PositiveFloat = 1e-5
 
 
 class Act(_Settings):
@@ -40,7 +48,7 @@ class VisionSettings(_Settings):
     layers: int | tuple[int, int, int, int] | None = None
     width: int | None = None
     patch_size: int | None = None
-    head_width: int = 64
+    head_width: PositiveInt = 64
     mlp_ratio: float | None = None
     timm_model_name: str | None = None
     timm_pool: Literal["", "token", "map", "avg"] = "avg"
@@ -82,10 +90,10 @@ class TokenizerSettings(_Settings):
 class TextSettings(_Settings):
     """``text_cfg``, in the spelling of today and of open_clip's first models with BERT."""
 
-    context_length: int = 77
+    context_length: PositiveInt = 77
     vocab_size: int | None = None
     width: int | None = None
-    heads: int = 8
+    heads: PositiveInt = 8
     layers: int | None = None
     mlp_ratio: float | None = None
     hf_model_name: str | None = None
@@ -141,7 +149,7 @@ class PreprocessSettings(_Settings):
     size: int | tuple[int, int] | None = None
     mode: Literal["RGB"] = "RGB"
     mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = CLIP_STD
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
     fill_color: int = 0  # read where resize_mode is longest alone
