@@ -281,7 +281,8 @@ def test_heat_maps_are_folded_and_only_those_that_find_their_symptom(
     files = sorted(path.name for path in (tmp_path / "maps").iterdir())
     assert len(files) == 2 and all(f'src="maps/{name}"' in page for name in files)
     case = page.split("<section>")[1]
-    assert case.index('<ol class="fall">') < case.index("<details><summary>Where? Heat maps of 1 ")
+    where = case.index("<details><summary>Where? Heat maps of 1 ")
+    assert case.index('<ol class="fall">') < where < case.index("<figcaption>The image<")
     said = text_of(page)
     assert "map that always shows the centre: the color of a tomato." in said
     assert "Not shown, because it has no place in an image:" in said
