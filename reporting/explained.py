@@ -93,6 +93,9 @@ def _card(
 ) -> dict[str, Any]:
     """A small image and the text beside it."""
     truth = images[i].truth
+    found = evidence(explanation, i, known)
+    for bar in found["bars"] if found else ():  # the table above the cards has the rest
+        bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
     data, size = _thumbnail(images[i].path)
     return {
         "data": data,
@@ -101,7 +104,7 @@ def _card(
         "verdict": verdict(explanation, i, truth),
         "outcome": "good" if explanation.prediction[i] == truth else "bad",
         "warning": warned(explanation, i, known),
-        "evidence": evidence(explanation, i, known),
+        "evidence": found,
     }
 
 

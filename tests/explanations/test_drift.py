@@ -272,13 +272,15 @@ def test_the_report_warns_above_its_explanations(toy_run, tmp_path, monkeypatch)
     monkeypatch.setattr("explanations.reliability.meaning_drift", lambda run: kept)
     shown = explained.explained_images([method], None)
     assert shown["warning"] is None and not any(card["warning"] for card in cards(shown))
+    assert not any(bar["trust"] for card in cards(shown) for bar in card["evidence"]["bars"])
     monkeypatch.setattr("explanations.reliability.meaning_drift", lambda run: lost)
     shown = explained.explained_images([method], None)
 
     assert shown["warning"].startswith("Warning: 5 of 5 symptoms no longer mean")
     for card in cards(shown):
         assert "5 of the 5 symptoms of this explanation lost their meaning" in card["warning"]
-        assert all(bar["lost"] for bar in card["evidence"]["bars"] if bar["kind"] == "symptom")
+        for bar in card["evidence"]["bars"]:
+            assert bar["trust"] == (["meaning lost"] if bar["kind"] == "symptom" else [])
     page = make_report(folder, tmp_path / "report.html", times=20).read_text()
     said = page.index('<p class="alert"><strong>Warning: 5 of 5 symptoms no longer mean')
     assert said < page.index('<ol class="fall">')
