@@ -16,7 +16,7 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # imported late: --help starts without PyTorch
 
     from engine.ensemble import Ensemble
     from engine.loading import LoadedRun
-    from explanations.drift import SymptomDrift
     from explanations.selection import Chosen
     from reporting.explanation_items import Trust
     from reporting.explanation_page import Explained
@@ -125,7 +124,10 @@ def print_words(run: "LoadedRun") -> None:
 
 def explain_images(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
     from explanations.explanation import explain_seeds
+    from explanations.reliability import reliability
     from explanations.what_if import with_symptoms
+    from reporting.drift import report_drift
+    from reporting.explanation_items import warning_of
     from reporting.explanation_page import write_explanations
 
     chosen, encode = candidates(args, ensemble.first)
@@ -143,14 +145,17 @@ def explain_images(args: argparse.Namespace, ensemble: "Ensemble", folder: Path)
     explained = replace(
         explained,
         changed=explain_seeds(changed, features[index]) if changed else None,
+        changed_reliability=reliability(changed) if changed else None,
         others=[other.line(i) for i in index] if other else [],
         selection=selection,
         change=describe_change(args),
         figures=args.figures,
     )
     page = write_explanations(folder, explained)
+    print_lines(report_drift(explained.trust.reliability, folder))
+    if changed and (text := warning_of(explained.changed_reliability)):
+        print(f"What if: {text}")
     print_verdicts(explained)
-    report_drift(explained.trust, folder)
     print(f"Open {page}; the numbers are in {folder / 'explanations.csv'}")
 
 
@@ -259,6 +264,11 @@ def describe_change(args: argparse.Namespace) -> str:
     return ", ".join(parts)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
 def print_verdicts(explained: "Explained") -> None:
     from explanations.wording import verdict
 
@@ -272,31 +282,13 @@ def print_verdicts(explained: "Explained") -> None:
         print(f"... and {len(explained.chosen) - PRINTED} more")
 
 
-def report_drift(trust: "Trust", folder: Path) -> None:
-    """What training left of every symptom's meaning; ``drift.csv`` holds the same."""
-    from explanations.drift import COLUMNS, lines, rows, warning
-    from reporting.explanation_items import drifts
-    from reporting.explanation_page import write_rows
-
-    records: list[SymptomDrift] = drifts(trust.reliability or {})
-    if not records:
-        return
-    print(
-        "Meaning of the symptoms after training: rank correlation of the similarities to the "
-        f"untrained and to the trained symptom, {records[0].images} training images [95 % interval]"
-    )
-    print("\n".join(f"  {line}" for line in lines(records)))
-    if text := warning(records):
-        print(text)
-    write_rows(folder / "drift.csv", COLUMNS, rows(records))
-
-
 # --faithfulness
 
 
 def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
     from explanations.explanation import explain_seeds
     from reporting import faithfulness as parts
+    from reporting.drift import report_drift
 
     chosen, encode = candidates(args, ensemble.first)
     features = encode()
@@ -304,6 +296,7 @@ def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder:
     names, paths = [image.name for image in chosen], [image.path for image in chosen]
     trust = trust_of(ensemble)
     sections = (
+        report_drift(trust.reliability, folder),
         parts.report_order(ensemble, features, explanation, folder),
         parts.report_randomisation(ensemble, paths, folder),
         parts.report_attributes(
@@ -311,9 +304,7 @@ def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder:
         ),
         parts.report_confidence(ensemble, explanation, [image.truth for image in chosen], trust),
     )
-    for line in itertools.chain(*sections):
-        print(line)
-    report_drift(trust, folder)
+    print_lines(itertools.chain(*sections))
     print(f"Tables and plots are in {folder}", file=sys.stderr)
 
 

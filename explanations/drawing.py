@@ -27,6 +27,7 @@ def draw_explanation(
     name: str = "",
     changed: Explanation | None = None,
     other: str = "",
+    warning: str | None = None,
 ) -> Figure:
     """The image, and its margin over the runner-up as a waterfall of signed evidence.
 
@@ -38,10 +39,11 @@ def draw_explanation(
         truth: the true label, if it is known.
         changed: the explanation with other symptoms, drawn below.
         other: a line on what another run predicts.
+        warning: a sentence on symptoms that lost their meaning.
     """
     versions = [explanation] if changed is None else [explanation, changed]
     heights = [HEAD + ROW * _n_rows(version, i) + 0.5 for version in versions]
-    lines = _headline(explanation, i, truth, changed, other)
+    lines = _headline(explanation, i, truth, changed, other, warning)
     head = 0.25 + 0.22 * len(lines)
     height = max(head + sum(heights), head + IMAGE + 0.5)
     width = IMAGE + LABELS + BARS + 0.9
@@ -76,6 +78,7 @@ def _headline(
     truth: int | None,
     changed: Explanation | None,
     other: str,
+    warning: str | None,
 ) -> list[tuple[str, str]]:
     """(text, colour) of the lines at the top."""
 
@@ -89,7 +92,9 @@ def _headline(
         lines = [line(explanation)]
     else:
         lines = [line(explanation, "as trained: "), line(changed, "what if: ")]
-    return lines + ([(other, QUIET)] if other else [])
+    lines += [(other, QUIET)] if other else []
+    # 110 characters are as wide as the figure.
+    return lines + [(text, INCORRECT) for text in textwrap.wrap(warning or "", 110)]
 
 
 def _write_headline(figure: Figure, lines: Sequence[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from engine.loading import LoadedRun
 from results import statistics
 
 from .contributions import contributions
-from .drift import SymptomDrift, meaning_drift
+from .drift import WARNED, SymptomDrift, meaning_drift
 from .what_if import merge_of
 
 WORST_LAST = ("kept", "weakened", "unclear", "lost", "reversed")
@@ -35,6 +35,19 @@ class Reliability:
     drift: SymptomDrift | None = None
     seeds: tuple[int, int] = (1, 1)
 
+    @property
+    def meaning(self) -> str:
+        """The verdict on its meaning in words; of several seeds, how many have it."""
+        if self.drift is None:
+            return "meaning not known"
+        some = "" if self.seeds[1] < 2 else f" ({self.seeds[0]} of {self.seeds[1]} seeds)"
+        return f"meaning {self.drift.verdict}{some}"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether an explanation that uses it needs a warning."""
+        return self.drift is not None and self.drift.verdict in WARNED
+
 
 def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]:
     """The reliability of every symptom of seeds of one run: (class, symptom) places -> record."""
@@ -47,7 +60,9 @@ def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]
     for number, (c, j) in enumerate(places):
         classname = list(symptoms.phrases)[c]
         records = [own[number] for own in known]
-        worst = max(records, key=lambda r: WORST_LAST.index(r.verdict), default=None)
+        worst = max(
+            records, key=lambda r: (WORST_LAST.index(r.verdict), -r.correlation), default=None
+        )
         alike = sum(worst is not None and r.verdict == worst.verdict for r in records)
         found[c, j] = Reliability(
             classname,

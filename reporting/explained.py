@@ -10,26 +10,20 @@ import numpy as np
 
 from core.errors import InputError
 from datasets.pictures import read_picture
-from engine.loading import LoadedRun
-from explanations.drift import meaning_drift, warning
 from explanations.explanation import Explanation, explain_features
 from explanations.reference import reference_of
+from explanations.reliability import reliability
 from explanations.selection import Chosen, balanced, pictures_of_split
 from explanations.wording import verdict
-from results.rendering import Estimate, Table
 from results.rows import Method
 from results.runs import Run
 from trainers import load_run
 
-from .explanation_items import evidence
+from .drift import drift_table
+from .explanation_items import Places, evidence, warned, warning_of
 
 SHOWN = 4  # images at either end, from the classes in turn
 THUMBNAIL = 224  # pixels of an image's longer side
-MEANING = (
-    "rank correlation: Spearman's, over the training images, of the similarities to the untrained "
-    "and to the trained symptom [95 % interval]; kept: the interval lies above .8; weakened: above "
-    ".5; reversed: below -.5; lost: anywhere else"
-)
 
 
 def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict[str, Any] | None:
@@ -43,9 +37,9 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         root: the folder that holds the datasets; the run's own for ``None``.
 
     Returns:
-        {"run", "drift", "best", "worst"} with the table of ``drift_table`` and lists of cards;
-        {"reason"} if the run's images, also those of training, or its backbone are missing; None
-        if no run reads symptoms.
+        {"run", "warning", "drift", "best", "worst"}: a sentence on the symptoms that lost their
+        meaning, or None; the table of ``drift_table``; lists of cards. {"reason"} if the run's
+        images, also those of training, or its backbone are missing; None if no run reads symptoms.
     """
     chosen = _best_validated(methods)
     if chosen is None:
@@ -56,40 +50,21 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         explanation = explain_features(run, run.features("test"), reference_of(run))
         truth = np.array([image.truth for image in images])
         correct = explanation.prediction == truth
+        known = reliability([run])
         order = np.argsort(-_lead(explanation, truth), kind="stable")
         best, worst = order[correct[order]].tolist(), order[~correct[order]][::-1].tolist()
+        cards = (
+            [_card(explanation, images, i, known) for i in balanced(end, truth, SHOWN)]
+            for end in (best, worst)
+        )
         return {
             "run": run.name,
-            "drift": drift_table(run),
-            "best": [_card(explanation, images, i) for i in balanced(best, truth, SHOWN)],
-            "worst": [_card(explanation, images, i) for i in balanced(worst, truth, SHOWN)],
+            "warning": warning_of(known),
+            "drift": drift_table(run.name, known),
+            **dict(zip(("best", "worst"), cards, strict=True)),
         }
     except InputError as error:
         return {"reason": str(error)}
-
-
-def drift_table(run: LoadedRun) -> Table | None:
-    """What each symptom still means; None if the training images are missing."""
-    records = meaning_drift(run)
-    if records is None:
-        return None
-    headers = [
-        "class",
-        "symptom",
-        "meaning",
-        "rank correlation",
-        "attribute AUC untrained",
-        "trained",
-    ]
-    table = Table(f"{run.name}: what symptoms mean after training", headers, [], text_columns=3)
-    for record in records:
-        interval = Estimate(record.correlation, None, record.low, record.high)
-        area = next(iter(record.attributes), None)
-        before, after = (area.before, area.after) if area else (None, None)
-        areas = [Estimate(own[0], None, *own[1:]) if own else None for own in (before, after)]
-        table.rows.append([record.classname, record.symptom, record.verdict, interval, *areas])
-    table.notes += [text for text in (warning(records), MEANING) if text]
-    return table
 
 
 def _best_validated(methods: Sequence[Method]) -> Run | None:
@@ -113,9 +88,14 @@ def _lead(explanation: Explanation, truth: np.ndarray) -> np.ndarray:
     return sums[rows, truth] - others.max(axis=1)
 
 
-def _card(explanation: Explanation, images: Sequence[Chosen], i: int) -> dict[str, Any]:
+def _card(
+    explanation: Explanation, images: Sequence[Chosen], i: int, known: Places
+) -> dict[str, Any]:
     """A small image and the text beside it."""
     truth = images[i].truth
+    found = evidence(explanation, i, known)
+    for bar in found["bars"] if found else ():  # the table above the cards has the rest
+        bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
     data, size = _thumbnail(images[i].path)
     return {
         "data": data,
@@ -123,7 +103,8 @@ def _card(explanation: Explanation, images: Sequence[Chosen], i: int) -> dict[st
         "truth": explanation.classnames[truth] if truth is not None else "",
         "verdict": verdict(explanation, i, truth),
         "outcome": "good" if explanation.prediction[i] == truth else "bad",
-        "evidence": evidence(explanation, i, None),
+        "warning": warned(explanation, i, known),
+        "evidence": found,
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.colours import GREY, series_colour
 from engine.out_of_distribution import TrainingDistance
-from explanations.drift import WARNED, SymptomDrift
+from explanations.drift import SymptomDrift, warning
 from explanations.evidence import Step, Waterfall
 from explanations.explanation import Explanation, softmax
 from explanations.reliability import Reliability
@@ -78,20 +78,28 @@ def warned(explanation: Explanation, i: int, reliability: Places | None) -> str 
     names = ": " + "; ".join(f"“{step.phrase}”" for step in lost) if len(lost) <= NAMED else ""
     return (
         f"{len(lost)} of the {len(used)} symptoms of this explanation lost their meaning in "
-        f"training{names}. Do not read it by their words"
+        f"training{names}. Do not interpret it by their words"
     )
 
 
 def _lost(step: Step, reliability: Places | None) -> bool:
     """Whether a symptom lost its meaning, in any class that has it."""
     records = ((reliability or {}).get(place) for place in step.places)
-    return any(own and own.drift and own.drift.verdict in WARNED for own in records)
+    return any(own and own.is_lost for own in records)
 
 
-def drifts(reliability: Places, places: Any = None) -> list[SymptomDrift]:
-    """The known drifts of symptoms: those at ``places``, or all."""
-    chosen = reliability.values() if places is None else (reliability.get(p) for p in places)
-    return [own.drift for own in chosen if own and own.drift]
+def drifts(reliability: Places | None) -> list[SymptomDrift]:
+    """The known drifts of all symptoms; of several seeds, each symptom's worst."""
+    return [own.drift for own in (reliability or {}).values() if own.drift]
+
+
+def warning_of(reliability: Places | None) -> str | None:
+    """``warning`` about all symptoms, and of how many seeds it speaks."""
+    text = warning(drifts(reliability))
+    seeds = max((own.seeds[1] for own in (reliability or {}).values()), default=1)
+    if text and seeds > 1:
+        text += f" Each of them lost its meaning in at least one of the {seeds} seeds."
+    return text
 
 
 def evidence(explanation: Explanation, i: int, reliability: Places | None) -> dict[str, Any] | None:
@@ -182,8 +190,7 @@ def trusted(own: Reliability) -> list[str]:
     """A symptom's reliability in a few words."""
     parts = []
     if own.drift:
-        some = "" if own.seeds[1] < 2 else f" ({own.seeds[0]} of {own.seeds[1]} seeds)"
-        parts.append(f"meaning {own.drift.verdict}{some}")
+        parts.append(own.meaning)
         for area in own.drift.attributes:
             if area.after:
                 parts.append(f"shows “{area.attribute}”: {_auc(area.after[0])}")

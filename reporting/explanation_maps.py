@@ -15,6 +15,8 @@ from explanations.heatmap_drawing import data_uri, legend, overlay
 from explanations.heatmaps import HeatMaps, heat_maps
 from explanations.localisation import found_symptoms
 
+from .explanation_items import Places
+
 MOST = 50  # images of a page with heat maps
 LARGEST = 320  # pixels of a map's longer side
 
@@ -26,11 +28,13 @@ class MapFolder:
     Attributes:
         found: (class name, symptom) -> whether heat maps find it where the truth is known; None
             where it is not known. A symptom without a place in an image is not in it.
+        reliability: of each symptom; empty where it is not known.
     """
 
     folder: Path
     run: LoadedRun
     found: dict[tuple[str, str], bool] | None
+    reliability: Places
 
     def draw(self, image: Path, stem: str, fall: Waterfall) -> dict[str, Any]:
         """The maps of the symptoms of ``fall``, the strongest first; or the reason for none.
@@ -62,15 +66,18 @@ class MapFolder:
         file = f"maps/{stem}-{number + 1}.png"
         save_image(drawn, self.folder / file)
         symptom = maps.symptoms[number]
+        own = self.reliability.get((symptom.row, symptom.column))
         return {
             "file": file,
             "size": drawn.size,
             "phrase": symptom.phrase,
             "class": symptom.classname,
+            "meaning": own.meaning if own else "",
+            "lost": own is not None and own.is_lost,
         }
 
 
-def map_folder(folder: Path, run: LoadedRun, images: int) -> MapFolder | None:
+def map_folder(folder: Path, run: LoadedRun, images: int, reliability: Places) -> MapFolder | None:
     """Where heat maps are drawn; None, with a line on stderr, where there are none.
 
     Args:
@@ -83,7 +90,7 @@ def map_folder(folder: Path, run: LoadedRun, images: int) -> MapFolder | None:
         )
         return None
     try:
-        return MapFolder(folder, run, found_symptoms(run))
+        return MapFolder(folder, run, found_symptoms(run), reliability)
     except InputError as error:
         print(f"no heat maps: {error}", file=sys.stderr)
         return None

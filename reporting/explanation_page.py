@@ -16,12 +16,11 @@ from core.files import atomic_write, fingerprint
 from datasets.pictures import read_picture
 from engine.ensemble import Ensemble
 from explanations.drawing import draw_explanation
-from explanations.drift import warning
 from explanations.explanation import Explanation
 from explanations.selection import Chosen
 from explanations.words import NearestWords
 
-from .explanation_items import Trust, drifts, evidence, prediction, warned
+from .explanation_items import Places, Trust, evidence, prediction, warned, warning_of
 from .explanation_maps import MapFolder, legend_uri, map_folder, save_image
 from .pages import write_page
 
@@ -60,6 +59,7 @@ class Explained:
     trust: Trust = Trust()
     distances: np.ndarray | None = None  # [n] to the training images; None where not known
     changed: Explanation | None = None  # of them, with other symptoms
+    changed_reliability: Places | None = None  # of those symptoms
     others: Sequence[str] = ()  # n lines on another run's predictions; empty: there is none
     selection: str = ""  # which images these are
     change: str = ""  # which symptoms are others in ``changed``
@@ -67,10 +67,12 @@ class Explained:
     figures: bool = False  # whether to draw each explanation as a PNG too
 
     @property
-    def versions(self) -> dict[str, Explanation]:
-        """Title -> explanation."""
-        changed = {} if self.changed is None else {"what if": self.changed}
-        return {"as trained": self.explanation} | changed
+    def versions(self) -> dict[str, tuple[Explanation, Places]]:
+        """Title -> explanation, and the reliability of its symptoms."""
+        found = {"as trained": (self.explanation, self.trust.reliability or {})}
+        if self.changed is not None:
+            found["what if"] = self.changed, self.changed_reliability or {}
+        return found
 
     def other(self, i: int) -> str:
         return self.others[i] if self.others else ""
@@ -90,17 +92,19 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
     places = range(len(explained.chosen))
     bar = tqdm(places, desc="writing", leave=False, disable=None, file=sys.stderr)
     reliability = explained.trust.reliability or {}
-    maps = map_folder(folder, explained.ensemble.first, len(explained.chosen))
+    run = explained.ensemble.first
+    maps = map_folder(folder, run, len(explained.chosen), reliability)
     return write_page(
         folder / "index.html",
         "explanations.html.jinja",
         ensemble=explained.ensemble,
-        run=explained.ensemble.first,
+        run=run,
+        folder=str(run.folder if len(explained.ensemble) == 1 else run.folder.parent),
         items=[_item(folder, explained, maps, i) for i in bar],
         legend=legend_uri(),
         trust=explained.trust,
         reliability=list(reliability.values()),
-        warning=(warning(drifts(reliability)) or "").rstrip("."),
+        warning=warning_of(reliability),
         selection=explained.selection,
         change=explained.change,
         words=explained.words,
@@ -109,15 +113,16 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
 
 def _item(folder: Path, explained: Explained, maps: MapFolder | None, i: int) -> dict[str, Any]:
     """Write the files of image ``i``; returns what the page shows of it."""
-    chosen, explanation, trust = explained.chosen[i], explained.explanation, explained.trust
+    chosen, explanation = explained.chosen[i], explained.explanation
     image = read_picture(chosen.path)
     image.thumbnail((LARGEST, LARGEST))
     stem = file_name(chosen.name)
     save_image(image, folder / "pictures" / f"{stem}.png")
     if explained.figures:
         figure = draw_explanation(
-            image, explanation, i, chosen.truth, chosen.name, explained.changed, explained.other(i)
-        )
+            image, explanation, i, chosen.truth, chosen.name, explained.changed, explained.other(i),
+            warned(explanation, i, explained.trust.reliability),
+        )  # fmt: skip
         save_png(figure, folder / "figures" / f"{stem}.png")
     truth = None if chosen.truth is None else explanation.classnames[chosen.truth]
     correct = explanation.prediction[i] == chosen.truth
@@ -131,15 +136,15 @@ def _item(folder: Path, explained: Explained, maps: MapFolder | None, i: int) ->
         "outcome": "" if truth is None else "good" if correct else "bad",
         "other": explained.other(i),
         "maps": maps.draw(chosen.path, stem, fall) if maps and fall else None,
-        "warning": warned(explanation, i, trust.reliability),
         "versions": [
             {
                 "title": title,
-                "prediction": prediction(version, i, trust),
-                "evidence": evidence(version, i, trust.reliability if n == 0 else None),
+                "warning": warned(version, i, reliability),
+                "prediction": prediction(version, i, explained.trust),
+                "evidence": evidence(version, i, reliability),
                 "rows": version.rows(i),
             }
-            for n, (title, version) in enumerate(explained.versions.items())
+            for title, (version, reliability) in explained.versions.items()
         ],
     }
 
@@ -181,7 +186,7 @@ def _reliability_rows(trust: Trust) -> Iterator[dict[str, Any]]:
 def _csv_rows(explained: Explained) -> Iterator[dict[str, Any]]:
     for i, image in enumerate(explained.chosen):
         unlike = explained.unlike(i)
-        for title, version in explained.versions.items():
+        for title, (version, _) in explained.versions.items():
             names = version.classnames
             label, rival = int(version.prediction[i]), int(version.rival[i])
             of_image = {

@@ -130,6 +130,21 @@ def anchor_loss(image_features: Tensor, trained: Tensor, untrained: Tensor) -> T
         return 1 - F.cosine_similarity(after, before, dim=0).mean()
 
 
+def places_of(counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Where the symptoms of each class stand among all symptoms, class by class.
+
+    Args:
+        counts: symptoms of each class.
+
+    Returns:
+        mask: [n_cls, k], True for a symptom, False for padding. places: [n_cls, k], 0 for padding.
+    """
+    columns, lengths = torch.arange(max(counts)), torch.tensor(counts)
+    mask = columns < lengths[:, None]
+    places = (lengths.cumsum(0) - lengths)[:, None] + columns
+    return mask, places.masked_fill(~mask, 0)
+
+
 class SymptomCLIP(ClassFeatureModel):
     """Class features merged from symptom features.
 
@@ -180,14 +195,9 @@ class SymptomCLIP(ClassFeatureModel):
         super().__init__(backbone, learned.to(backbone.device))
         self.merge = merge
         self.texts = texts
-        # Row c of `places` says where class c's symptoms stand among all symptoms.
-        columns = torch.arange(max(counts))
-        lengths = torch.tensor(counts)
-        mask = columns < lengths[:, None]
-        places = (lengths.cumsum(0) - lengths)[:, None] + columns
+        mask, places = places_of(counts)
         self.register_buffer("mask", mask.to(backbone.device), persistent=False)
-        places = places.masked_fill(~mask, 0).to(backbone.device)
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("places", places.to(backbone.device), persistent=False)
         with torch.no_grad():  # without a context nothing changes them
             known = None if n_ctx else self._encode_symptoms()
         self.register_buffer("known", known, persistent=False)

@@ -31,7 +31,12 @@ from explanations.drift import (
     verdict,
     warning,
 )
+from explanations.reliability import Reliability, reliability
 from reporting import explained
+from reporting.drift import drift_table, report_drift
+from reporting.report import make_report
+from results.rows import methods_of
+from results.runs import find_runs
 from symptoms import load_symptoms
 from trainers import load_run
 
@@ -228,8 +233,11 @@ def test_explain_prints_and_writes_the_drift(toy_run, tmp_path, capsys, monkeypa
     assert all(line in printed for line in lines(records))
     planted = [record("lost", "gone") for _ in records]
     monkeypatch.setattr("explanations.reliability.meaning_drift", lambda run: planted)
-    explain.main([str(folder), "--faithfulness", "--output-dir", str(tmp_path)])
-    assert "Warning: 5 of 5 symptoms no longer mean" in capsys.readouterr().out
+    for question in (["--faithfulness"], ["--limit", "1"]):
+        explain.main([str(folder), *question, "--output-dir", str(tmp_path)])
+        printed = capsys.readouterr().out
+        warned = printed.index("Warning: 5 of 5 symptoms no longer mean")
+        assert warned < printed.index("deletion" if "--faithfulness" in question else ": predicted")
 
 
 def test_a_few_shot_run_is_measured_on_the_whole_training_split(toy_run):
@@ -239,20 +247,62 @@ def test_a_few_shot_run_is_measured_on_the_whole_training_split(toy_run):
     assert {own.images for own in records} == {20}
 
 
-def test_the_report_has_the_drift(toy_run, monkeypatch):
-    """A row for each symptom, and the warning among the notes."""
+def test_the_table_of_the_report(toy_run):
+    """A row for each symptom."""
     run = load_run(toy_run("ViP"))
-    table = explained.drift_table(run)
+    table = drift_table("run", reliability([run]))
     assert [row[1] for row in table.rows] == [own.symptom for own in meaning_drift(run)]
 
     areas = (AttributeArea("border: clear", 300, 120, (0.9, 0.85, 0.95), (0.2, 0.1, 0.3)),)
-    monkeypatch.setattr(explained, "meaning_drift", lambda run: [record("lost", areas=areas)])
-    table = explained.drift_table(run)
-    assert [str(cell) for cell in table.rows[0]] == [
+    lost = Reliability("spot", "a sign", drift=record("lost", areas=areas))
+    assert [str(cell) for cell in drift_table("run", {(0, 0): lost}).rows[0]] == [
         *("spot", "a sign", "lost"),
         *(".2500 [.100, .400]", ".9000 [.850, .950]", ".2000 [.100, .300]"),
     ]
-    assert table.notes[0].startswith("Warning: 1 of 1 symptoms")
+    assert drift_table("run", {}) is None
+
+
+def test_the_report_warns_above_its_explanations(toy_run, tmp_path, monkeypatch):
+    """Above the table, on every image, and under every bar; without a loss nowhere."""
+    folder = toy_run("ViP")
+    (run,) = find_runs(folder)
+    (method,) = methods_of([run])
+    kept, lost = ([record(word, f"sign {n}") for n in range(5)] for word in ("kept", "lost"))
+
+    monkeypatch.setattr("explanations.reliability.meaning_drift", lambda run: kept)
+    shown = explained.explained_images([method], None)
+    assert shown["warning"] is None and not any(card["warning"] for card in cards(shown))
+    assert not any(bar["trust"] for card in cards(shown) for bar in card["evidence"]["bars"])
+    monkeypatch.setattr("explanations.reliability.meaning_drift", lambda run: lost)
+    shown = explained.explained_images([method], None)
+
+    assert shown["warning"].startswith("Warning: 5 of 5 symptoms no longer mean")
+    for card in cards(shown):
+        assert "5 of the 5 symptoms of this explanation lost their meaning" in card["warning"]
+        for bar in card["evidence"]["bars"]:
+            assert bar["trust"] == (["meaning lost"] if bar["kind"] == "symptom" else [])
+    page = make_report(folder, tmp_path / "report.html", times=20).read_text()
+    said = page.index('<p class="alert"><strong>Warning: 5 of 5 symptoms no longer mean')
+    assert said < page.index('<ol class="fall">')
+
+
+def cards(shown):
+    found = shown["best"] + shown["worst"]
+    assert found
+    return found
+
+
+def test_seeds_are_named_where_there_are_several(tmp_path):
+    """What is printed of an ensemble is the worst of its seeds, and says so."""
+    known = {
+        (0, 0): Reliability("spot", "a sign", drift=record("lost"), seeds=(1, 3)),
+        (0, 1): Reliability("spot", "other", drift=record("kept", "other"), seeds=(3, 3)),
+    }
+    head, *_, last = report_drift(known, tmp_path)
+
+    assert "of each symptom the worst of 3 seeds" in head
+    assert "1 of 2 symptoms no longer mean" in last
+    assert last.endswith("Each of them lost its meaning in at least one of the 3 seeds.")
 
 
 def test_without_the_training_images_the_drift_is_not_known(toy_run, tmp_path, capsys):

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_folders import KINDS, save_backbone
 from test_contributions import PHRASES, symptom_clip, width  # noqa: F401  (width is a fixture)
 
-from backbones.loading import backbone_of
+from backbones.loading import backbone_of, load_backbone
 from engine.config import load_cfg
 from explanations import explain, with_symptoms
 from explanations.contributions import contributions
@@ -59,6 +60,17 @@ def test_steps_sum_to_the_margin_on_the_embedded_backbones(backbone, merge):
     path = ROOT / "backbones" / f"{backbone}.pt"
     cfg, _ = load_cfg("ViP", "synthderm", backbone, opts=["MODEL.BACKBONE.PATH", str(path)])
     model = symptom_clip(backbone_of(cfg, torch.device("cpu")), merge)
+    size = model.backbone.preprocessing.size
+    features = model.backbone.encode_image(torch.randn(12, 3, size, size))
+
+    check_sums(model, features[:4], features[4:])
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_sum_to_the_margin_on_every_kind_of_backbone(kind, merge, tmp_path):
+    """Other encoders of images and of texts, and other temperatures."""
+    model = symptom_clip(load_backbone(path=str(save_backbone(kind, tmp_path))), merge)
     size = model.backbone.preprocessing.size
     features = model.backbone.encode_image(torch.randn(12, 3, size, size))
 

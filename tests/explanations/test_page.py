@@ -9,6 +9,7 @@ from PIL import Image
 
 import explain
 from core.errors import InputError
+from explanations.drawing import draw_explanation
 from explanations.drift import SymptomDrift
 from explanations.explanation import explain_features
 from explanations.reference import reference_of
@@ -134,6 +135,42 @@ def test_the_warning_stands_above_the_explanation(toy_run, tmp_path, monkeypatch
     assert page.index("5 of 5 symptoms no longer mean") < page.index("<section>")
     for case in page.split("<section>")[1:]:
         assert case.index("5 of the 5 symptoms of this explanation lost") < case.index("<h4>For ")
+        assert case.count('<span class="lost">meaning lost</span></figcaption>') == 5  # heat maps
+
+
+def test_what_if_warns_of_its_own_symptoms(toy_run, tmp_path, capsys, monkeypatch):
+    """Also of one that is only added; above its bars, and in what is printed."""
+
+    def planted(run):
+        words = {"deep as a lake": "lost"}
+        own = [phrase for phrases in run.symptoms.phrases.values() for phrase in phrases]
+        return [drift(words.get(phrase, "kept"), phrase) for phrase in own]
+
+    monkeypatch.setattr("explanations.reliability.meaning_drift", planted)
+    options = ["--add", "blue", "deep as a lake", "--limit", "1"]
+    explain.main([str(toy_run("ViP")), *options, "--output-dir", str(tmp_path)])
+
+    case = (tmp_path / "index.html").read_text().split("<section>")[1]
+    first, second = case.index('<ol class="fall">'), case.rindex('<ol class="fall">')
+    assert case.count("of this explanation lost their meaning") == 1
+    assert first < case.index("1 of the 6 symptoms of this explanation lost") < second
+    assert "meaning lost" in case[second:] and "meaning lost" not in case[first:second]
+    printed = capsys.readouterr().out
+    assert printed.index("What if: Warning: 1 of 6 symptoms") < printed.index(": predicted")
+
+
+def test_a_figure_warns_too(explained):
+    run, explanation = explained
+    image = Image.new("RGB", (40, 40))
+    said = "2 of the 5 symptoms of this explanation lost their meaning in training"
+
+    texts = [
+        text.get_text()
+        for warning in (None, said)
+        for text in draw_explanation(image, explanation, 0, warning=warning).texts
+    ]
+
+    assert texts.count(said) == 1
 
 
 def test_an_unlike_image_is_marked_before_anything_is_said_of_it(toy_run, tmp_path, capsys):
@@ -244,7 +281,8 @@ def test_heat_maps_are_folded_and_only_those_that_find_their_symptom(
     files = sorted(path.name for path in (tmp_path / "maps").iterdir())
     assert len(files) == 2 and all(f'src="maps/{name}"' in page for name in files)
     case = page.split("<section>")[1]
-    assert case.index('<ol class="fall">') < case.index("<details><summary>Where? Heat maps of 1 ")
+    where = case.index("<details><summary>Where? Heat maps of 1 ")
+    assert case.index('<ol class="fall">') < where < case.index("<figcaption>The image<")
     said = text_of(page)
     assert "map that always shows the centre: the color of a tomato." in said
     assert "Not shown, because it has no place in an image:" in said
