@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.arguments import Parser, positive_int
+from core.errors import InputError, command_line
 from results.named_runs import add_run_arguments, named_runs
 
 if TYPE_CHECKING:  # imported late: --help starts without PyTorch
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     merge_of(ensemble.first)  # or an error, before anything is encoded
     shared = folders[0] if len(folders) == 1 else folders[0].parent
     folder = Path(args.output_dir or shared / "explanations")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, and a folder is needed")
     if args.localise:
         return measure_localisation(args, ensemble, folder)
     if args.faithfulness:
@@ -91,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_args(args: argparse.Namespace) -> None:
     """Reject options that have no effect together."""
-    from core.errors import InputError
 
     questions = [f"--{q}" for q in ("words", "faithfulness", "localise") if getattr(args, q)]
     if len(questions) > 1:
@@ -181,7 +183,6 @@ class OtherRun:
     def __init__(
         self, args: argparse.Namespace, ensemble: "Ensemble", chosen: Sequence["Chosen"]
     ) -> None:
-        from core.errors import InputError
         from engine.ensemble import load_ensemble
 
         self.run = load_ensemble(named_runs([args.versus], args.latest, args.runs))
@@ -228,7 +229,6 @@ def select(
 
 def explain_chosen(ensemble: "Ensemble", chosen: Sequence["Chosen"], features: Any) -> "Explained":
     """The explanations of the chosen images, whose features are [n, d]."""
-    from core.errors import InputError
     from explanations.explanation import explain_seeds
     from explanations.words import nearest_words
     from reporting.explanation_page import Explained
@@ -313,7 +313,6 @@ def measure_faithfulness(args: argparse.Namespace, ensemble: "Ensemble", folder:
 
 def measure_localisation(args: argparse.Namespace, ensemble: "Ensemble", folder: Path) -> None:
     """Pointing game and share of the heat on each symptom, beside two baselines."""
-    from core.errors import InputError
     from explanations.localisation import localisation, table_of
     from reporting.explanation_page import write_rows
     from results.rendering import render
@@ -332,6 +331,4 @@ def measure_localisation(args: argparse.Namespace, ensemble: "Ensemble", folder:
 
 
 if __name__ == "__main__":
-    from core.errors import command_line
-
     command_line(main)()
