@@ -83,8 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     merge_of(ensemble.first)  # or an error, before anything is encoded
     shared = folders[0] if len(folders) == 1 else folders[0].parent
     folder = Path(args.output_dir or shared / "explanations")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, and a folder is needed")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():  # said now, and not after everything is encoded
+        raise InputError(f"{there}: is a file, and a folder is needed")
     if args.localise:
         return measure_localisation(args, ensemble, folder)
     if args.faithfulness:
