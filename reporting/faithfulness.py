@@ -57,8 +57,8 @@ def report_order(
         )
     if not rows[0]["passed"]:
         yield (
-            "  FAILED means: the model does not use the symptoms as their words say. Do not read "
-            "its explanations by their words."
+            "  FAILED means: the model does not use the symptoms as their words say. Do not "
+            "interpret its explanations by the words."
         )
     write_rows(folder / "faithfulness.csv", list(rows[0]), rows)
     save_png(draw_faithfulness(found, rows), folder / "faithfulness.png")
