@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.arguments import Parser, positive_int
 from core.errors import InputError, command_line
+from core.files import check_place
 from results.named_runs import add_run_arguments, named_runs
 
 if TYPE_CHECKING:  # imported late: --help starts without PyTorch
@@ -83,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     merge_of(ensemble.first)  # or an error, before anything is encoded
     shared = folders[0] if len(folders) == 1 else folders[0].parent
     folder = Path(args.output_dir or shared / "explanations")
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():  # said now, and not after everything is encoded
-        raise InputError(f"{there}: is a file, and a folder is needed")
+    check_place(folder, folder=True)
     if args.localise:
         return measure_localisation(args, ensemble, folder)
     if args.faithfulness:

@@ -13,10 +13,11 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from core.arguments import Parser
 from core.errors import command_line
-from core.files import atomic_write
+from core.files import atomic_write, check_place
 from results.named_runs import add_run_arguments, named_runs
 
 UNLIKE = "unlike training images"
@@ -34,6 +35,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.output:
+        check_place(Path(args.output))
 
     # Late, so that --help does not wait for PyTorch.
     import trainers  # noqa: F401  (registers the methods)

@@ -119,6 +119,22 @@ def read_json(path: str | Path) -> Any:
     return value
 
 
+def check_place(path: Path, folder: bool = False) -> None:
+    """Raise InputError where a file or folder stands in the way of a later output at ``path``.
+
+    For commands that compute for a long time before they write.
+
+    Args:
+        folder: the output is a folder, else a file.
+    """
+    above = [path.absolute(), *path.absolute().parents][0 if folder else 1 :]
+    there = next(place for place in above if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file, and a folder is needed")
+    if not folder and path.is_dir():
+        raise InputError(f"{path}: is a folder, and a file is needed")
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
