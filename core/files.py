@@ -130,9 +130,10 @@ def check_place(path: Path, folder: bool = False) -> None:
     above = [path.absolute(), *path.absolute().parents][0 if folder else 1 :]
     there = next(place for place in above if place.exists())
     if not there.is_dir():
-        raise InputError(f"{there}: is a file, and a folder is needed")
+        wanted = "" if there == path.absolute() else f"{path} cannot be written: "
+        raise InputError(f"{wanted}{there} is a file, and a folder is needed")
     if not folder and path.is_dir():
-        raise InputError(f"{path}: is a folder, and a file is needed")
+        raise InputError(f"{path} is a folder, and a file is needed")
 
 
 def _text(path: Path) -> str:
