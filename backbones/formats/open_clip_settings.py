@@ -41,38 +41,17 @@ class Act(_Settings):
     approximate: Literal["none", "tanh"] = "none"
 
 
-class VisionSettings(_Settings):
-    """``vision_cfg``. Sizes are read from the tensors; they are accepted and not used."""
+class _TransformerSettings(_Settings):
+    """What both encoders' settings have."""
 
-    image_size: int | tuple[int, int] | None = None
-    layers: int | tuple[int, int, int, int] | None = None
     width: int | None = None
-    patch_size: int | None = None
-    head_width: PositiveInt = 64
     mlp_ratio: float | None = None
-    timm_model_name: str | None = None
-    timm_pool: Literal["", "token", "map", "avg"] = "avg"
-    timm_proj: Literal["linear", "none"] = "linear"
-    timm_proj_bias: bool = False
     act_kwargs: Act | None = None
     norm_kwargs: Norm | None = None
-    pool_type: Literal["tok"] = "tok"
-    # What has an effect in training alone.
-    timm_model_pretrained: bool = False
-    timm_drop: float = 0.0
-    timm_drop_path: float | None = None
-    patch_dropout: float = 0.0
-    output_tokens: bool = False
+    output_tokens: bool = False  # has an effect in training alone
     # What no released model of use here has; other values are errors.
     ls_init_value: None = None
-    attentional_pool: Literal[False] = False
-    attn_pooler_queries: int = 256
-    attn_pooler_heads: int = 8
-    no_ln_pre: Literal[False] = False
     final_ln_after_pool: Literal[False] = False
-    global_average_pool: Literal[False] = False
-    input_patchnorm: Literal[False] = False
-    pos_embed_type: Literal["learnable"] = "learnable"
     block_type: None = None
     qk_norm: Literal[False] = False
     scaled_cosine_attn: Literal[False] = False
@@ -82,20 +61,45 @@ class VisionSettings(_Settings):
     scale_fc: Literal[False] = False
 
 
+class VisionSettings(_TransformerSettings):
+    """``vision_cfg``. Sizes are read from the tensors; they are accepted and not used."""
+
+    image_size: int | tuple[int, int] | None = None
+    layers: int | tuple[int, int, int, int] | None = None
+    patch_size: int | None = None
+    head_width: PositiveInt = 64
+    timm_model_name: str | None = None
+    timm_pool: Literal["", "token", "map", "avg"] = "avg"
+    timm_proj: Literal["linear", "none"] = "linear"
+    timm_proj_bias: bool = False
+    pool_type: Literal["tok"] = "tok"
+    # What has an effect in training alone.
+    timm_model_pretrained: bool = False
+    timm_drop: float = 0.0
+    timm_drop_path: float | None = None
+    patch_dropout: float = 0.0
+    # What no released model of use here has; other values are errors.
+    attentional_pool: Literal[False] = False
+    attn_pooler_queries: int = 256
+    attn_pooler_heads: int = 8
+    no_ln_pre: Literal[False] = False
+    global_average_pool: Literal[False] = False
+    input_patchnorm: Literal[False] = False
+    pos_embed_type: Literal["learnable"] = "learnable"
+
+
 class TokenizerSettings(_Settings):
     clean: Literal["canonicalize", "whitespace", "lower", ""] = ""
     strip_sep_token: Literal[False] = False
 
 
-class TextSettings(_Settings):
+class TextSettings(_TransformerSettings):
     """``text_cfg``, in the spelling of today and of open_clip's first models with BERT."""
 
     context_length: PositiveInt = 77
     vocab_size: int | None = None
-    width: int | None = None
     heads: PositiveInt = 8
     layers: int | None = None
-    mlp_ratio: float | None = None
     hf_model_name: str | None = None
     hf_tokenizer_name: str | None = None
     tokenizer_kwargs: TokenizerSettings | None = None
@@ -112,25 +116,13 @@ class TextSettings(_Settings):
     pool_type: Literal["argmax", "last"] = "argmax"
     proj_bias: bool = False
     proj_type: Literal["linear"] = "linear"
-    act_kwargs: Act | None = None
-    norm_kwargs: Norm | None = None
     pad_id: int = 0  # read where embed_cls is set alone
     eos_id: int | None = None  # read where pool_type is eos alone
     # What has an effect in training alone.
     hf_model_pretrained: bool = True
-    output_tokens: bool = False
     # What no released model of use here has; other values are errors.
-    ls_init_value: None = None
     embed_cls: Literal[False] = False
-    final_ln_after_pool: Literal[False] = False
     use_pad_mask: Literal[False] = False
-    block_type: None = None
-    qk_norm: Literal[False] = False
-    scaled_cosine_attn: Literal[False] = False
-    scale_heads: Literal[False] = False
-    scale_attn_inner: Literal[False] = False
-    scale_attn: Literal[False] = False
-    scale_fc: Literal[False] = False
 
 
 class ModelSettings(_Settings):
