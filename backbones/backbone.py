@@ -135,7 +135,7 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(
-        self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
+        self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor | None] = ()
     ) -> Tensor:
         """As ``Backbone.encode_text``, in the encoder's own precision."""
 
@@ -223,7 +223,7 @@ class Backbone(nn.Module):
         return self.text.prepare(texts, n_ctx, position, groups)
 
     def encode_text(
-        self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
+        self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor | None] = ()
     ) -> Tensor:
         """Encode n texts with each of m contexts.
 
@@ -231,7 +231,7 @@ class Backbone(nn.Module):
             prepared: what ``prepare`` gave.
             learned: [m, slots, text_width], what is put into the slots; None without slots.
             deep: for layer 1, 2, ...: [m or 1, slots, text_width], which replaces what the layer
-                before made of the slots.
+                before made of the slots; None leaves that.
 
         Returns:
             [m * n, embed_dim] in at least fp32, not normalised, with gradients to what was given.
@@ -254,7 +254,8 @@ class Backbone(nn.Module):
             tokens: for layer 0, 1, ...: [n, vision_width] learned tokens, read beside the patches.
 
         Returns:
-            [batch, embed_dim] in at least fp32, not normalised; no gradients but to ``tokens``.
+            [batch, embed_dim] in at least fp32, not normalised. Gradients reach ``tokens`` and what
+            a method let learn in the encoder.
 
         Raises:
             ValueError: tokens for an image encoder that is not a transformer.
@@ -264,7 +265,8 @@ class Backbone(nn.Module):
                 "the image encoder is not a transformer (a ResNet): it reads no tokens"
             )
         images = images.to(self.device, self.dtype)
-        with torch.set_grad_enabled(bool(tokens) and torch.is_grad_enabled()), self.autocast():
+        learns = bool(tokens) or any(p.requires_grad for p in self.image.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()), self.autocast():
             return at_least_fp32(self.image.encode(images, tokens))
 
     @torch.no_grad()

@@ -78,6 +78,8 @@ def default_cfg() -> CN:
     cfg.MODEL.BACKBONE.update(copy.deepcopy(BACKBONE_DEFAULTS))
     cfg.INPUT.update(copy.deepcopy(BACKBONES_OWN))
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
+    # "shared": configs/protocol.yaml; "own": with what the method's own paper changes in it.
+    cfg.PROTOCOL = "shared"
     # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
     cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})
     cfg.TRAINER = CN({"NAME": ""})
@@ -120,9 +122,14 @@ def load_cfg(
     backbone_file = config_file("backbones", backbone) if backbone else None
     cfg = default_cfg()
     merge = _Merge(cfg, trainer)
-    own = CONFIGS / "trainers" / f"{trainer}.yaml"
-    for path in (CONFIGS / "protocol.yaml", backbone_file, dataset_file, own):
-        if path and (path != own or own.exists()):
+    for path in (
+        CONFIGS / "protocol.yaml",
+        backbone_file,
+        dataset_file,
+        CONFIGS / "trainers" / f"{trainer}.yaml",
+        own_protocol(trainer) if _protocol(files, opts) == "own" else None,
+    ):
+        if path and (path.parent.name != "trainers" or path.exists()):
             merge.file(path)
     standard = flatten(cfg)
     for path in map(Path, files):
@@ -148,6 +155,33 @@ def load_cfg(
     cfg.OUTPUT_DIR = str(output_dir or Path("output") / run_folder(cfg, options))
     cfg.freeze()
     return cfg, options
+
+
+def has_own_protocol(trainer: str) -> bool:
+    """Whether a file says how the method's own paper trains it."""
+    return (CONFIGS / "trainers" / "own" / f"{trainer}.yaml").exists()
+
+
+def own_protocol(trainer: str) -> Path:
+    """The file that says how the method's own paper trains it.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = CONFIGS / "trainers" / "own" / f"{trainer}.yaml"
+    if not has_own_protocol(trainer):
+        raise InputError(
+            f"PROTOCOL own: {trainer} has no schedule of its own here (there is no file "
+            f"configs/trainers/own/{trainer}.yaml); leave PROTOCOL out"
+        )
+    return path
+
+
+def _protocol(files: Sequence[str | os.PathLike[str]], opts: Sequence[str]) -> str:
+    """The protocol that files and options ask for; the last that says it wins."""
+    said = [read_yaml(Path(path)).get("PROTOCOL") for path in files]
+    said += [value for key, value in zip(opts[::2], opts[1::2], strict=False) if key == "PROTOCOL"]
+    return next((str(value) for value in reversed(said) if value is not None), "shared")
 
 
 def run_folder(cfg: CN, options: Mapping[str, Any]) -> Path:

@@ -140,7 +140,7 @@ class LoadedRun:
 
     @cached_property
     def _frozen_features(self) -> FrozenFeatures:
-        return FrozenFeatures(self.cfg, self._dm, self.model.backbone)
+        return FrozenFeatures(self.cfg, self._dm, self.model.image_encoder)
 
     def features(self, split: str) -> Tensor:
         """[n, d] image features of a split's test views, as the run itself kept and read them."""

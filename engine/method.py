@@ -7,7 +7,7 @@ A method needs no trainer, no images and no optimiser::
     logits, losses = model(images, label)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from backbones.backbone import Backbone
 from backbones.device import PRECISIONS
 from backbones.numerics import cosine_logits
 from core.errors import InputError
+from datasets.features import Encoder
 from engine.rules import check_value, rule_of_default
 from symptoms import Symptoms
 
@@ -58,18 +59,41 @@ class PromptedModel(nn.Module):
     ``from_features``.
     """
 
+    max_gradient_norm: float | None = None  # gradients are clipped to this norm; None: not at all
+
     def __init__(self, backbone: Backbone, learned: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.learned = learned
 
+    @property
+    def image_encoder(self) -> Encoder:
+        """What makes the image features that ``from_features`` reads and that are kept."""
+        return self.backbone
+
     def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
         """Images [batch, 3, H, W] and, for the losses, labels [batch]."""
-        return self.from_features(self.backbone.encode_image(images), label)
+        return self.from_features(self.image_encoder.encode_image(images), label)
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
-        """The same from the features [batch, d] of ``backbone.encode_image``, of any norm."""
+        """The same from the features [batch, d] of ``image_encoder``, of any norm."""
         raise NotImplementedError
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """What the optimiser gets: groups of parameters, each with its learning rate."""
+        return [{"params": [p for p in self.learned.parameters() if p.requires_grad], "lr": lr}]
+
+    def backward(self, losses: Mapping[str, Tensor], scaled: Callable[[Tensor], Tensor]) -> None:
+        """Leave in the learned parameters the gradient of the step: by default, of the losses' sum.
+
+        Args:
+            scaled: multiplies a loss so that gradients in half precision do not vanish.
+        """
+        total: Any = sum(losses.values())
+        scaled(total).backward()
+
+    def end_epoch(self, epoch: int, max_epoch: int) -> None:
+        """Called after the steps of each epoch, the first of which is 1, and before validation."""
 
 
 class ClassFeatureModel(PromptedModel):
@@ -101,7 +125,8 @@ class ClassFeatureModel(PromptedModel):
         if torch.is_grad_enabled():
             return self.class_features()
         # In-place updates, by an optimiser or by loading, raise a tensor's version.
-        versions = [(id(p), p._version) for p in self.learned.parameters()]
+        learned = (*self.learned.parameters(), *self.learned.buffers())
+        versions = [(id(tensor), tensor._version) for tensor in learned]
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, self.class_features()
         return self._kept[1]
@@ -123,9 +148,12 @@ class Method:
     SHARED_RULES: ClassVar[dict[str, Any]] = {"PREC": Literal[PRECISIONS]}
     place: ClassVar[int] = 1000  # position of its row in a table, from the top
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
-    learns_image_encoder: ClassVar[bool] = False  # then image features cannot be kept
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
     checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
+    # Its rows in a comparison, each with its options; and the named sets that have these rows.
+    rows: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    sets: ClassVar[tuple[Literal["paper", "strong"], ...]] = ()
+    GRID: ClassVar[dict[str, tuple]] = {}  # option -> the values that scripts/tune.sh tries
 
     def __init__(self, **options: Any) -> None:
         defaults = self.defaults()
@@ -155,6 +183,11 @@ class Method:
         """Whether ``build`` needs symptoms."""
         return False
 
+    @property
+    def learns_image_encoder(self) -> bool:
+        """Whether something on the image side learns; then image features cannot be kept."""
+        return False
+
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
@@ -165,9 +198,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def fit(
-        self, model: PromptedModel, train: "LabelledFeatures", val: "LabelledFeatures | None"
-    ) -> None:
+    def fit(self, model: PromptedModel, data: "FitData") -> None:
         """Fit ``model.learned`` to image features; only where ``fitted_at_once``."""
         raise NotImplementedError
 
@@ -192,10 +223,25 @@ class Method:
 
 
 class LabelledFeatures(NamedTuple):
-    """Image features [n, d] in float64 and their labels [n]."""
+    """Image features [n, d], of any norm, and their labels [n], on the backbone's device."""
 
     features: Tensor
     label: Tensor
+
+
+class FitData(NamedTuple):
+    """What a method that is ``fitted_at_once`` learns from.
+
+    Attributes:
+        train: the training images, seen as at test time (no augmentation).
+        val: the validation images, None where there are none.
+        augmented: makes [passes, n, d] features of random views of the training images, for a
+            number of passes; the views of epochs 1, 2, ... of the methods that train step by step.
+    """
+
+    train: LabelledFeatures
+    val: LabelledFeatures | None
+    augmented: Callable[[int], Tensor]
 
 
 def register(method: _M) -> _M:

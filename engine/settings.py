@@ -43,6 +43,7 @@ LARGEST_SEED = 2**32 - 1  # NumPy's bound
 RULES: dict[str, Any] = {
     "OUTPUT_DIR": str,
     "RESUME": str,
+    "PROTOCOL": Literal["shared", "own"],
     "SEED": Annotated[int, Field(ge=0, le=LARGEST_SEED)],
     "USE_CUDA": bool,
     "VERBOSE": bool,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from backbones.backbone import Backbone
 from backbones.loading import backbone_of, with_preprocessing
+from backbones.numerics import at_least_fp32
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
 from dassl_compat.checkpoints import (
@@ -30,7 +31,7 @@ from datasets.features import FrozenFeatures
 from datasets.views import ViewManager, read_dataset
 from engine.config import method_of, symptom_file
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
-from engine.method import METHODS, LabelledFeatures, Method, Output, PromptedModel
+from engine.method import METHODS, FitData, LabelledFeatures, Method, Output, PromptedModel
 from results.metrics import figures, log_lines
 from results.predictions import Predictions
 from symptoms import Symptoms, load_symptoms
@@ -92,23 +93,27 @@ class MethodTrainer(TrainerX):
         self.seconds = {"encode": 0.0, "train": 0.0, "validate": 0.0, "test": 0.0}
         self.frozen_features = None
         if not self.method.learns_image_encoder:
-            self.frozen_features = FrozenFeatures(cfg, self.dm, backbone)
+            self.frozen_features = FrozenFeatures(cfg, self.dm, self.model.image_encoder)
 
     def _build_optimizer(self) -> None:
-        learned = [p for p in self.model.learned.parameters() if p.requires_grad]
-        self.trainable_parameters = sum(p.numel() for p in learned)
-        print(f"trainable parameters: {self.trainable_parameters:,}")
         self.optim = self.sched = None
-        if learned:
+        if self.trainable_parameters:
             with as_input_error("OPTIM"):
-                self.optim = build_optimizer(learned, self.cfg.OPTIM)
+                groups = self.model.parameter_groups(self.cfg.OPTIM.LR)
+                self.optim = build_optimizer(groups, self.cfg.OPTIM)
                 self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        if not learned:
+        if not self.trainable_parameters:
             self.max_epoch = 0  # nothing to learn: straight to the test
         elif self.method.fitted_at_once:
             self.max_epoch = 1
+        print(f"trainable parameters: {self.trainable_parameters:,}")
         name = self.method.checkpoint_name
         self.register_model(name, self.model.learned, self.optim, self.sched)
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers learn."""
+        return sum(p.numel() for p in self.model.learned.parameters() if p.requires_grad)
 
     # -- the step -------------------------------------------------------------------------------
 
@@ -133,7 +138,11 @@ class MethodTrainer(TrainerX):
             )
         assert self.optim is not None  # something learns, or there were no step
         self.optim.zero_grad()
-        self.scaler.scale(loss).backward()
+        self.model.backward(losses, self.scaler.scale)
+        if self.model.max_gradient_norm is not None:
+            self.scaler.unscale_(self.optim)
+            learned = self.model.learned.parameters()
+            torch.nn.utils.clip_grad_norm_(learned, self.model.max_gradient_norm)
         self.scaler.step(self.optim)
         self.scaler.update()
         correct = (logits.argmax(dim=1) == label).float().mean()
@@ -183,6 +192,7 @@ class MethodTrainer(TrainerX):
         else:
             lr = self.get_current_lr()
             loss, acc = self.train_steps()
+        self.model.end_epoch(self.epoch + 1, self.max_epoch)
         self.epoch_summary = {
             "epoch": self.epoch + 1,
             "loss": loss,
@@ -238,23 +248,30 @@ class MethodTrainer(TrainerX):
         Raises:
             InputError: a class has no training image.
         """
+        assert self.frozen_features is not None
         train = self.labelled_features("train")
         present = set(train.label.tolist())
         if missing := set(range(self.num_classes)) - present:
             raise InputError(f"class {self.classnames[min(missing)]!r} has no training image")
         val = self.labelled_features("val") if self.dm.dataset.val else None
-        self.method.fit(self.model, train, val)
-        features, label = (x.to(self.device) for x in (train.features.float(), train.label))
+        self.method.fit(self.model, FitData(train, val, self.augmented_features))
         with torch.no_grad():
-            logits, losses = self.model.from_features(features, label)
-        correct = (logits.argmax(dim=1) == label).double().mean()
-        return sum(losses.values()).item(), 100 * correct.item(), None
+            logits, losses = self.model.from_features(train.features, train.label)
+        correct = (logits.argmax(dim=1) == train.label).double().mean()
+        loss: Any = sum(losses.values())
+        return loss.item(), 100 * correct.item(), None
 
     def labelled_features(self, split: str) -> LabelledFeatures:
-        """The features of a split's test views, in float64 on the CPU, and their labels."""
+        """The features of a split's test views, in at least fp32, and their labels."""
         images = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
-        features = self.frozen_features.of_split(split).double()
-        return LabelledFeatures(features, torch.tensor([image.label for image in images]))
+        features = at_least_fp32(self.frozen_features.of_split(split).to(self.device))
+        label = torch.tensor([image.label for image in images], device=self.device)
+        return LabelledFeatures(features, label)
+
+    def augmented_features(self, passes: int) -> Tensor:
+        """[passes, n, d] features of the training views of as many epochs, in at least fp32."""
+        epochs = [self.frozen_features.of_epoch(epoch, passes) for epoch in range(passes)]
+        return at_least_fp32(torch.stack(epochs).to(self.device))
 
     def after_epoch(self) -> None:
         epoch = self.epoch + 1

@@ -17,9 +17,10 @@ from results.experiments import KNOWLEDGE_KINDS
 from results.meaning import FILE
 from scripts import compare
 from scripts.arguments import parse_script, script_parser
-from scripts.experiments import ANCHOR, Row, knowledge_rows
+from scripts.experiments import Row, knowledge_rows
 from scripts.jobs import Outcome, interrupt_on_sigterm
 from trainers import load_run
+from trainers.vip import ANCHOR
 
 KINDS = ("right", *(kind for kind in KNOWLEDGE_KINDS if kind))
 
@@ -61,9 +62,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--weights",
         nargs="+",
         type=real_number(least=0),
-        default=[float(ANCHOR)],
+        default=[ANCHOR],
         metavar="WEIGHT",
-        help=f"weights of the anchor, a row each (default: {ANCHOR})",
+        help=f"weights of the anchor, a row each (default: {ANCHOR:g})",
     )
     add("--kinds", nargs="+", choices=KINDS, help="kinds of symptoms (default: all that exist)")
     compare.add_executor_arguments(parser)

@@ -25,7 +25,7 @@ from results.record import find_record
 from results.settings import CONFIG
 from scripts.arguments import parse_script, script_parser
 from scripts.executors import on_ray
-from scripts.experiments import EXPERIMENTS, Row
+from scripts.experiments import EXPERIMENTS, SETS, Row, is_in
 from scripts.jobs import (
     Job,
     Outcome,
@@ -75,17 +75,17 @@ def chosen_rows(args: argparse.Namespace) -> list[Row]:
     """The experiment's rows, or those of --methods alone."""
     make_rows, _ = EXPERIMENTS[args.experiment]
     rows = make_rows(args.dataset)
-    if not args.methods:
-        return rows
-    known = {trainer.lower(): trainer for trainer, _ in rows}
-    for name in args.methods:
-        if name.lower() not in known:
-            choices = ", ".join(known.values())
+    names = args.methods or []
+    known = list(dict.fromkeys(trainer for trainer, _ in rows))
+    for name in names:
+        if name.lower() not in (*SETS, *map(str.lower, known)):
             raise InputError(
-                f"--methods {name}: not a method of this experiment; choose from {choices}"
+                f"--methods {name}: neither a method of this experiment ({', '.join(known)}) nor "
+                f"a set of methods ({', '.join(SETS)})"
             )
-    wanted = {name.lower() for name in args.methods}
-    return [row for row in rows if row[0].lower() in wanted]
+    if not names and args.experiment != "methods":
+        return rows
+    return [row for row in rows if is_in(row[0], names)]
 
 
 def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
@@ -184,7 +184,13 @@ def parse_args(
         default="methods",
         help="which runs and tables (default: methods)",
     )
-    add("--methods", nargs="+", metavar="METHOD", help="only these (default: all)")
+    add(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="methods, or the sets paper, strong and all (default: paper, and of strong those that "
+        "take seconds)",
+    )
     add_executor_arguments(parser)
     return parse_script(parser, argv, decided)
 

@@ -1,30 +1,44 @@
 """What each experiment runs: rows of (trainer, its options), and how its tables are printed."""
 
+from collections.abc import Sequence
+
 from core.errors import InputError
-from engine.config import load_cfg, symptom_path
+from engine.config import has_own_protocol, load_cfg, symptom_path
 from engine.method import METHODS
 from results.experiments import KNOWLEDGE_KINDS
 
 Row = tuple[str, list[str]]
-ANCHOR = "16"  # the weight of the anchored ViP; docs/knowledge.md says how it was chosen
+ALL = "all"
+SETS = ("paper", "strong", ALL)  # of methods; a method says which it belongs to
 
 
 def method_rows(dataset: str) -> list[Row]:
-    """Every method; both starts of Supervised, texts of zero-shot and losses of ViP are rows."""
-    rows: list[Row] = [
-        *zeroshot_rows(dataset),
-        ("LinearProbe", []),
-        ("CoOp", []),
-        ("CoCoOp", []),
-        ("KgCoOp", []),
-        ("BayesianPrompt", []),
-        ("MaPLe", []),
-        ("Supervised", []),
-        ("Supervised", ["TRAINER.SUPERVISED.START", "clip"]),
+    """Every row of every method, in the order of tables."""
+    return [
+        row for name in sorted(METHODS, key=lambda n: METHODS[n].place) for row in rows_of(name)
     ]
-    known = {trainer for trainer, _ in rows} | {"ViP"}
-    others: list[Row] = [(trainer, []) for trainer in sorted(METHODS.keys() - known)]
-    return [*rows, *others, ("ViP", []), ("ViP", ["TRAINER.VIP.ANCHOR", ANCHOR])]
+
+
+def rows_of(trainer: str) -> list[Row]:
+    """A method's rows; where its own paper uses another schedule, that is a row too."""
+    prefix = f"TRAINER.{trainer.upper()}."
+    rows: list[Row] = [
+        (trainer, [word for key, value in row.items() for word in (prefix + key, str(value))])
+        for row in METHODS[trainer].rows
+    ]
+    return [*rows, (trainer, ["PROTOCOL", "own"])] if has_own_protocol(trainer) else rows
+
+
+def is_in(trainer: str, names: Sequence[str]) -> bool:
+    """Whether a method is among ``names``, of methods and of sets, in any case.
+
+    No names at all mean the default: the paper's methods, and the strong ones that take seconds
+    because they are fitted at once.
+    """
+    method = METHODS[trainer]
+    if not names:
+        return "paper" in method.sets or ("strong" in method.sets and method.fitted_at_once)
+    return bool({trainer.lower(), ALL, *method.sets} & {name.lower() for name in names})
 
 
 def zeroshot_rows(dataset: str) -> list[Row]:

@@ -147,7 +147,7 @@ def test_wrong_options_stop_it_before_it_starts(words, options, message):
 
 def test_wrong_names_stop_it_before_it_starts(words):
     with pytest.raises(
-        InputError, match="--methods VPT: not a method of this experiment; choose from Zero"
+        InputError, match="--methods VPT: neither a method of this experiment .Zero"
     ):
         main(words(["VPT"], ["1"]))
     with pytest.raises(InputError, match="there is no configs/datasets/nowhere.yaml"):

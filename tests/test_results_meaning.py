@@ -15,7 +15,7 @@ from results.choices import Choices
 from results.meaning import COLUMNS, FILE, meaning_tables, read_meaning
 from results.runs import find_runs
 from scripts import anchor
-from scripts.experiments import ANCHOR
+from trainers.vip import ANCHOR
 
 
 def drifts(correlation, verdict, areas=((0.9, 0.3),)):

@@ -39,6 +39,7 @@ class BayesianPrompt(Method):
         "TEXT_BATCH": AtLeastOne,
     }
     place = 60
+    sets = ("paper",)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

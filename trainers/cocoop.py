@@ -33,6 +33,7 @@ class CoCoOp(Method):
 
     RULES = {"N_CTX": AtLeastOne, "TEXT_BATCH": AtLeastOne}
     place = 40
+    sets = ("paper",)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

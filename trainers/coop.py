@@ -28,6 +28,7 @@ class CoOp(Method):
     }
     RULES = {"N_CTX": AtLeastOne, "CLASS_TOKEN_POSITION": Literal[POSITIONS]}
     place = 30
+    sets = ("paper",)
 
     def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:
         """The class names with the learned context that the options describe."""

@@ -27,6 +27,7 @@ class KgCoOp(CoOp):
     }
     RULES = CoOp.RULES | {"W": NotNegative}
     place = 50
+    sets = ("paper",)
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None

@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
-from engine.method import LabelledFeatures, Method, Output, PromptedModel, register
+from engine.method import FitData, LabelledFeatures, Method, Output, PromptedModel, register
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
@@ -30,6 +31,7 @@ class LinearProbe(Method):
     }
     RULES = {"C": NotNegative, "MAX_ITER": AtLeastOne}
     place = 20
+    sets = ("strong",)
     fitted_at_once = True
 
     def build(
@@ -41,20 +43,18 @@ class LinearProbe(Method):
     def per_class(self) -> tuple[str, ...]:
         return ("weight", "bias")
 
-    def fit(
-        self, model: PromptedModel, train: LabelledFeatures, val: LabelledFeatures | None
-    ) -> None:
+    def fit(self, model: PromptedModel, data: FitData) -> None:
         """Fit once for each strength, from the strongest on; keep the best on validation."""
-        features, label = train.features.numpy(), train.label.numpy()
+        train, val = arrays(data.train), data.val and arrays(data.val)
         best = -1.0
         for strength in self.candidates(val):
             fitted = LogisticRegression(C=strength, max_iter=self.options.MAX_ITER)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
-                fitted.fit(features, label)
+                fitted.fit(*train)
             unfinished = any(issubclass(w.category, ConvergenceWarning) for w in caught)
             judged = val or train
-            accuracy = fitted.score(judged.features.numpy(), judged.label.numpy())
+            accuracy = fitted.score(*judged)
             print(
                 f"C {strength:g}: accuracy {100 * accuracy:.4f}%"
                 + (", stopped at MAX_ITER" if unfinished else "")
@@ -65,7 +65,7 @@ class LinearProbe(Method):
         assert isinstance(model, LinearHead)
         keep(chosen, model.learned)
 
-    def candidates(self, val: LabelledFeatures | None) -> list[float]:
+    def candidates(self, val: object | None) -> list[float]:
         """The strengths to try, the strongest regularisation first."""
         if self.options.C > 0:
             return [self.options.C]
@@ -73,6 +73,11 @@ class LinearProbe(Method):
             print("There are no validation images to choose C with, so C is 1")
             return [1.0]
         return STRENGTHS
+
+
+def arrays(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Features in float64 and labels, as scikit-learn reads them."""
+    return data.features.double().cpu().numpy(), data.label.cpu().numpy()
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ class MaPLe(Method):
     }
     RULES = {"N_CTX": AtLeastOne, "PROMPT_DEPTH": AtLeastOne}
     place = 70
+    sets = ("paper",)
     learns_image_encoder = True
     checkpoint_name = "MultiModalPromptLearner"
 

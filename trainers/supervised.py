@@ -22,6 +22,8 @@ class Supervised(Method):
     DEFAULTS = {"START": "scratch"}  # scratch: random weights; clip: CLIP's
     RULES = {"START": Literal["scratch", "clip"]}
     place = 80
+    sets = ("paper",)
+    rows = ({}, {"START": "clip"})
     learns_image_encoder = True
 
     def build(

@@ -17,6 +17,7 @@ from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
+ANCHOR = 16.0  # the weight of the anchored row; docs/knowledge.md says how it was chosen
 
 
 @register
@@ -44,6 +45,8 @@ class ViP(Method):
         "MERGE": Literal[MERGES],
     }
     place = 90
+    sets = ("paper",)
+    rows = ({}, {"ANCHOR": ANCHOR})
     checkpoint_name = "vip"
     reads_symptoms = True
 

@@ -25,6 +25,8 @@ class ZeroshotCLIP(Method):
     }
     RULES = {"PROMPTS": Literal["names", "symptoms"]}
     place = 10
+    sets = ("paper",)
+    rows = ({}, {"PROMPTS": "symptoms"})
     seeded = False
 
     @property

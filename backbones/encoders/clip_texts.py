@@ -69,7 +69,10 @@ class ClipText(TextEncoder):
         return TreeTexts(tree, -1 - tree.tokens[tree.slots], x, positions[tree.slots])
 
     def encode(
-        self, prepared: TreeTexts, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
+        self,
+        prepared: TreeTexts,
+        learned: Tensor | None = None,
+        deep: Sequence[Tensor | None] = (),
     ) -> Tensor:
         tree, x, m = prepared.tree, prepared.x, 1
         if learned is not None:
@@ -78,8 +81,8 @@ class ClipText(TextEncoder):
             x = put(x.expand(m, -1, -1), tree.slots, learned).flatten(0, 1)  # [m * rows, d_txt]
         copies = tree.copies(m)
         for i, block in enumerate(self.transformer.resblocks):
-            if 0 < i <= len(deep):
-                x = put(x.unflatten(0, (m, -1)), tree.slots, deep[i - 1]).flatten(0, 1)
+            if 0 < i <= len(deep) and (tokens := deep[i - 1]) is not None:
+                x = put(x.unflatten(0, (m, -1)), tree.slots, tokens).flatten(0, 1)
             if i < self.depth - 1:
                 x = x + attend(block.attn, block.ln_1(x), copies)
             else:  # nothing but the end tokens is read behind the last layer

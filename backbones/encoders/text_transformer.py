@@ -173,7 +173,10 @@ class TransformerText(TextEncoder):
         return min(longest + (self.shape.kind == "coca"), self.context_length)
 
     def encode(
-        self, prepared: PaddedTexts, learned: Tensor | None = None, deep: Sequence[Tensor] = ()
+        self,
+        prepared: PaddedTexts,
+        learned: Tensor | None = None,
+        deep: Sequence[Tensor | None] = (),
     ) -> Tensor:
         layers, slots = self.layers, prepared.slots
         m = 1 if learned is None else len(learned)
@@ -186,8 +189,8 @@ class TransformerText(TextEncoder):
         if mask is not None:
             mask = mask.repeat(m, 1, 1, 1)
         for i, block in enumerate(layers.blocks):
-            if 0 < i <= len(deep):
-                text = put(x[:, :length].reshape(m, n * length, -1), slots, deep[i - 1])
+            if 0 < i <= len(deep) and (tokens := deep[i - 1]) is not None:
+                text = put(x[:, :length].reshape(m, n * length, -1), slots, tokens)
                 x = torch.cat([text.reshape(m * n, length, -1), x[:, length:]], dim=1)
             x = block(x, mask)
         return layers.projection(self._pooled(x, prepared.is_text.repeat(m, 1)))

@@ -17,10 +17,10 @@ COUNTS = {
     "KgCoOp": 4 * 512,
     "MaPLe": 9 * (2 * 512 + (512 + 1) * 768),
     "BayesianPrompt": 4 * 512 + 2 * ((512 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 512),
-    "Supervised-scratch": ENCODER + 2 * 513,
+    "Supervised": ENCODER + 2 * 513,
     "Supervised-clip": ENCODER + 2 * 513,
     "LinearProbe": 2 * 513,
-    "ZeroshotCLIP-names": 0,
+    "ZeroshotCLIP": 0,
     "ZeroshotCLIP-symptoms": 0,
 }
 
