@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.numerics import take
@@ -122,3 +123,14 @@ def _start(
             f"CTX_INIT {start_words!r} has {len(ids)} tokens; N_CTX is {n_ctx}: make them equal"
         )
     return backbone.embed_tokens(torch.tensor(ids)).float().expand(shape).clone()
+
+
+def class_text_features(backbone: Backbone, classnames: Sequence[str]) -> Tensor:
+    """[n_cls, d] unit features of ``a photo of a {classname}.``, what zero-shot CLIP compares with.
+
+    Raises:
+        InputError: the text encoder reads two of the names as one.
+    """
+    check_names(classnames, backbone)
+    texts = [f"{START_WORDS} {name}" for name in classnames]
+    return F.normalize(encode_texts(backbone, texts), dim=-1)
