@@ -10,7 +10,7 @@ from naive import NAMES
 from torch.testing import assert_close
 
 from engine.learned import load_learned
-from engine.method import METHODS
+from engine.method import METHODS, LabelledFeatures
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def image_features(frozen64):
 @pytest.fixture
 def label():
     return torch.tensor([0, 2, 1])
+
+
+@pytest.fixture
+def support():
+    """Features of any norm and labels of eight training images: three classes, unequal counts."""
+    label = torch.tensor([0, 2, 1, 0, 0, 2, 0, 1])
+    return LabelledFeatures(3 * torch.randn(8, 48, dtype=torch.float64) + 1, label)
 
 
 @pytest.fixture
