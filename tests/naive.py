@@ -42,6 +42,10 @@ def text_feature(model, text):
     return rows_to_feature(model, model.token_embedding(ids[: ids.argmax() + 1]))
 
 
+def unit(x):
+    return x / (x * x).sum().sqrt()
+
+
 def cosine(a, b):
     return (a * b).sum() / (a * a).sum().sqrt() / (b * b).sum().sqrt()
 

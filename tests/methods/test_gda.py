@@ -4,15 +4,11 @@ import math
 
 import pytest
 import torch
-from naive import NAMES, cosine, cross_entropy, text_feature
+from naive import NAMES, cosine, cross_entropy, text_feature, unit
 
 from engine.method import FitData, LabelledFeatures
 
 ALPHAS = [0.0001, 0.001, 0.01, 0.1, 1, 10, 100]
-
-
-def unit(x):
-    return x / (x * x).sum().sqrt()
 
 
 def naive_gaussians(features, label):

@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-from naive import NAMES, cosine, cross_entropy, text_feature
+from naive import NAMES, cosine, cross_entropy, text_feature, unit
 
 from engine.method import FitData, LabelledFeatures
-
-
-def unit(x):
-    return x / (x * x).sum().sqrt()
 
 
 def naive_weights(backbone, features, label, plus):
