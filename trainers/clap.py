@@ -27,10 +27,11 @@ class CLAP(Method):
     Silva-Rodriguez et al., CVPR 2024, https://arxiv.org/abs/2312.12730
 
     As in the released code, the class weights start from text features of the norm that the encoder
-    gives them, not from unit ones: the rate and the penalty belong to that norm. An epoch draws as
-    many batches as the images fill once, from the features of all passes, and the first epoch has
-    the rate 1e-5. The last epoch is used; validation images are not read. For ImageNet the code
-    averages over several templates; here the text is ``a photo of a {classname}.``.
+    gives them, not from unit ones: the rate and the penalty belong to that norm, and the longer the
+    text features are, the less the weights turn. An epoch draws as many batches as the images fill
+    once, from the features of all passes, and the first epoch has the rate 1e-5. The last epoch is
+    used; validation images are not read. For ImageNet the code averages over several templates;
+    here the text is ``a photo of a {classname}.``.
     """
 
     DEFAULTS = {
