@@ -9,6 +9,7 @@ import pytest
 
 from engine.config import load_cfg
 
+CONTRACT = ("method.py", "prompts.py")
 BLOCK = re.compile(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -45,26 +46,37 @@ def python(folder, *args):
 
 
 def test_add_a_method(checkout, copy_of, toy, short):
-    """Its file, its line, its YAML and its test: then it trains, and is a row."""
+    """Its file, its YAML and its test: then it trains, and is a row."""
     page = checkout / "docs" / "add_a_method.md"
     for name, content in blocks(page).items():
         path = copy_of / name
         assert not path.exists()
-        path.write_text(content)
-    (line,) = re.findall(r"^from \. import task_residual.*\n", page.read_text(), re.MULTILINE)
-    init = copy_of / "trainers" / "__init__.py"
-    init.write_text(init.read_text().replace("from . import vip", f"{line}from . import vip"))
+        path.write_text(content, encoding="utf-8")
 
-    python(copy_of, "-m", "pytest", "-p", "no:cacheprovider", "tests/methods/test_task_residual.py")
+    test = "tests/methods/test_zeroshot_probe.py"
+    python(copy_of, "-m", "pytest", "-p", "no:cacheprovider", test)
     out = python(
         copy_of,
         *("-m", "scripts.compare", toy / "toy.yaml", toy / "random.yaml", "--root", toy / "data"),
-        *("--methods", "TaskResidual", "--seeds", "1", "--output", toy / "output", "--", *short),
+        *("--methods", "ZeroshotProbe", "--seeds", "1", "--output", toy / "output", "--", *short),
     )
 
-    assert "- TaskResidual: It learns class features, not words" in out
+    assert "- ZeroshotProbe: It learns class features, not words" in out
     assert "1 trained" in out
-    assert re.search(r"\| TaskResidual", out)
+    assert re.search(r"\| ZeroshotProbe", out)
+
+
+def test_what_a_method_can_define_exists(checkout):
+    """Each name in the page's tables is one of the contract, and each file says it."""
+    text = (checkout / "docs" / "add_a_method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| (?:`(\w+\.py)`)? *\|$", text, re.MULTILINE)
+    assert len(rows) >= 20
+    contract = "".join((checkout / "engine" / name).read_text() for name in CONTRACT)
+    for cell, file in rows:
+        first = re.findall(r"`(?:data\.|raise )?(\w+)", cell)[0]
+        assert re.search(rf"\b{first}\b", contract), first
+        if file:
+            assert re.search(rf"\b{first}\b", (checkout / "trainers" / file).read_text()), first
 
 
 def test_your_own_data(checkout, copy_of, toy, short):
