@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from core.errors import InputError, command_line
 from datasets import synthetic
 from datasets.drawing import SIZE
+from datasets.synthskin import SKIN
 
 
 def contact_sheet(
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
-    for world in synthetic.WORLDS:
+    for world in (*synthetic.WORLDS, SKIN):
         best = synthetic.bayes_accuracy(world)
         print(
             f"{world.name}: best accuracy from the attributes {best:.4f}, "

@@ -184,13 +184,19 @@ CHESTS = World(
     places=chest_places,
 )
 
-WORLDS = (LESIONS, CHESTS)
+WORLDS = (LESIONS, CHESTS)  # what the embedded CLIPs were trained on
 
 
 def write_jpeg(path: Path, pixels: Array) -> None:
     """Write [64, 64, 3] pixels with next to no loss, as the releases hold JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=95, subsampling=0)
+
+
+def write_png(path: Path, pixels: Array) -> None:
+    """Write [64, 64, 3] pixels as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 def write_attributes(

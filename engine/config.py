@@ -80,8 +80,9 @@ def default_cfg() -> CN:
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
     # "shared": configs/protocol.yaml; "own": with what the method's own paper changes in it.
     cfg.PROTOCOL = "shared"
-    # The short names, of the YAML files; and the fingerprint of the symptoms that the run reads.
-    cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": ""})
+    # The short names, of the YAML files; the fingerprint of the symptoms that the run reads; and
+    # what scripts/tune.sh chose on validation, as OPTION=value,OPTION=value.
+    cfg.RUN = CN({"DATASET": "", "BACKBONE": "", "SYMPTOMS": "", "TUNED": ""})
     cfg.TRAINER = CN({"NAME": ""})
     for name, method in METHODS.items():
         cfg.TRAINER[name.upper()] = CN(method.defaults())

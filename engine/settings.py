@@ -128,6 +128,7 @@ RULES: dict[str, Any] = {
     "RUN.DATASET": str,
     "RUN.BACKBONE": str,
     "RUN.SYMPTOMS": str,
+    "RUN.TUNED": str,
     "TRAINER.NAME": str,
 }
 

@@ -190,7 +190,7 @@ def symptom_masks(run: LoadedRun, split: str) -> list[Masks]:
     if not hasattr(dataset, "drawn_from"):
         raise InputError(
             f"{run.cfg.RUN.DATASET}: nothing says where its images show a symptom; heat maps can "
-            "be checked on synthderm and synthchest, which this program draws"
+            "be checked on synthderm, synthskin and synthchest, which this program draws"
         )
     world, seed = dataset.drawn_from
     table = Path(dataset.dataset_dir) / "attributes.csv"

@@ -7,7 +7,7 @@ What is missing is written under the table; it is never averaged over in silence
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from results import paper
 from results.predictions import Predictions
 from results.rendering import Estimate
-from results.runs import Run
+from results.runs import TUNED, Run
 
 Bounds = tuple[float, float]  # of an interval
 
@@ -65,13 +65,7 @@ class Method:
     @property
     def settings(self) -> list[str]:
         """KEY=VALUE of each option, the trainer's own without their prefix."""
-        prefix = f"TRAINER.{self.trainer.upper()}."
-        texts = []
-        for key, value in sorted(self.options.items()):
-            if is_symptom_key(key):
-                texts.append(f"symptoms={Path(str(value)).stem}")
-            else:
-                texts.append(f"{key.removeprefix(prefix)}={value}")
+        texts = option_texts(self.trainer, self.options)
         if self.tell_symptoms and self.symptom_fingerprint:
             texts.append(f"symptoms={self.symptom_fingerprint}")
         if self.foreign is not None:
@@ -80,7 +74,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        return f"{self.trainer} ({', '.join(self.settings)})" if self.settings else self.trainer
+        return label_of(self.trainer, self.settings)
 
     @property
     def spec(self) -> str:
@@ -143,6 +137,25 @@ class Method:
             InputError: one of them cannot be read.
         """
         return {b: [run.predictions() for run in runs] for b, runs in self.by_backbone.items()}
+
+
+def label_of(trainer: str, settings: Sequence[str]) -> str:
+    """The name of a row."""
+    return f"{trainer} ({', '.join(settings)})" if settings else trainer
+
+
+def option_texts(trainer: str, options: Mapping[str, str]) -> list[str]:
+    """What a row's name says of its options; those that were tuned come last."""
+    prefix = f"TRAINER.{trainer.upper()}."
+    tuned = options.get(TUNED, "")
+    texts = []
+    for key, value in sorted(options.items()):
+        text = f"{key.removeprefix(prefix)}={value}"
+        if is_symptom_key(key):
+            texts.append(f"symptoms={Path(str(value)).stem}")
+        elif key != TUNED and text not in tuned.split(","):
+            texts.append(text)
+    return [*texts, f"tuned on validation: {tuned.replace(',', ', ')}"] if tuned else texts
 
 
 def is_symptom_key(key: str) -> bool:

@@ -23,6 +23,8 @@ Say = Callable[[str], Any]  # takes each line about what is skipped
 
 # Options that change the task for every method; a table of its own rather than a row.
 TASK_OPTIONS = ("DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES")
+TUNED = "RUN.TUNED"  # the options that scripts/tune.sh chose, as OPTION=value,OPTION=value
+TUNING = "_tuning"  # folder of the runs that it chose from, which are no rows of tables
 # Options of training, which a method that learns nothing does not read.
 TRAINING_OPTIONS = (
     "OPTIM.",
@@ -202,7 +204,7 @@ def _all_runs(folder: Path, say: Say) -> Iterator[Run]:
         say(f"{error.filename}: cannot be read ({error.strerror}), skipped")
 
     for name, subfolders, files in os.walk(folder, onerror=unreadable):
-        subfolders.sort()
+        subfolders[:] = sorted(set(subfolders) - {TUNING})
         place = Path(name)
         try:
             if RESULTS in files:

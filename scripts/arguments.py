@@ -29,6 +29,7 @@ DECIDED = {
     "RESUME": "train.py's --resume",
     "DATASET.ROOT": "--root, or DATA",
     "TRAINER.NAME": "another script, or --methods",
+    "RUN.TUNED": "tune.sh",
 }
 
 

@@ -22,6 +22,7 @@ from engine.config import (
 from engine.method import METHODS
 from engine.settings import SettingError
 from results.record import find_record
+from results.rows import label_of, option_texts
 from results.settings import CONFIG
 from scripts.arguments import parse_script, script_parser
 from scripts.executors import on_ray
@@ -51,11 +52,8 @@ def make_job(
         SettingError: an option that no run could have.
     """
     opts = [*row_options, *own_options(trainer, args.opts)]
-    texts = [
-        f"{key.split('.')[-1]}={Path(value).stem}"
-        for key, value in zip(row_options[::2], row_options[1::2], strict=True)
-    ]
-    row = f"{trainer} ({', '.join(texts)})" if texts else trainer
+    said = dict(zip(row_options[::2], row_options[1::2], strict=True))
+    row = label_of(trainer, option_texts(trainer, said))
     try:
         cfg, options = load_cfg(
             trainer, args.dataset, backbone, opts=opts, root=args.root, seed=seed
@@ -215,6 +213,11 @@ def run_rows(args: argparse.Namespace, rows: list[Row]) -> list[Outcome]:
     """Run rows on every backbone with every seed; complete runs are left as they are."""
     jobs = make_jobs(args, rows)
     print_settings(trainer for trainer, _ in rows)
+    return run_jobs(args, jobs)
+
+
+def run_jobs(args: argparse.Namespace, jobs: list[Job]) -> list[Outcome]:
+    """Run jobs where ``args`` says, and print how each ended; the outcomes as they ended."""
     done = sum(job.is_complete for job in jobs)
     runs = f"{len(jobs)} run" + "s" * (len(jobs) != 1)
     print(f"\n{runs}" + (f", {done} complete" if done else ""), flush=True)

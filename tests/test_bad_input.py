@@ -41,6 +41,7 @@ COMMANDS = {
     "few_shot": ["-m", "scripts.few_shot"],
     "run_seeds": ["-m", "scripts.run_seeds"],
     "base_to_new": ["-m", "scripts.base_to_new"],
+    "tune": ["-m", "scripts.tune"],
     "evaluate": ["-m", "scripts.evaluate"],
     "symptoms.check": ["-m", "symptoms.check"],
     "symptoms.generate": ["-m", "symptoms.generate"],
@@ -425,6 +426,7 @@ def test_an_argument_that_is_not_text(command):
         ("scripts.few_shot", ["synthderm", "--seeds", "-1"]),
         ("scripts.run_seeds", ["ViP", "synthderm", "--seeds", "-1"]),
         ("scripts.base_to_new", ["CoOp", "synthderm", "--seeds", "1e3"]),
+        ("scripts.tune", ["KgCoOp", "synthderm", "tiny", "--max-runs", "0"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )

@@ -210,6 +210,7 @@ def test_one_read_gives_all_that_a_run_needs(tmp_path):
         ("derm7pt_swapped", "4e982b059bb1"),
         ("derm7pt_useless", "30e26a47036f"),
         ("pneumonia", "db05ccf5d5f0"),
+        ("synthskin", "ed514113dfab"),
     ],
 )
 def test_fingerprints_of_shipped_files_stay(name, expected):

@@ -10,6 +10,9 @@ from PIL import Image
 from core.errors import InputError
 from datasets import contact_sheet, drawing, synthchest, synthderm, synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS
+from datasets.synthskin import SKIN
+
+EVERY = (*WORLDS, SKIN)
 
 PLAIN_LESION = {
     "symmetry": "symmetric",
@@ -53,7 +56,7 @@ def darkness(pictures):
 
 def test_a_picture_depends_on_seed_and_index_alone():
     """The same seed and index give the same bytes; another of either gives others."""
-    for world in WORLDS:
+    for world in EVERY:
         one, attributes = synthetic.picture(world, 3, 5)
         again, same = synthetic.picture(world, 3, 5)
         np.testing.assert_array_equal(one, again)
@@ -153,10 +156,11 @@ def test_air_lines_cavity_fluid_and_markings_show():
 SUMS = {
     "SynthDerm": [1852820, 1614263, 1885719, 1674309],
     "SynthChest": [1568565, 1607544, 1593402, 1578729],
+    "SynthSkin": [1950357, 1678686, 1903386, 1839878],
 }
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+@pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 def test_images_stay_what_they_were(world):
     """Another draw of any random number changes a sum by hundreds; rounding by a few."""
     drawn = [synthetic.picture(world, 7, i, next(iter(world.prior)))[0] for i in range(4)]
@@ -165,11 +169,11 @@ def test_images_stay_what_they_were(world):
     np.testing.assert_allclose(found, SUMS[world.name], rtol=0, atol=8)
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+@pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 def test_masks_are_of_what_the_image_shows(world):
     """The attributes are the image's; a mask for each that has a place, none for what is absent."""
     absent = {"dots", "redness", "network", "veil", "bronchogram", "effusion", "cavity"}
-    always = {"border", "colours"} if world is LESIONS else {"borders", "markings", "opacity"}
+    always = {"borders", "markings", "opacity"} if world is CHESTS else {"border", "colours"}
     for i in range(40):
         pixels, shown = synthetic.picture(world, 3, i)
         masks, attributes = synthetic.attribute_masks(world, 3, i)
@@ -247,9 +251,9 @@ def test_hidden_borders_soften_the_heart():
     assert steep[1] < 0.8 * steep[0]
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+@pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 def test_chances_are_whole_and_no_attribute_decides(world):
-    """Every value has a chance in every class, and the best accuracy is between 88 and 92 %."""
+    """Every value has a chance in every class, and the best accuracy is between 85 and 92 %."""
     for attribute in world.attributes:
         for classname in world.prior:
             chances = attribute.chances[classname]
@@ -257,10 +261,10 @@ def test_chances_are_whole_and_no_attribute_decides(world):
             assert sum(chances) == pytest.approx(1)
             assert min(chances) > 0
     assert sum(world.prior.values()) == pytest.approx(1)
-    assert 0.88 < synthetic.bayes_accuracy(world) < 0.92
+    assert 0.85 < synthetic.bayes_accuracy(world) < 0.92
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+@pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 def test_best_accuracy_is_what_guessing_by_the_posterior_reaches(world):
     """The exact figure against 20,000 sampled attribute vectors."""
     rng = np.random.default_rng(0)
@@ -276,7 +280,7 @@ def test_best_accuracy_is_what_guessing_by_the_posterior_reaches(world):
 
 def test_what_an_attribute_needs_is_there():
     """A veil only among several colours, air lines only in an opacity."""
-    for world in WORLDS:
+    for world in EVERY:
         for i in range(300):
             attributes = synthetic.sample_attributes(world, np.random.default_rng(i))
             assert sum(synthetic.likelihood(world, attributes, c) for c in world.prior) > 0
@@ -373,7 +377,7 @@ def test_contact_sheets(tmp_path, capsys):
     contact_sheet.main(["--sheet", str(tmp_path / "sheet.png")])
 
     assert "SynthDerm: best accuracy" in capsys.readouterr().out
-    for world in WORLDS:
+    for world in EVERY:
         with Image.open(tmp_path / f"sheet-{world.name}.png") as sheet:
             assert sheet.width > 6 * 2 * drawing.SIZE
     for place in (tmp_path / "none" / "sheet.png", tmp_path / "sheet.unknown"):

@@ -26,6 +26,7 @@ class KgCoOp(CoOp):
         "W": 8.0,  # weight of the penalty
     }
     RULES = CoOp.RULES | {"W": NotNegative}
+    GRID = {"W": (1.0, 2.0, 4.0, 8.0)}
     place = 50
     sets = ("paper",)
 

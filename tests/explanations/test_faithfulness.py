@@ -15,6 +15,7 @@ from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
 from datasets import synthetic
 from datasets.synthetic import CHESTS, LESIONS
+from datasets.synthskin import SKIN
 from engine.config import load_cfg
 from explanations.attributes import attribute_areas, read_pairs, true_attributes
 from explanations.contributions import Contributions, contributions
@@ -336,7 +337,11 @@ def test_wrong_pairs_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "world", "symptoms"),
-    [("synthderm", LESIONS, "derm7pt"), ("synthchest", CHESTS, "pneumonia")],
+    [
+        ("synthderm", LESIONS, "derm7pt"),
+        ("synthchest", CHESTS, "pneumonia"),
+        ("synthskin", SKIN, "synthskin"),
+    ],
 )
 def test_pairs_speak_of_what_is_drawn(name, world, symptoms):
     """Attributes and values exist; every symptom has a pair but size, which nothing draws."""

@@ -122,7 +122,7 @@ def test_without_drawn_images_nothing_is_measured(toy_run, capsys):
     run = load_run(toy_run("ViP"))
     assert found_symptoms(run) is None
     capsys.readouterr()
-    with pytest.raises(InputError, match="synthderm and synthchest"):
+    with pytest.raises(InputError, match="synthderm, synthskin and synthchest"):
         explain.main([str(toy_run("ViP")), "--localise"])
     assert capsys.readouterr().out == ""
 
