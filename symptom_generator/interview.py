@@ -147,7 +147,7 @@ class Interview:
             form; whether what came is no answer of the model.
         """
         started, reply, outcome, value, unread = time.monotonic(), Reply(), "accepted", None, ""
-        broken = False
+        broken, sent = False, endpoint.requests
         try:
             reply = endpoint.ask(messages, question.schema)
             value = read(reply.text)
@@ -155,7 +155,8 @@ class Interview:
             outcome, unread, broken = str(problem), reply.text, isinstance(problem, Broken)
             reply = reply if reply.text else problem.reply or reply
         except (InputError, NoImages) as error:
-            self.transcript.append({**record, "outcome": str(error)})
+            requests = endpoint.requests - sent
+            self.transcript.append({**record, "requests": requests, "outcome": str(error)})
             if isinstance(error, InputError):
                 raise InputError(f"{question.where}: {error}") from None
             raise
@@ -165,6 +166,7 @@ class Interview:
             "answered_by": reply.model,
             "finish": reply.finish,
             "usage": reply.usage,
+            "requests": endpoint.requests - sent,
             "seconds": round(time.monotonic() - started, 2),
             "outcome": outcome,
         }

@@ -7,7 +7,7 @@ generator of symptoms; ``vision_llm`` has lines of its own in the same file form
 import json
 import os
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,15 +17,18 @@ from typing_extensions import NotRequired, TypedDict
 from core.errors import InputError, shortened
 
 
-def _template(text: str) -> str:
-    names = {"category", "modality", "count", "features", "descriptions"}
+FIELDS = {"category", "modality", "count", "features", "descriptions"}
+
+
+def check_template(text: str, fields: Collection[str] = FIELDS) -> str:
+    """``text``; raises ValueError where it has a field in braces that is not one of ``fields``."""
     for _, name, form, conversion in string.Formatter().parse(text):
-        if name is not None and (name not in names or form or conversion):
+        if name is not None and (name not in fields or form or conversion):
             raise ValueError(f"a prompt has the field {{{name}}}")
     return text
 
 
-Template = Annotated[str, AfterValidator(_template)]
+Template = Annotated[str, AfterValidator(check_template)]
 Names = Annotated[list[str], Field(min_length=1)]
 
 
