@@ -55,7 +55,7 @@ def load_run(
         record = find_record(folder)
     if record and record.own_model:
         raise InputError(
-            f"{folder}: this model was asked at an endpoint and is not here; what it answered is in "
+            f"{folder}: this model was asked at an endpoint and is not here; its answers are in "
             f"{folder / 'answers.html'}"
         )
     cfg = read_config(folder, root, device)

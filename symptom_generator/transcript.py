@@ -16,7 +16,6 @@ from typing_extensions import NotRequired, TypedDict
 
 from core.errors import InputError, shortened
 
-
 FIELDS = {"category", "modality", "count", "features", "descriptions"}
 
 

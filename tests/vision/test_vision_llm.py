@@ -7,12 +7,13 @@ import logging
 import numpy as np
 import pytest
 from symptom_generation import server as fault
-from vision.conftest import KEY, SIGNS, is_red, shown_images
 
 from core.errors import InputError
 from results.record import read_record
 from results.runs import Run
 from vision_llm.__main__ import main
+
+from .conftest import KEY, SIGNS, is_red, shown_images
 
 REFUSAL = "I'm sorry, but I can't help with identifying medical conditions."
 REQUESTS = 24  # two for each of 12 test images
@@ -43,7 +44,7 @@ def same_result(one, other):
 
 
 def test_the_answers_become_a_run(ask, server):
-    """Its probabilities are those that the model gave, its metrics follow, and it says what it is."""
+    """Its probabilities are the model's, its metrics follow, and it says what it is."""
     folder = ask()
 
     run = Run(read_record(folder), folder)
