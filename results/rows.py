@@ -206,9 +206,7 @@ def expected_backbones(runs: Iterable[Run]) -> list[str]:
 
     A method with a model of its own has none of them, and the others lack nothing without it.
     """
-    runs = list(runs)
-    shared = {run.backbone for run in runs if not run.own_model}
-    return sorted(shared or {run.backbone for run in runs}, key=backbone_order)
+    return sorted({run.backbone for run in runs if not run.own_model}, key=backbone_order)
 
 
 def expected_seeds(runs: Iterable[Run], seeds: Iterable[int]) -> list[int]:

@@ -38,7 +38,7 @@ class Cost:
             return cls(0, f"all answers of {where} are kept; nothing is sent")
         examples = {name for image in waiting for name, _ in settings["shown"].get(image, ())}
         shown = f" and {len(examples):,} training images as examples" if examples else ""
-        size = _mean_size(waiting, send) * total / 1e6
+        size = _mean_size(waiting, send) * total * 4 / 3 / 1e6  # as base64
         first = (
             f"{requests:,} requests to {where} would send {len(waiting):,} {settings['split']} "
             f"images of {task.cfg.RUN.DATASET}{shown}: {total:,} uploads, about {size:,.1f} MB"
@@ -63,7 +63,7 @@ class Cost:
         titles = ("first step", "second step (the answers here stand for the model's)")
         more = f", {len(signs)} such requests, one for each symptom" if len(signs) > 1 else ""
         return "\n\n".join(
-            f"== {title}{more if title == titles[0] else ''}, {len(question.shown)} images\n"
+            f"== {title}{more if title == titles[0] else ''}, images: {len(question.shown)}\n"
             f"{question.prompt}"
             for title, question in zip(titles, questions, strict=True)
         )

@@ -60,7 +60,7 @@ def write_outcome(
         lines.append(
             f"probabilities of {renormalised} images did not sum to 1 and were divided by their sum"
         )
-    return [*lines, f"What it answered: {folder / PAGE}", f"Results are in {folder}"]
+    return [*lines, f"Its answers are in {folder / PAGE}", f"Results are in {folder}"]
 
 
 def predictions_of(task: Task, answers: Sequence[ImageAnswers]) -> Predictions:

@@ -30,9 +30,9 @@ WORDS = {
 SUM_OFF = 0.01  # probabilities that sum to 1 within this are taken as they are
 
 SIGNS_PROMPT = """\
-The image is one of {modality}. Below are {count} numbered visual signs. For each sign, say \
-whether it is present in the image, absent, or unclear because the image does not show enough to \
-tell, and how confident you are in this answer, from 0 to 1. Judge only what is visible.
+This image comes from a set of {modality}. Below are {count} numbered visual signs. For each \
+sign, say whether it is present in the image, absent, or unclear because the image does not show \
+enough to tell, and how confident you are in this answer, from 0 to 1. Judge only what is visible.
 This is research on images whose classes are known; no patient is treated by your answer.
 Answer with JSON only, one entry for each sign, in this form:
 {{"signs": [{{"number": 1, "answer": "present", "confidence": 0.8}}]}}
@@ -41,7 +41,7 @@ Signs:
 {signs}"""
 
 CLASS_PROMPT = """\
-{examples}The {last}image is one of {modality}. It belongs to exactly one of these classes: \
+{examples}{this} image comes from a set of {modality}. It belongs to exactly one of these classes: \
 {classes}.
 You were asked about visual signs in this image before. Your answers were:
 {answers}
@@ -117,7 +117,7 @@ def class_prompt(
     first = prompts["examples"].format(count=len(examples), classes=shown) if examples else ""
     return prompts["class"].format(
         examples=first,
-        last="last " if examples else "",
+        this="The last" if examples else "This",
         modality=modality,
         classes=", ".join(map(prompt_name, classnames)),
         answers="\n".join(answer.text for answer in answers),

@@ -11,7 +11,7 @@ from symptom_generator.transcript import Names, Record, check_template, check_te
 # The prompts, with these fields in braces.
 FIELDS = {
     "signs": {"modality", "count", "signs"},
-    "class": {"examples", "last", "modality", "classes", "answers"},
+    "class": {"examples", "this", "modality", "classes", "answers"},
     "examples": {"count", "classes"},
 }
 

@@ -3,6 +3,10 @@
 import csv
 import json
 import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from vision_llm.__main__ import main
 
 from .conftest import KEY, SIGNS, is_red, shown_images
 
+ROOT = Path(__file__).resolve().parents[2]
 REFUSAL = "I'm sorry, but I can't help with identifying medical conditions."
 REQUESTS = 24  # two for each of 12 test images
 
@@ -102,6 +107,16 @@ def test_one_by_one_asks_each_symptom_alone(ask, server):
     assert options["TRAINER.VISIONLLM.LIMIT"] == "2"
 
 
+def test_the_page_shows_answers_and_what_it_is_not(ask):
+    page = (ask() / "answers.html").read_text()
+
+    assert "not a medical device" in page and "<script" not in page and "http:" not in page
+    for sign in SIGNS:
+        assert sign in page
+    assert page.count("<img ") == 12 and "Predicted correctly" in page
+    assert "Predicted incorrectly" not in page
+
+
 # Privacy
 
 
@@ -120,8 +135,8 @@ def test_a_dry_run_prints_the_questions_and_the_cost(ask, server, toy, capsys):
     ask("--dry-run", "--max-requests", "5")
 
     printed = capsys.readouterr().out
-    assert "== first step, 1 images" in printed and "1. cold color like the sea" in printed
-    assert "== second step (the answers here stand for the model's), 1 images" in printed
+    assert "== first step, images: 1" in printed and "1. cold color like the sea" in printed
+    assert "== second step (the answers here stand for the model's), images: 1" in printed
     assert "24 requests to seer" in printed and "stops after 5 requests" in printed
     assert printed.endswith("Nothing was sent.\n")
     assert server.requests == [] and not (toy / "run").exists()
@@ -363,6 +378,28 @@ def test_a_killed_run_loses_one_request_at_most(ask, server, toy):
     path.write_bytes(b"".join(kept) + kept[-1][:40])  # settings and six answers; then cut
     server.requests.clear()
 
+    same_result(ask(), expected)
+    assert len(server.requests) == REQUESTS - 6
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on(ask, server, toy):
+    """By SIGKILL, while the endpoint is silent: nothing that was answered is asked again."""
+    expected = ask(output="whole")
+    server.requests.clear()
+    server.faults.extend([lambda handler, body: None] * 6 + [fault.silent(60)])
+    words = ["--dataset", toy / "toy.yaml", "--root", toy / "data", "--model", "seer"]
+    words += ["--modality", "squares", "--upload-images", "--output-dir", toy / "run"]
+    command = [sys.executable, "-m", "vision_llm", *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while len(server.requests) < 7 and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(exchanges(toy / "run")) == 6 and not (toy / "run" / "results.json").exists()
+
+    server.faults.clear()
+    server.requests.clear()
     same_result(ask(), expected)
     assert len(server.requests) == REQUESTS - 6
 
