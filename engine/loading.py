@@ -51,9 +51,14 @@ def load_run(
         InputError: the folder is not a run, or what it was made from changed or is not here.
     """
     folder = Path(folder)
-    cfg = read_config(folder, root, device)
     with contextlib.redirect_stdout(sys.stderr):
         record = find_record(folder)
+    if record and record.own_model:
+        raise InputError(
+            f"{folder}: this model was asked at an endpoint and is not here; its answers are in "
+            f"{folder / 'answers.html'}"
+        )
+    cfg = read_config(folder, root, device)
     classnames = list(record.classnames) if record else []
     if not classnames:  # stopped before its end; only the dataset can tell
         with contextlib.redirect_stdout(None):

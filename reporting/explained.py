@@ -68,7 +68,12 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
 
 
 def _best_validated(methods: Sequence[Method]) -> Run | None:
-    runs = [r for m in methods for r in m.runs if r.metrics and r.record.symptom_fingerprint]
+    runs = [
+        run
+        for method in methods
+        for run in method.runs
+        if run.metrics and run.record.symptom_fingerprint and not run.own_model
+    ]
     trained = [run for run in runs if run.trainer == "ViP"] or runs
     return max(trained, key=_validation_accuracy, default=None)
 

@@ -46,6 +46,8 @@ class Choices:
 
 def over_what(backbones: Sequence[str]) -> str:
     """What a row's estimates are means over."""
+    if not backbones:  # every row asks a model of its own
+        return "the figures of one run each"
     if len(backbones) == 1:
         return f"mean (deviation, ddof 0) over seeds; one backbone ({backbones[0]})"
     return "mean (deviation, ddof 0) over backbones of the mean over seeds"

@@ -15,6 +15,8 @@ from results.runs import TRAINING_OPTIONS, Run
 
 # Settings that cannot change a result, or that hold what is compared.
 SAME_ANYWAY = ("OUTPUT_DIR", "RESUME", "VERBOSE")
+# What a method with a model of its own has otherwise, whatever it is compared with.
+OF_BACKBONES = {"RUN.BACKBONE", "RUN.SYMPTOMS", "SEED", "device", "precision"}
 
 
 def compare_tables(
@@ -85,7 +87,7 @@ def config_differences(pairs: Sequence[Pair]) -> list[str]:
     found: dict[tuple[str, str, str], list[str]] = {}
     unchecked = []
     for pair in pairs:
-        where = f"{pair.run_a.backbone} seed {pair.seed}"
+        where = f"{pair.backbone} seed {pair.seed}"
         if pair.run_a.config is None or pair.run_b.config is None:
             unchecked.append(where)
             continue
@@ -94,7 +96,11 @@ def config_differences(pairs: Sequence[Pair]) -> list[str]:
             () if pair.run_a.learns and pair.run_b.learns else TRAINING_OPTIONS
         )
         unread += () if pair.run_a.seeded and pair.run_b.seeded else ("SEED",)
-        for key in sorted(a.keys() | b.keys()):
+        own = pair.run_a.own_model or pair.run_b.own_model
+        # A model of its own has settings of its own; what both have must still be the same.
+        for key in sorted(a.keys() & b.keys() - OF_BACKBONES if own else a.keys() | b.keys()):
+            if own and None in (a[key], b[key]):
+                continue
             if a.get(key) != b.get(key) and not key.startswith(unread):
                 found.setdefault((key, str(a.get(key)), str(b.get(key))), []).append(where)
     notes = [
@@ -132,7 +138,7 @@ def _settings(run: Run) -> dict[str, Any]:
 def _by_backbone(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(pair.run_a.backbone, []).append(pair)
+        groups.setdefault(pair.backbone, []).append(pair)
     return groups
 
 

@@ -51,7 +51,7 @@ def cost_tables(runs: list[Run], choices: Choices) -> list[Table]:
                 for device, records in by_device.items():
                     cells = _cells(records, speeds)
                     table.rows.append([method.label, backbone, *cells, device])
-        table.notes += _unknown(task_runs, speeds)
+        table.notes += _unknown(task_runs, speeds) + _requests(task_runs)
         tables.append(table)
     return tables
 
@@ -112,6 +112,16 @@ def _unknown(runs: Sequence[Run], speeds: Speeds) -> list[str]:
             f"{', '.join(unseen)}: all features were read from runs that are not in this folder"
         )
     return notes
+
+
+def _requests(runs: Sequence[Run]) -> list[str]:
+    """What the models cost that are asked at an endpoint."""
+    return [
+        f"{method.label}: {run.record.requests:,} requests, "
+        f"{run.record.seconds.get('test', 0):,.0f} seconds of waiting for the endpoint"
+        for method in methods_of(run for run in runs if run.record.requests is not None)
+        for run in method.runs
+    ]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -30,7 +30,7 @@ def backbone_tables(runs: list[Run], choices: Choices) -> list[Table]:
         gaps = Gaps(expected_backbones(task_runs), expected_seeds(task_runs, choices.seeds))
         for method in methods_of(task_runs):
             gaps.count(method)
-            for backbone in gaps.backbones:
+            for backbone in method.backbones_of(gaps.backbones):
                 cells: list
                 if backbone in method.not_applying:
                     cells = [DOES_NOT_APPLY] * len(choices.metrics) + [""]

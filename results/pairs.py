@@ -20,17 +20,23 @@ class Pair:
     b: Predictions
 
     @property
+    def backbone(self) -> str:
+        """The one that both runs are of; a method with a model of its own goes with any."""
+        return self.run_b.backbone if self.run_a.own_model else self.run_a.backbone
+
+    @property
     def name(self) -> list:
-        return [self.run_a.backbone, self.seed]
+        return [self.backbone, self.seed]
 
 
 def matched_runs(a: Method, b: Method, notes: list[str]) -> list[tuple[int, Run, Run]]:
     """(seed, run of A, run of B) for each backbone and seed that both have.
 
-    The run of a method whose seeds do not matter is the partner of every seed. What has no partner
-    goes into the notes.
+    The run of a method whose seeds do not matter is the partner of every seed, and that of a method
+    with a model of its own the partner on every backbone. What has no partner goes into the notes.
     """
-    backbones = sorted({*a.by_backbone, *b.by_backbone}, key=backbone_order)
+    named = {name for method in (a, b) if not method.own_model for name in method.by_backbone}
+    backbones = sorted(named or [*b.by_backbone][:1], key=backbone_order)
     alone: dict[str, list[str]] = {}
     matched = []
     for backbone in backbones:
@@ -47,13 +53,18 @@ def matched_runs(a: Method, b: Method, notes: list[str]) -> list[tuple[int, Run,
 
 def _by_seed(method: Method, other: Method, backbone: str) -> dict[int, Run]:
     """Seed -> run on a backbone; a run that stands for every seed has all of the other's."""
-    runs = method.by_backbone.get(backbone, [])
-    partners = other.by_backbone.get(backbone, [])
+    runs, partners = _runs_on(method, backbone), _runs_on(other, backbone)
     if method.seeded or not runs or not partners:
         return {run.seed: run for run in runs}
     if other.seeded:
         return {partner.seed: runs[0] for partner in partners}
     return {min(run.seed for run in [*runs, *partners]): runs[0]}
+
+
+def _runs_on(method: Method, backbone: str) -> list[Run]:
+    if method.own_model:
+        return [run for runs in method.by_backbone.values() for run in runs]
+    return method.by_backbone.get(backbone, [])
 
 
 def pairs_of(a: Method, b: Method, notes: list[str]) -> list[Pair]:
@@ -63,7 +74,8 @@ def pairs_of(a: Method, b: Method, notes: list[str]) -> list[Pair]:
         try:
             aligned = align([run_a.predictions(), run_b.predictions()])
         except (InputError, ValueError) as error:
-            notes.append(f"{run_a.backbone} seed {seed}: left out ({error})")
+            name = run_b.backbone if run_a.own_model else run_a.backbone
+            notes.append(f"{name} seed {seed}: left out ({error})")
             continue
         pairs.append(Pair(run_a, run_b, seed, *aligned))
     return pairs
@@ -79,6 +91,6 @@ def sides(pairs: Sequence[Pair]) -> tuple[list[list[Predictions]], list[list[Pre
     groups_a: dict[str, list[Predictions]] = {}
     groups_b: dict[str, list[Predictions]] = {}
     for pair, run_a, run_b in zip(pairs, flat[::2], flat[1::2], strict=True):
-        groups_a.setdefault(pair.run_a.backbone, []).append(run_a)
-        groups_b.setdefault(pair.run_a.backbone, []).append(run_b)
+        groups_a.setdefault(pair.backbone, []).append(run_a)
+        groups_b.setdefault(pair.backbone, []).append(run_b)
     return list(groups_a.values()), list(groups_b.values())

@@ -90,6 +90,10 @@ class Record(Part):
         training_split_counts: images by class of the whole training split, before shots are drawn.
         seconds: setup, encode, train, validate, test and their total.
         features: set of views -> its use; None where the image encoder learns.
+        own_model: True for a method that asks a model of its own and reads no backbone;
+            ``backbone`` then names that model.
+        requests: to the endpoint of such a model.
+        unanswered: test images that such a model did not answer for; their probabilities are even.
         backbone_notes: what was assumed about the backbone's weights, a sentence each.
         trained_on: the dataset of the training run, where the tested model is another run's.
     """
@@ -127,6 +131,9 @@ class Record(Part):
     symptom_file: Text | None = None
     symptom_fingerprint: Text | None = None
     trained_on: Text | None = None
+    own_model: bool = False
+    requests: NonNegativeInt | None = None
+    unanswered: NonNegativeInt | None = None
 
     @field_validator("trained_on", mode="before")
     @classmethod

@@ -36,6 +36,7 @@ class Method:
         first = self.runs[0]
         self.trainer, self.options = first.trainer, first.options
         self.seeded, self.learns, self.place = first.seeded, first.learns, first.place
+        self.own_model = first.own_model
         self.symptom_fingerprint = first.record.symptom_fingerprint
         self.foreign = first.record.variant if first.is_log else None
         self.tell_symptoms = False  # set where two rows differ in nothing else
@@ -52,6 +53,10 @@ class Method:
             if run.metrics is not None:
                 groups[run.backbone].append(run)
         return dict(groups)
+
+    def backbones_of(self, backbones: Sequence[str]) -> list[str]:
+        """Those of a table that concern this row; of a method with a model of its own, that."""
+        return list(self.by_backbone) if self.own_model else list(backbones)
 
     @property
     def not_applying(self) -> dict[str, str]:
@@ -119,7 +124,7 @@ class Method:
     def missing(self, backbones: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """What of backbones x seeds has no run, one text a backbone."""
         texts = []
-        for backbone in backbones:
+        for backbone in self.backbones_of(backbones):
             if backbone in self.not_applying:
                 continue
             have = {run.seed for run in self.by_backbone.get(backbone, [])}
@@ -210,8 +215,11 @@ def backbone_order(backbone: str) -> tuple[int, str]:
 
 
 def expected_backbones(runs: Iterable[Run]) -> list[str]:
-    """The backbones that every row of a table should have: those that any of them has."""
-    return sorted({run.backbone for run in runs}, key=backbone_order)
+    """The backbones that every row of a table should have: those that any of them has.
+
+    A method with a model of its own has none of them, and the others lack nothing without it.
+    """
+    return sorted({run.backbone for run in runs if not run.own_model}, key=backbone_order)
 
 
 def expected_seeds(runs: Iterable[Run], seeds: Iterable[int]) -> list[int]:
@@ -233,7 +241,8 @@ class Gaps:
             self.rows[f"missing {', '.join(missing)}"].append(name or method.label)
         for backbone, reason in method.not_applying.items():
             self.rows[f"does not apply to {backbone} ({reason})"].append(name or method.label)
-        applies = [b for b in self.backbones if b not in method.not_applying]
+        backbones = method.backbones_of(self.backbones)
+        applies = [b for b in backbones if b not in method.not_applying]
         if not method.seeded:
             return f"{len(method.by_backbone)} of {len(applies)}"
         have = sum(len(runs) for runs in method.by_backbone.values())
@@ -265,4 +274,33 @@ def precision_notes(runs: Sequence[Run]) -> list[str]:
     logs = sorted({run.trainer for run in runs if run.is_log})
     if logs:
         notes.append(f"read from logs, with the digits that they print: {', '.join(logs)}")
+    return notes + _own_model_notes(runs)
+
+
+def _own_model_notes(runs: Sequence[Run]) -> list[str]:
+    """What sets the rows apart that ask a model of their own, and what it did not answer."""
+    own = [run for run in runs if run.own_model]
+    tested = {sum(r.record.class_counts.get(r.record.split, {}).values()) for r in runs} - {0}
+    notes, labels = [], []
+    for method in methods_of(own):
+        labels.append(method.label)
+        for run in method.runs:
+            counts = run.record.class_counts.get(run.record.split, {})
+            images = sum(counts.values())
+            if images and images < max(tested):
+                notes.append(
+                    f"{method.label}: tested on {images} of {max(tested)} images, so it cannot be "
+                    "compared with the other rows"
+                )
+            if run.record.unanswered:
+                notes.append(
+                    f"{method.label}: no answer for {run.record.unanswered} of {images} images; "
+                    "their probabilities are even, which counts as a prediction of "
+                    f"{run.record.classnames[0]}"
+                )
+    if labels:
+        notes.insert(
+            0,
+            f"{', '.join(labels)}: asks a model at an endpoint; it has no backbone and no training",
+        )
     return notes

@@ -43,6 +43,7 @@ PLACES = {
     "BayesianPrompt": 60,
     "MaPLe": 70,
     "Supervised": 80,
+    "VisionLLM": 88,
     "ViP": 90,
 }
 LAST_PLACE = 1000
@@ -114,6 +115,11 @@ class Run:
             for key, value in self.record.options.items()
             if key not in TASK_OPTIONS and not key.startswith(unread)
         }
+
+    @property
+    def own_model(self) -> bool:
+        """Whether it reads no backbone; ``backbone`` is then the name of its own model."""
+        return self.record.own_model
 
     @property
     def shots(self) -> int:

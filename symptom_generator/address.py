@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from core.errors import InputError
 
 OPENAI_URL = "https://api.openai.com/v1"
+BASE_URL = "OPENAI_BASE_URL"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Address:
 
     Attributes:
         url: the base URL. host: its host, with a port if it names one.
+        named_by: the option or variable that the user gave the address in.
         unencrypted: True where others on the network can read what is sent.
     """
 
@@ -29,37 +31,40 @@ class Address:
     key: str = field(repr=False)
     unencrypted: bool
     secrets: tuple[str, ...] = field(repr=False)
+    named_by: str = BASE_URL
 
     @classmethod
-    def from_environment(cls) -> "Address":
+    def from_environment(cls, url: str = "") -> "Address":
         """The address in OPENAI_BASE_URL and the key in OPENAI_API_KEY.
+
+        Args:
+            url: the address that the option --base-url names, in place of the variable.
 
         Raises:
             InputError: the address cannot be right; the line does not show it.
         """
-        url = os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+        named_by = "--base-url" if url.strip() else BASE_URL
+        url = url.strip() or os.environ.get(BASE_URL, "").strip() or OPENAI_URL
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if re.search(r"\s", url) or not url.isprintable():
-            raise InputError(
-                "OPENAI_BASE_URL contains a space, a line break or a control character"
-            )
+            raise InputError(f"{named_by} contains a space, a line break or a control character")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
             host.encode("idna")
         except ValueError:  # whose message may show a password
             raise InputError(
-                "OPENAI_BASE_URL has an impossible host or port; an example is "
-                "http://127.0.0.1:8000/v1"
+                f"{named_by} has an impossible host or port; an example is http://127.0.0.1:8000/v1"
             ) from None
         if parts.scheme not in ("http", "https") or not host:
             raise InputError(
-                "OPENAI_BASE_URL is not an http(s) address; an example is http://127.0.0.1:8000/v1"
+                f"{named_by} is not an http(s) address; an example is http://127.0.0.1:8000/v1"
             )
         # Shorter ones are placeholders, everyday words that an answer may well contain.
         secrets = tuple(s for s in (key, parts.password, parts.query) if s and len(s) >= 8)
         unencrypted = parts.scheme == "http" and not _is_loopback(host)
-        return cls(url, host + (f":{port}" if port else ""), key, unencrypted, secrets)
+        host += f":{port}" if port else ""
+        return cls(url, host, key, unencrypted, secrets, named_by)
 
     def check_key(self) -> None:
         """Raise InputError where the key is missing or cannot be right, without showing it."""

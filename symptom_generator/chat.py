@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import logging
 import re
 import sys
@@ -37,6 +38,10 @@ class Unusable(Exception):
     def __init__(self, why: str, reply: "Reply | None" = None) -> None:
         super().__init__(why)
         self.reply = reply
+
+
+class Broken(Unusable):
+    """What came is no answer of the model: the connection or the endpoint is at fault."""
 
 
 class NoImages(Exception):
@@ -81,6 +86,8 @@ class Endpoint:
         retries: how often the package tries again after 429, 5xx, a timeout or a cut connection.
         timeout: seconds without a byte before a request counts as lost.
         stream: False for an endpoint that cannot send an answer piece by piece.
+        url: its address; that in OPENAI_BASE_URL if empty.
+        max_requests: how many requests it may send at most, those of retries included.
     """
 
     def __init__(
@@ -90,11 +97,14 @@ class Endpoint:
         retries: int = 5,
         timeout: float = 120.0,
         stream: bool = True,
+        url: str = "",
+        max_requests: int | None = None,
     ) -> None:
         self.model, self.temperature = model, temperature
         self.retries, self.timeout, self.stream = retries, timeout, stream
+        self.max_requests, self.requests = max_requests, 0
         self.schemas = True
-        self.address = Address.from_environment()
+        self.address = Address.from_environment(url)
         self.host, self.redact = self.address.host, self.address.redact
         self._client: openai.OpenAI | None = None
 
@@ -128,8 +138,8 @@ class Endpoint:
         except openai.APIConnectionError as error:
             cause = _one_line(self.redact(str(error.__cause__ or error)))
             raise InputError(
-                f"cannot reach {self.host} ({cause}); check OPENAI_BASE_URL, or run the same "
-                "command later: it continues from here"
+                f"cannot reach {self.host} ({cause}); check {self.address.named_by}, or run the "
+                "same command later: it continues from here"
             ) from None
 
     def _ask(self, messages: list[Message], schema: dict | None) -> Reply:
@@ -162,9 +172,25 @@ class Endpoint:
                 base_url=self.address.url,
                 max_retries=self.retries,
                 timeout=self.timeout,
-                http_client=openai.DefaultHttpxClient(follow_redirects=False, timeout=self.timeout),
+                http_client=openai.DefaultHttpxClient(
+                    follow_redirects=False,
+                    timeout=self.timeout,
+                    event_hooks={"request": [self._count]},
+                ),
             )
-        return self._client.chat.completions.create(**request)
+        client = self._client
+        if self.max_requests is not None:
+            left = self.max_requests - self.requests
+            if left < 1:
+                raise InputError(
+                    f"--max-requests {self.max_requests} is reached; the answers so far are kept: "
+                    "the same command continues from here, with as many requests again"
+                )
+            client = client.with_options(max_retries=min(self.retries, left - 1))
+        return client.chat.completions.create(**request)
+
+    def _count(self, request: Any) -> None:
+        self.requests += 1
 
     def _complete(self, messages: list[Message], schema: dict | None) -> Reply:
         request: dict[str, Any] = {"model": self.model, "messages": messages}
@@ -173,7 +199,7 @@ class Endpoint:
         if schema is not None:
             request["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "matches", "strict": True, "schema": schema},
+                "json_schema": {"name": "answer", "strict": True, "schema": schema},
             }
         return self._streamed(request) if self.stream else self._whole(request)
 
@@ -190,7 +216,7 @@ class Endpoint:
                 started = started or chunk is not None
                 reply.add(chunk, "delta")
         except (AttributeError, TypeError):
-            raise Unusable(NOT_A_COMPLETION, self._redacted(reply)) from None
+            raise Broken(NOT_A_COMPLETION, self._redacted(reply)) from None
         except Exception as error:
             # The package's retries end where an answer begins, so this one is asked again by us.
             # Its older versions let the errors of the HTTP library through.
@@ -198,7 +224,7 @@ class Endpoint:
             if not from_http and not isinstance(error, openai.APIError | ValueError):
                 raise
             what = "the answer broke off" if started else "no answer came"
-            raise Unusable(f"{what} ({self._reason(error)})", self._redacted(reply)) from None
+            raise Broken(f"{what} ({self._reason(error)})", self._redacted(reply)) from None
         return self._checked(reply) if started else self._without_stream(request)
 
     def _without_stream(self, request: dict[str, Any]) -> Reply:
@@ -213,6 +239,8 @@ class Endpoint:
             answer = self._create(request)
             answer.choices[0]  # an answer without one is none
             reply.add(answer, "message")
+        except InputError:  # no more requests are allowed
+            raise
         except (
             openai.APIResponseValidationError,
             ValueError,
@@ -220,7 +248,7 @@ class Endpoint:
             TypeError,
             LookupError,
         ):
-            raise Unusable(NOT_A_COMPLETION) from None
+            raise Broken(NOT_A_COMPLETION) from None
         return self._checked(reply)
 
     def _checked(self, reply: Reply) -> Reply:
@@ -228,7 +256,9 @@ class Endpoint:
         reply.text = re.sub(r"(?s)^.*</think>", "", reply.text).strip()
         reply = self._redacted(reply)
         if why := self._fault(reply):
-            raise Unusable(why, reply)
+            raise (Unusable if reply.text or reply.finish else Broken)(why, reply)
+        if not reply.finish and self.stream:
+            raise Broken("the answer broke off (the connection ended early)", reply)
         return reply
 
     def _redacted(self, reply: Reply) -> Reply:
@@ -245,8 +275,6 @@ class Endpoint:
             return f"the model refuses to answer ({_one_line(reply.text, 80)})"
         if reply.finish == "length":
             return "the answer is cut off at the endpoint's length limit"
-        if not reply.finish and self.stream:
-            return "the answer broke off (the connection ended early)"
         return None
 
     def _refused(self, error: openai.APIStatusError, messages: list[Message]) -> Exception:
@@ -262,7 +290,7 @@ class Endpoint:
         if code in (401, 403):
             return InputError(f"{answer}; check OPENAI_API_KEY")
         if code == 404:
-            return InputError(f"{answer}; check --model {self.model!r} and OPENAI_BASE_URL")
+            return InputError(f"{answer}; check --model {self.model!r} and {self.address.named_by}")
         if code == 429 or code >= 500:
             return InputError(
                 f"{answer} (after {self.retries} retries); run the same command later: "
@@ -273,7 +301,7 @@ class Endpoint:
                 target = urlsplit(error.response.headers.get("location", "")).hostname
                 return InputError(
                     f"{self.host} redirects to {target or 'elsewhere'}; redirects are not "
-                    "followed: set OPENAI_BASE_URL to the address you mean"
+                    f"followed: set {self.address.named_by} to the address you mean"
                 )
         return InputError(answer)
 
@@ -328,6 +356,23 @@ def user_message(text: str, images: Sequence[bytes] = ()) -> Message:
         url = "data:image/jpeg;base64," + base64.b64encode(image).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": parts}
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object in ``text``, which may have a fence or words around it.
+
+    Raises:
+        Unusable: there is none.
+    """
+    for candidate in (text, *re.findall(r"(?s)```(?:json)?\s*(.*?)```", text)):
+        start, end = candidate.find("{"), candidate.rfind("}")
+        try:
+            value = json.loads(candidate[start : end + 1])
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be kept
+            return value
+        except (ValueError, RecursionError):
+            continue
+    raise Unusable("the answer is not the JSON that was asked for")
 
 
 def _has_images(messages: list[Message]) -> bool:

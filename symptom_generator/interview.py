@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 from core.errors import InputError
 from core.files import fingerprint
-from symptom_generator.chat import Endpoint, Message, NoImages, Reply, Unusable, user_message
+from symptom_generator.chat import (
+    Broken,
+    Endpoint,
+    Message,
+    NoImages,
+    Reply,
+    Unusable,
+    user_message,
+)
 from symptom_generator.transcript import Record, Transcript
 
 ATTEMPTS = 3  # a question is asked again at most twice
@@ -17,9 +25,17 @@ STAGES = {"text": "stage 1, text", "pictures": "stage 2, images", "match": "refi
 Value = TypeVar("Value")
 
 
+class Unanswered(InputError):
+    """The model gave no usable answer, however often it was asked; ``outcome`` says why."""
+
+    def __init__(self, message: str, outcome: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a class.
+    """What is asked about a class; ``vision_llm`` asks others, about an image.
 
     Attributes:
         stage: one of ``STAGES``. number: of the sheet. shown: fingerprints of its images.
@@ -40,6 +56,11 @@ class Question:
             f" {self.number + 1}" if self.shown else ""
         )
 
+    @property
+    def entries(self) -> Record:
+        """What the transcript says of it."""
+        return {"class": self.classname, "stage": self.stage, "number": self.number}
+
 
 class Interview:
     """Questions to one model at one endpoint, each asked once.
@@ -48,7 +69,7 @@ class Interview:
         settings: "host", "model" and "temperature" of the questions.
         transcript: ``Transcript``; answered questions are read from it.
         endpoint: ``Endpoint``, or None to ask nothing.
-        sheets: (class, number) -> JPEG bytes, called for images that have to be sent.
+        images: a question -> JPEG bytes, called for images that have to be sent.
         say: called with a line of progress.
     """
 
@@ -57,11 +78,11 @@ class Interview:
         settings: Record,
         transcript: Transcript,
         endpoint: Endpoint | None,
-        sheets: Callable[[str, int], bytes] | None,
+        images: Callable[[Question], Sequence[bytes]] | None,
         say: Callable[[str], None],
     ) -> None:
         self.settings, self.transcript, self.endpoint = settings, transcript, endpoint
-        self.sheets, self.say = sheets, say
+        self.images, self.say = images, say
 
     @property
     def endpoint_key(self) -> str:
@@ -70,13 +91,14 @@ class Interview:
 
     def answered(self, question: Question) -> Record | None:
         """The transcript's line that answers ``question``, if there is one."""
-        return self.transcript.find("exchange", self._key(question))
+        return self.transcript.find("exchange", self.key(question))
 
     def ask(self, question: Question, read: Callable[[str], Value]) -> tuple[Record, Value]:
         """The line of the accepted answer, and what ``read`` makes of it.
 
         Raises:
-            InputError: naming the class and the stage.
+            Unanswered: the model itself gives no usable answer.
+            InputError: naming the question.
             NoImages: the endpoint does not accept images.
         """
         if line := self.answered(question):
@@ -90,14 +112,12 @@ class Interview:
                 f"{self.transcript.path}: has no answer for {question.where}; without --replay the "
                 "same generation continues from there"
             )
-        images = []
-        if question.shown and self.sheets:
-            images = [self.sheets(question.classname, question.number)]
+        images = self.images(question) if question.shown and self.images else ()
         messages = [user_message(question.prompt, images)]
         for attempt in range(1, ATTEMPTS + 1):
             self.say(f"{question.where}: asking {self.settings['model']} at {self.endpoint.host}")
             record = self._record(question, attempt, _for_the_record(messages, question, images))
-            value, unread = self._attempt(self.endpoint, question, messages, record, read)
+            value, unread, broken = self._attempt(self.endpoint, question, messages, record, read)
             if value is not None:
                 return record, value
             again = "; asking again" if attempt < ATTEMPTS else ""
@@ -106,10 +126,11 @@ class Interview:
                 wrong = f"That answer cannot be used: {record['outcome']}. Please answer as asked."
                 messages = [messages[0], {"role": "assistant", "content": unread}]
                 messages.append(user_message(wrong))
-        raise InputError(
+        message = (
             f"{question.where}: {record['outcome']} (asked {ATTEMPTS} times); the other answers "
             "are kept, so the same command asks only this again, and another --model may answer"
         )
+        raise InputError(message) if broken else Unanswered(message, record["outcome"])
 
     def _attempt(
         self,
@@ -118,22 +139,24 @@ class Interview:
         messages: list[Message],
         record: Record,
         read: Callable[[str], Value],
-    ) -> tuple[Value | None, str]:
+    ) -> tuple[Value | None, str, bool]:
         """Ask once and keep what came in ``record`` and the transcript.
 
         Returns:
             what ``read`` makes of the answer, None if it cannot be used; an answer in the wrong
-            form.
+            form; whether what came is no answer of the model.
         """
         started, reply, outcome, value, unread = time.monotonic(), Reply(), "accepted", None, ""
+        broken, sent = False, endpoint.requests
         try:
             reply = endpoint.ask(messages, question.schema)
             value = read(reply.text)
         except Unusable as problem:
-            outcome, unread = str(problem), reply.text
+            outcome, unread, broken = str(problem), reply.text, isinstance(problem, Broken)
             reply = reply if reply.text else problem.reply or reply
         except (InputError, NoImages) as error:
-            self.transcript.append({**record, "outcome": str(error)})
+            requests = endpoint.requests - sent
+            self.transcript.append({**record, "requests": requests, "outcome": str(error)})
             if isinstance(error, InputError):
                 raise InputError(f"{question.where}: {error}") from None
             raise
@@ -143,19 +166,18 @@ class Interview:
             "answered_by": reply.model,
             "finish": reply.finish,
             "usage": reply.usage,
+            "requests": endpoint.requests - sent,
             "seconds": round(time.monotonic() - started, 2),
             "outcome": outcome,
         }
         self.transcript.append(record)
-        return value, unread
+        return value, unread, broken
 
     def _record(self, question: Question, attempt: int, messages: list[Message]) -> Record:
         return {
             "record": "exchange",
-            "key": self._key(question),
-            "class": question.classname,
-            "stage": question.stage,
-            "number": question.number,
+            "key": self.key(question),
+            **question.entries,
             "attempt": attempt,
             "time": now(),
             "model": self.settings["model"],
@@ -163,7 +185,8 @@ class Interview:
             "messages": messages,
         }
 
-    def _key(self, question: Question) -> str:
+    def key(self, question: Question) -> str:
+        """The name of the question in the transcript."""
         parts = [self.endpoint_key, question.stage, question.prompt, list(question.shown)]
         return fingerprint(parts)
 
@@ -179,7 +202,7 @@ def _for_the_record(
             body = "\n".join(part["text"] for part in body if part["type"] == "text")
         entry = {"role": message["role"], "text": body}
         if body is not message["content"]:
-            entry |= {"pictures": list(question.shown), "sheet": fingerprint(images[0])}
+            entry |= {"pictures": list(question.shown), "sheet": fingerprint(b"".join(images))}
         kept.append(entry)
     return kept
 

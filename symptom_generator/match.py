@@ -1,6 +1,5 @@
 """Which features of the text answer do the image answers report?"""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from backbones.backbone import Backbone
 from engine.prompts import encode_texts
-from symptom_generator.chat import Unusable
+from symptom_generator.chat import Unusable, json_object
 from symptom_generator.phrases import bullets
 from symptoms.phrases import plain, same
 
@@ -79,7 +78,7 @@ def read_matches(
     Raises:
         Unusable: not the JSON that was asked for.
     """
-    entries = _json(answer).get("features")
+    entries = json_object(answer).get("features")
     if not isinstance(entries, list):
         raise Unusable('the answer has no list "features"')
     supports: dict[int, list[Support]] = {}
@@ -117,19 +116,6 @@ def _quotes(words: str, answer: str) -> bool:
     parts = [same(part) for part in re.split(r"\.\.\.|\u2026", words)]
     parts = [part for part in parts if part]
     return bool(parts) and all(f" {part} " in f" {same(answer)} " for part in parts)
-
-
-def _json(text: str) -> dict[str, Any]:
-    """The JSON object in ``text``, which may have a fence or words around it."""
-    for candidate in (text, *re.findall(r"(?s)```(?:json)?\s*(.*?)```", text)):
-        start, end = candidate.find("{"), candidate.rfind("}")
-        try:
-            value = json.loads(candidate[start : end + 1])
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be kept
-            return value
-        except (ValueError, RecursionError):
-            continue
-    raise Unusable("the answer is not the JSON that was asked for")
 
 
 def statements(answer: str) -> list[str]:

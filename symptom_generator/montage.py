@@ -87,9 +87,16 @@ def sheet(images: Sequence[SourceImage]) -> bytes:
         left = GAP + column * (CELL + GAP) + (CELL - width) // 2
         top = GAP + row * (CELL + GAP) + (CELL - height) // 2
         whole.paste(image, (left, top))
+    return jpeg(whole)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """The image as JPEG bytes without metadata, at most 1 MiB where any quality allows it."""
+    bare = Image.new("RGB", image.size)
+    bare.paste(image)  # pixels alone: EXIF and other notes stay behind
     for quality in (90, 75, 60, 40):
         buffer = io.BytesIO()
-        whole.save(buffer, "JPEG", quality=quality)
+        bare.save(buffer, "JPEG", quality=quality)
         if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()

@@ -76,7 +76,8 @@ class Generation:
     ) -> None:
         self.settings, self.transcript = settings, transcript
         self.load_clip, self.say = load_clip, say
-        self.interview = Interview(settings, transcript, endpoint, sheets, say)
+        images = (lambda q: [sheets(q.classname, q.number)]) if sheets else None
+        self.interview = Interview(settings, transcript, endpoint, images, say)
 
     # -- the questions --------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """Every exchange with the model, one JSON line each: to continue from, to rebuild from, to read.
 
-Images appear as fingerprints, never as bytes or names.
+Images appear as fingerprints, never as bytes or names. ``generation_line`` reads a line of the
+generator of symptoms; ``vision_llm`` has lines of its own in the same file format.
 """
 
 import json
 import os
 import string
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,16 +16,18 @@ from typing_extensions import NotRequired, TypedDict
 
 from core.errors import InputError, shortened
 
+FIELDS = {"category", "modality", "count", "features", "descriptions"}
 
-def _template(text: str) -> str:
-    names = {"category", "modality", "count", "features", "descriptions"}
+
+def check_template(text: str, fields: Collection[str] = FIELDS) -> str:
+    """``text``; raises ValueError where it has a field in braces that is not one of ``fields``."""
     for _, name, form, conversion in string.Formatter().parse(text):
-        if name is not None and (name not in names or form or conversion):
+        if name is not None and (name not in fields or form or conversion):
             raise ValueError(f"a prompt has the field {{{name}}}")
     return text
 
 
-Template = Annotated[str, AfterValidator(_template)]
+Template = Annotated[str, AfterValidator(check_template)]
 Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -103,10 +107,23 @@ _BEGIN = b'{"record"'
 class Transcript:
     """The lines of one transcript; new ones are on the disk before the next question is asked."""
 
-    def __init__(self, path: str | Path, keep: bool = True, fresh: bool = False) -> None:
-        """Read ``path`` if it exists, unless ``fresh``. ``keep=False`` never writes to it."""
+    def __init__(
+        self,
+        path: str | Path,
+        keep: bool = True,
+        fresh: bool = False,
+        read_line: Callable[[bytes], Record] | None = None,
+    ) -> None:
+        """Read ``path`` if it exists, unless ``fresh``. ``keep=False`` never writes to it.
+
+        Args:
+            read_line: bytes -> the record in them; raises ValueError for what is no line. A
+                generation's lines by default.
+        """
         self.path, self.keep = Path(path), keep
+        self.read_line = read_line or generation_line
         self.lines: list[Record] = []
+        self._accepted: dict[tuple[str, str], Record] = {}  # (kind, key) -> the last line
         self._half_at: int | None = None  # where a line begins that a cut run left unfinished
         self._unended = False  # whether the last line lacks its end
         if self.path.exists() and not fresh:
@@ -119,7 +136,7 @@ class Transcript:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             try:
-                self.lines.append(_record(line))
+                self._add(self.read_line(line))
             except ValueError as error:
                 cut = line.startswith(_BEGIN) or _BEGIN.startswith(line)
                 if cut and not line.endswith(b"\n"):
@@ -139,15 +156,16 @@ class Transcript:
 
     def find(self, kind: str, key: str) -> Record | None:
         """The last line of ``kind`` for ``key`` that was accepted, or None."""
-        for record in reversed(self.lines):
-            if record["record"] == kind and record.get("key") == key:
-                if record.get("outcome", "accepted") == "accepted":
-                    return record
-        return None
+        return self._accepted.get((kind, key))
+
+    def _add(self, record: Record) -> None:
+        self.lines.append(record)
+        if "key" in record and record.get("outcome", "accepted") == "accepted":
+            self._accepted[record["record"], record["key"]] = record
 
     def append(self, record: Record) -> None:
         """Keep ``record``, on the disk too."""
-        self.lines.append(record)
+        self._add(record)
         if not self.keep:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +180,7 @@ class Transcript:
         self._unended = False
 
 
-def _record(line: bytes) -> Record:
+def generation_line(line: bytes) -> Record:
     """The record in ``line``; raises ValueError where it is none."""
     _LINE.validate_json(line, strict=True)
     record = json.loads(line)
@@ -170,11 +188,16 @@ def _record(line: bytes) -> Record:
         if missing := [name for name in record["classes"] if name not in record["pictures"]]:
             raise ValueError(f"'pictures' lacks the class {missing[0]!r}")
     if record["record"] == "exchange":
-        accepted = record["outcome"] == "accepted"
-        wanted = ("class", "answer", "answered_by") if accepted else ("class",)
-        if missing := [name for name in wanted if not isinstance(record.get(name), str)]:
-            raise ValueError(f"{missing[0]!r} is not a text")
+        check_texts(record, ("class",))
     return record
+
+
+def check_texts(exchange: Record, names: tuple[str, ...] = ()) -> None:
+    """Raise ValueError where one of ``names``, or of what an accepted answer has, is no text."""
+    accepted = exchange["outcome"] == "accepted"
+    wanted = (*names, "answer", "answered_by") if accepted else names
+    if missing := [name for name in wanted if not isinstance(exchange.get(name), str)]:
+        raise ValueError(f"{missing[0]!r} is not a text")
 
 
 def _why(error: ValueError) -> str:

@@ -45,6 +45,7 @@ COMMANDS = {
     "evaluate": ["-m", "scripts.evaluate"],
     "symptoms.check": ["-m", "symptoms.check"],
     "symptoms.generate": ["-m", "symptoms.generate"],
+    "vision_llm": ["-m", "vision_llm"],
     "average": ["-m", "scripts.average"],
     "anchor": ["-m", "scripts.anchor"],
     "backbones": ["-m", "backbones"],
