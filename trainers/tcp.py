@@ -44,8 +44,8 @@ class TCP(Method):
             )
         if options.LAYER > most:
             print(
-                f"LAYER is {options.LAYER}: {most}, before the last of the text encoder's "
-                f"{most + 1} layers"
+                f"LAYER is {options.LAYER}: the class-aware tokens stand behind {most} of the text "
+                f"encoder's {most + 1} layers"
             )
         check_names(classnames, backbone)
         learned = ClassAwarePrompts(

@@ -78,7 +78,7 @@ def test_behind_which_layer(layer, build, capsys):
     for feature, name, known in zip(ours, NAMES, model.known, strict=True):
         rows, tokens = prompt_rows(plain, learned.ctx, name), naive_tokens(learned, known, 4)
         assert_close(feature, naive_feature(plain, rows, tokens, at), rtol=1e-4, atol=1e-5)
-    cut = "LAYER is 8: 3, before the last of the text encoder's 4 layers\n"
+    cut = "LAYER is 8: the class-aware tokens stand behind 3 of the text encoder's 4 layers\n"
     assert said == (cut if layer == 8 else "")
 
 
