@@ -141,9 +141,11 @@ class TaughtCLIP(PromptedCLIP):
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("mean", unit_means(units, mask), persistent=False)
 
-    @torch.no_grad()
     def teacher_features(self, image_features: Tensor) -> Tensor:
-        """[n_cls, d] unit means of the sentences that a batch [batch, d] of images keeps."""
+        """[n_cls, d] unit means of the sentences that a batch [batch, d] of images keeps.
+
+        Without a gradient: it depends on nothing that learns, and on the images by a choice.
+        """
         # The mean logit of a sentence is its product with the mean image.
         image = F.normalize(at_least_fp32(image_features), dim=-1).mean(dim=0)
         scores = self.backbone.logit_scale.exp() * (self.sentences @ image)

@@ -94,6 +94,10 @@ def test_outliers():
 
     assert kept.tolist() == [[True] * 5 + [False], [True] * 6, [True] + [False] * 5]
     assert torch.equal(kept_sentences(scores, mask, tau=1e-6), mask)
+    # 4 / sqrt(5) = 1.79 deviations (n - 1) from the mean, as far as one of five can be.
+    one, all_five = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0]]), torch.ones(1, 5, dtype=torch.bool)
+    assert kept_sentences(one, all_five, tau=1.8).all()
+    assert not kept_sentences(one, all_five, tau=1.78)[0, 4]
 
 
 def test_the_teacher_has_no_gradient(frozen64, image_features, label, build):
