@@ -1,7 +1,7 @@
 """CoOp: a learned context in front of the class names."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -28,7 +28,7 @@ class CoOp(Method):
     }
     RULES = {"N_CTX": AtLeastOne, "CLASS_TOKEN_POSITION": Literal[POSITIONS]}
     place = 30
-    sets = ("paper",)
+    sets: ClassVar[tuple[Literal["paper", "strong"], ...]] = ("paper",)
 
     def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:
         """The class names with the learned context that the options describe."""

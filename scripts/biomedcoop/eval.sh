@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Test a finished run of BiomedCoOp on another dataset of the same classes.
+#   bash scripts/biomedcoop/eval.sh RUN DATASET [KEY VALUE ...]
+set -euo pipefail
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../evaluate.sh" --trainer BiomedCoOp "$@"
