@@ -12,6 +12,7 @@ from core.errors import InputError, command_line
 from engine.method import METHODS, DoesNotApply
 from engine.trainer import MethodTrainer
 from results.record import read_record
+from symptoms import Symptoms
 
 # Every method, its rows in a comparison, and what else is worth a run: name -> its options.
 OPTIONS = {
@@ -98,7 +99,14 @@ def test_number_of_classes(tiny_clip, build, name, n_cls):
     """From two classes to a hundred: a score for each, and a finite gradient."""
     names = [f"kind {i}" for i in range(n_cls)]
     options = [] if name.endswith("symptoms") else OPTIONS[name]
-    built = build(name.split("-")[0], frozen_clip(tiny_clip), *options, classnames=names)
+    method = name.split("-")[0]
+    signs = Symptoms({name: [f"sign of {name}", "a pale spot"] for name in names})
+    reads = METHODS[method].reads_symptoms is True
+    built = build(
+        *(method, frozen_clip(tiny_clip), *options),
+        classnames=names,
+        symptoms=signs if reads else None,
+    )
     label = torch.tensor([0, n_cls - 1])
     logits, losses = built.model(torch.randn(2, 3, 32, 32), label)
 
