@@ -177,8 +177,8 @@ class LoadedRun:
     def encode(
         self, images: ImageSource | Iterable[ImageSource], progress: str = "encoding"
     ) -> Tensor:
-        """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
-        return self._through(self.model.backbone.encode_image, images, progress)
+        """Image features [n, d] that the model reads, not normalised, on the CPU."""
+        return self._through(self.model.image_encoder.encode_image, images, progress)
 
     def views(self, images: ImageSource | Iterable[ImageSource]) -> Tensor:
         """[n, 3, size, size] what the backbone reads of images, on the CPU."""
