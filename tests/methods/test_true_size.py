@@ -17,6 +17,8 @@ COUNTS = {
     "KgCoOp": 4 * 512,
     "MaPLe": 9 * (2 * 512 + (512 + 1) * 768),
     "BayesianPrompt": 4 * 512 + 2 * ((512 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 512),
+    "XCoOp": 2 * 4 * 4 * 512,
+    "ConceptBottleneck": 2 * 5,
     "Supervised": ENCODER + 2 * 513,
     "Supervised-clip": ENCODER + 2 * 513,
     "LinearProbe": 2 * 513,
