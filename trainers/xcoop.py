@@ -28,7 +28,11 @@ class XCoOp(Method):
     the paper, its code is followed:
 
     - It encodes two identical copies of an image. Ours encodes one, which gives the same logits.
+    - It reads a tensor [batch, patches, n_cls] as [patches, batch * n_cls], so that each image is
+      scored by patches of the whole batch. Here, as in the paper, an image has its own patches;
+      for a batch of one image the two agree.
     - The alignment losses ask, for each hard prompt, which class's contexts it belongs to.
+    - Noise is added to a hard prompt's feature as often as there are contexts, then averaged.
     - The contexts of a class start from the same words, so that their gradients are equal and they
       stay equal. That is kept; contexts that start at random (CTX_INIT "") do differ.
     - The image encoder's layer norms learn there (``LEARN_NORMS``); here they are frozen unless
