@@ -78,6 +78,14 @@ class ImageEncoder(nn.Module, ABC):
     def patch_tokens(self, images: Tensor) -> Tensor:
         """As ``Backbone.patch_tokens``."""
 
+    def encode_with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Backbone.encode_with_patches``; by default the patches are ``patch_tokens``."""
+        return self.encode(images), self.patch_tokens(images)
+
+    def layer_norms(self) -> dict[str, nn.Module]:
+        """The norms of the transformer's layers by name; empty where there are none."""
+        return {}
+
     def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
         """[batch, n, h, w], as ``Backbone.gradient_maps``; by default there are none.
 
@@ -99,6 +107,7 @@ class TextEncoder(nn.Module, ABC):
         n_special: how many of these are not words: start, stop and end.
         kind: of the tower; checkpoints of learned contexts name it.
         unknown: the token id that stands for what is not in the vocabulary, if there is one.
+        pad: the token id that stands behind the end of a text.
         settings: what decides the features beside the tensors, for a fingerprint.
     """
 
@@ -108,6 +117,7 @@ class TextEncoder(nn.Module, ABC):
     n_special: int
     kind: str
     unknown: int | None = None
+    pad: int = 0
     settings: tuple[Any, ...] = ()
 
     @property
@@ -122,6 +132,19 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """[..., width] embeddings of token ids, in the precision of the token table."""
+
+    @abstractmethod
+    def layout(
+        self,
+        texts: Sequence[str],
+        n_ctx: int = 0,
+        position: str = "end",
+        groups: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """The token ids that ``prepare`` makes of each text, from its start token to its end token.
+
+        Context tokens are numbered -1, -2, ... through all groups.
+        """
 
     @abstractmethod
     def prepare(
@@ -222,6 +245,18 @@ class Backbone(nn.Module):
         """
         return self.text.prepare(texts, n_ctx, position, groups)
 
+    def layout(
+        self, texts: Sequence[str], n_ctx: int = 0, groups: Sequence[int] | None = None
+    ) -> Tensor:
+        """[n, context_length] token ids of whole texts, the context before their words, padded.
+
+        Context tokens are numbered -1, -2, ... through all groups. Arguments and errors as for
+        ``prepare``.
+        """
+        rows = self.text.layout(texts, n_ctx, "end", groups)
+        pad = [self.text.pad] * self.context_length
+        return torch.tensor([(row + pad)[: self.context_length] for row in rows])
+
     def encode_text(
         self, prepared: Any, learned: Tensor | None = None, deep: Sequence[Tensor | None] = ()
     ) -> Tensor:
@@ -269,9 +304,28 @@ class Backbone(nn.Module):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()), self.autocast():
             return at_least_fp32(self.image.encode(images, tokens))
 
+    def encode_with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images and each of their patches by the last layer's output.
+
+        A patch takes the way of what makes the image's feature: the class token's norm and
+        projection. Where attention pools, it is pooled as if it were the only position.
+
+        Returns:
+            [batch, embed_dim] as ``encode_image`` gives it, and [batch, P, embed_dim], the P
+            patches row by row; both in at least fp32, not normalised. Gradients reach what a
+            method let learn in the encoder.
+        """
+        images = images.to(self.device, self.dtype)
+        learns = any(p.requires_grad for p in self.image.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()), self.autocast():
+            features, patches = self.image.encode_with_patches(images)
+        return at_least_fp32(features), at_least_fp32(patches)
+
     @torch.no_grad()
     def patch_tokens(self, images: Tensor) -> Tensor:
         """[batch, P, embed_dim] features of the P patches, row by row, in the joint space.
+
+        They are the last layer's values: what a patch itself says, without what it read of others.
 
         Source: MaskCLIP, Zhou et al., ECCV 2022, https://arxiv.org/abs/2112.01071, section 3.2.
         """

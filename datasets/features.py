@@ -56,6 +56,7 @@ DEFAULTS = {
 FORMAT = 2  # to be raised whenever the same key would no longer give the same features
 CHUNK = 8  # images that a worker prepares at a time: small, so that all have work
 TRAINING_VIEWS = "training views"  # as a run's record names them, beside the splits
+UNAUGMENTED = {"normalize", "instance_norm", "center_crop"}  # transforms that draw nothing
 _KEY = "key.json"
 _NAME = re.compile("[0-9a-f]{32}")
 
@@ -98,6 +99,7 @@ class FrozenFeatures:
         self.block = cfg.FEATURES.BLOCK or (64 if cuda else 32)
         self.ahead = cfg.FEATURES.AHEAD or (5 if cuda else 1)
         self._training: EncodedViews | None = None
+        self._every_epoch: Tensor | None = None
         self._splits: dict[str, Tensor] = {}
         self.use: dict[str, dict[str, float]] = {}
 
@@ -114,13 +116,20 @@ class FrozenFeatures:
         """[n, d] features of the training views of an epoch.
 
         Where they have to be encoded, those of the ``ahead`` epochs from this one on are too, below
-        ``last_epoch``.
+        ``last_epoch``. Where no transform is random, all epochs have the views of the first.
         """
+        if self._every_epoch is not None:
+            return self._every_epoch
         if self._training is None:
             self._training = self._encoded(self.dm.train_views())
         epochs = range(epoch, min(epoch + self.ahead, last_epoch))
+        fixed = UNAUGMENTED.issuperset(self.cfg.INPUT.TRANSFORMS)
+        if fixed:
+            epochs = range(1)
         features = self._counted(TRAINING_VIEWS, self._training, epochs)
-        if epoch + 1 == last_epoch:
+        if fixed:
+            self._every_epoch = features
+        if fixed or epoch + 1 == last_epoch:
             self._training = None  # lets the workers go
         return features
 

@@ -26,6 +26,7 @@ from datasets.views import ViewManager, checked_transform, seeded_draws
 from engine.config import default_cfg, method_node, method_of, symptom_file
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
+from engine.symptom_model import SymptomModel
 from results.record import Record, find_record
 from results.settings import CONFIG, flatten, read_nested
 from symptoms import SymptomFile, Symptoms
@@ -133,6 +134,11 @@ class LoadedRun:
         cfg = self.cfg
         return f"{cfg.TRAINER.NAME}, {cfg.RUN.DATASET}, {cfg.RUN.BACKBONE}, seed {cfg.SEED}"
 
+    @property
+    def explainable(self) -> bool:
+        """Whether the class scores are sums over symptoms, which explanations take apart."""
+        return self.symptoms is not None and isinstance(self.model, SymptomModel)
+
     @cached_property
     def _dm(self) -> ViewManager:
         with contextlib.redirect_stdout(None):
@@ -176,8 +182,8 @@ class LoadedRun:
     def encode(
         self, images: ImageSource | Iterable[ImageSource], progress: str = "encoding"
     ) -> Tensor:
-        """Image features [n, d] of the frozen CLIP, not normalised, on the CPU."""
-        return self._through(self.model.backbone.encode_image, images, progress)
+        """Image features [n, d] that the model reads, not normalised, on the CPU."""
+        return self._through(self.model.image_encoder.encode_image, images, progress)
 
     def views(self, images: ImageSource | Iterable[ImageSource]) -> Tensor:
         """[n, 3, size, size] what the backbone reads of images, on the CPU."""
@@ -190,7 +196,11 @@ class LoadedRun:
         return self.model.from_features(features).logits.double().cpu().numpy()
 
     def reading(self, symptoms: Symptoms) -> "LoadedRun":
-        """The same learned parameters reading other symptoms of the same classes: no training."""
+        """The same learned parameters reading other symptoms of the same classes: no training.
+
+        Raises:
+            InputError: the method learns something for each symptom, and has it for none of these.
+        """
         return self._rebuilt(self.model.backbone, symptoms)
 
     def on_backbone(self, backbone: Backbone) -> "LoadedRun":
@@ -200,7 +210,11 @@ class LoadedRun:
     def _rebuilt(self, backbone: Backbone, symptoms: Symptoms | None) -> "LoadedRun":
         with seeded_draws(0):
             model = self.method.build(backbone, self.classnames, symptoms)
-        model.learned.load_state_dict(self.model.learned.state_dict())
+        try:
+            model.learned.load_state_dict(self.model.learned.state_dict())
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.folder}: {reason}") from error
         other = copy.copy(self)
         other.symptoms, other.model = symptoms, model.eval()
         return other

@@ -178,7 +178,7 @@ def _similarities(explanation: Explanation, symptom: str) -> Iterator[tuple[str,
     """(class name, phrase, [n] similarities) wherever a class has the symptom."""
     for c, (classname, phrases) in enumerate(explanation.phrases.items()):
         for j, phrase in enumerate(phrases):
-            if phrase.casefold() == symptom.casefold():
+            if explanation.has(c, j) and phrase.casefold() == symptom.casefold():
                 yield classname, phrase, explanation.parts.similarity[:, c, j]
 
 

@@ -5,25 +5,24 @@ speaks for a class. Evidence is measured from the average training image (``evid
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainers.vip import SymptomCLIP
+from engine.symptom_model import SymptomModel
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """Parts of the logits of n images, for K classes of at most k symptoms; float64.
+    """Parts of the logits of n images, for K classes that read at most k symptoms; float64.
 
-    Where a class has fewer symptoms, ``similarity`` is NaN and the others are 0.
+    Where a class reads fewer symptoms, ``similarity`` is NaN and the others are 0.
     """
 
     similarity: np.ndarray  # [n, K, k] cosine of image and symptom
-    weight: np.ndarray  # [n, K, k] its share in the class: MeP's attention, 1/k_c, or 0 or 1
+    weight: np.ndarray  # [n, K, k] its share in the class: attention, 1/k_c, learned, or 0 or 1
     symptom: np.ndarray  # [n, K, k] what the symptom adds to the class's logit
     own: np.ndarray  # [n, K] what the class's own token g adds; 0 without MeP
 
@@ -34,16 +33,17 @@ class Contributions:
 
 
 @torch.no_grad()
-def contributions(model: SymptomCLIP, image_features: Tensor) -> Contributions:
+def contributions(model: SymptomModel, image_features: Tensor) -> Contributions:
     """Split the logits of ``model`` into contributions of the symptoms.
 
-    With a merge by prompt the class feature is s_c = g_c + sum_j a_cj T_cj, and the logit is
+    ViP: with a merge by prompt the class feature is s_c = g_c + sum_j a_cj T_cj, and the logit is
     s * f.s_c / |s_c| for an image's unit feature f: so g_c adds s * f.g_c / |s_c| and symptom j
     adds s * a_cj * f.T_cj / |s_c|. ``mean`` is the same without g, with unit T and a = 1/k_c. With
-    ``max`` the nearest symptom is the whole logit.
+    ``max`` the nearest symptom is the whole logit. ConceptBottleneck: symptom j adds s * a_cj times
+    its cosine, whichever class's symptom it is.
 
     Args:
-        model: the model of a run that merges symptoms.
+        model: the model of an explainable run.
         image_features: [n, d], of any norm.
 
     Returns:
@@ -54,34 +54,19 @@ def contributions(model: SymptomCLIP, image_features: Tensor) -> Contributions:
     features = model.symptom_features()  # [K, k, d]
     image = F.normalize(image_features.to(features.device).double(), dim=-1)
     similarity = torch.einsum("nd,ckd->nck", image, F.normalize(features.double(), dim=-1))
-    if model.merge == "max":
+    if model.takes_nearest:
         weight, symptom, own = _of_nearest(model, similarity)
     else:
-        weight, symptom, own = _of_sum(model, features, image)
+        sums = model.sums(features)
+        symptom = torch.einsum("nd,ckd->nck", image, sums.terms)
+        weight, own = sums.weight.expand_as(symptom), image @ sums.own.T
     similarity = similarity.masked_fill(~model.mask, float("nan"))
     return Contributions(*(part.cpu().numpy() for part in (similarity, weight, symptom, own)))
 
 
-def _of_nearest(model: SymptomCLIP, similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _of_nearest(model: SymptomModel, similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, parts of the symptoms and parts of the class tokens with ``max``."""
     nearest = similarity.masked_fill(~model.mask, float("-inf")).argmax(dim=-1)
     weight = F.one_hot(nearest, model.mask.shape[1]).double()
     symptom = model.logit_scale.double().exp() * weight * similarity
     return weight, symptom, torch.zeros_like(symptom[..., 0])
-
-
-def _of_sum(model: SymptomCLIP, features: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same with ``prompt`` and ``mean``, whose class feature is a sum."""
-    scale = model.logit_scale.double().exp()
-    if model.merge == "prompt":
-        weight = model.attention(features).double()
-        terms = weight.unsqueeze(-1) * features.double()  # [K, k, d]
-        learned: Any = model.learned
-        token = learned.token[0].double()
-    else:
-        weight = model.mask.double() / model.mask.sum(dim=1, keepdim=True)
-        terms = weight.unsqueeze(-1) * F.normalize(features.double(), dim=-1)
-        token = torch.zeros_like(terms[:, 0])
-    norm = (token + terms.sum(dim=1)).norm(dim=-1)  # [K]
-    symptom = scale * torch.einsum("nd,ckd->nck", image, terms) / norm[:, None]
-    return weight.expand_as(symptom), symptom, scale * (image @ token.T) / norm

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from core.errors import InputError
 from engine.loading import LoadedRun
+from engine.symptom_model import SymptomModel
 from results.meaning import COLUMNS
 from results.statistics import LEVEL
-from trainers.vip import SymptomCLIP
 
 from .attributes import PAIRS, ShownAttribute, read_pairs, shown_attributes, true_attributes
 from .what_if import merge_of
@@ -83,16 +83,16 @@ def meaning_drift(run: LoadedRun) -> list[SymptomDrift] | None:
         None, and a line on stderr, if the training images are missing.
 
     Raises:
-        InputError: the run's method does not read symptoms.
+        InputError: the run is not explainable.
     """
-    model, symptoms = merge_of(run)  # or an error, before anything is read
+    model, _ = merge_of(run)  # or an error, before anything is read
     try:
         whole = _with_all_shots(run)
         features = whole.features("train")
     except InputError as error:
         print(f"the drift of the symptoms' meaning is not known: {error}", file=sys.stderr)
         return None
-    return drift_of(model, symptoms.phrases, features, _shown_in_training(whole))
+    return drift_of(model, model.phrases, features, _shown_in_training(whole))
 
 
 def _with_all_shots(run: LoadedRun) -> LoadedRun:
@@ -116,7 +116,7 @@ def _shown_in_training(run: LoadedRun) -> list[ShownAttribute]:
 
 
 def drift_of(
-    model: SymptomCLIP,
+    model: SymptomModel,
     phrases: Mapping[str, Sequence[str]],
     features: Tensor,
     shown: Sequence[ShownAttribute] = (),
@@ -124,13 +124,16 @@ def drift_of(
     """The drift of every symptom over images with features [n, d].
 
     Args:
-        phrases: class name -> symptoms, those of the model.
+        phrases: class name -> symptoms that it reads, those of the model.
         shown: which of the n images show which symptom's attribute.
     """
     before, after = similarities(model, features)
+    owns = model.owns.cpu().numpy()
     found = []
     for c, (classname, own_phrases) in enumerate(phrases.items()):
         for j, phrase in enumerate(own_phrases):
+            if not owns[c, j]:
+                continue
             pair = before[:, c, j], after[:, c, j]
             correlation, low, high = rank_correlation(*pair)
             found.append(
@@ -159,7 +162,7 @@ def _areas(
 
 
 @torch.no_grad()
-def similarities(model: SymptomCLIP, features: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def similarities(model: SymptomModel, features: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Cosines [n, K, k] of images with features [n, d] to untrained and to trained symptoms."""
     image = F.normalize(features.to(model.mask.device).double(), dim=-1)
     untrained, trained = (

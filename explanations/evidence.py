@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainers.vip import SymptomCLIP
+from engine.symptom_model import SymptomModel
 
 from .contributions import Contributions
 from .reference import Reference, symptom_parts
@@ -30,7 +30,7 @@ class Evidence:
         return self.baseline + self.symptom.sum(axis=2) + self.own
 
 
-def evidence_of(model: SymptomCLIP, parts: Contributions, reference: Reference) -> Evidence:
+def evidence_of(model: SymptomModel, parts: Contributions, reference: Reference) -> Evidence:
     """The evidence in the contributions of some images."""
     symptom = symptom_parts(model, parts, reference.similarity) - reference.symptom
     return Evidence(reference.logits, symptom, parts.own - reference.own)
@@ -40,7 +40,7 @@ def evidence_of(model: SymptomCLIP, parts: Contributions, reference: Reference) 
 class Step:
     """A bar of a waterfall: one symptom, or the classes' own tokens (``OWN``, no places).
 
-    A symptom that both classes have is one bar, with what it adds to the margin on balance.
+    A symptom that both classes read is one bar, with what it adds to the margin on balance.
     """
 
     phrase: str
@@ -72,9 +72,19 @@ class Waterfall:
 
 
 def waterfall(
-    evidence: Evidence, phrases: Mapping[str, Sequence[str]], i: int, one: int, rival: int
+    evidence: Evidence,
+    phrases: Mapping[str, Sequence[str]],
+    i: int,
+    one: int,
+    rival: int,
+    owns: np.ndarray | None = None,
 ) -> Waterfall:
-    """The margin of image ``i`` between the classes ``one`` and ``rival``."""
+    """The margin of image ``i`` between the classes ``one`` and ``rival``.
+
+    Args:
+        phrases: class name -> the symptoms that it reads.
+        owns: [K, k] which of them it has, where classes read those of others; None: all.
+    """
     values: dict[str, float] = {}
     places: dict[str, tuple[tuple[int, int], ...]] = {}
     names = list(phrases)
@@ -82,7 +92,10 @@ def waterfall(
         for j, phrase in enumerate(phrases[names[c]]):
             value = sign * float(evidence.symptom[i, c, j])
             values[phrase] = values.get(phrase, 0.0) + value
-            places[phrase] = (*places.get(phrase, ()), (c, j))
+            if owns is None:
+                places[phrase] = (*places.get(phrase, ()), (c, j))
+            else:
+                places[phrase] = tuple((int(own), j) for own in np.flatnonzero(owns[:, j]))
     steps = [Step(phrase, value, places[phrase]) for phrase, value in values.items()]
     steps.sort(key=lambda step: -abs(step.value))
     if evidence.own.any():

@@ -24,7 +24,7 @@ class Explanation:
     over the seeds of what each seed has, and ``probabilities`` the mean of their probabilities.
 
     Attributes:
-        phrases: class name -> symptoms, in the order of the classes.
+        phrases: class name -> the symptoms that it reads, in the order of the classes.
         parts: ``Contributions``.
         logits: [n, K], the model's own. probabilities: [n, K].
         evidence: the same logits as signed parts above the average training image, and
@@ -32,6 +32,7 @@ class Explanation:
             None if those images are missing.
         seed_logits: [seeds, n, K]. without: [seeds, n, K, k] the class's logit without the symptom,
             NaN for padding and for an only symptom.
+        owns: [K, k] which symptoms a class has, where every class reads those of all; else None.
     """
 
     phrases: Mapping[str, Sequence[str]]
@@ -42,6 +43,7 @@ class Explanation:
     standardised: np.ndarray | None = None
     seed_logits: np.ndarray | None = None
     without: np.ndarray | None = None
+    owns: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -62,12 +64,21 @@ class Explanation:
         others[np.arange(len(others)), self.prediction] = -np.inf
         return others.argmax(axis=1)
 
+    def has(self, c: int, j: int) -> bool:
+        """Whether the symptom ``j`` that class ``c`` reads is its own."""
+        return self.owns is None or bool(self.owns[c, j])
+
+    def owners(self, c: int, j: int) -> list[str]:
+        """The classes that have the symptom ``j`` that class ``c`` reads."""
+        rows = [c] if self.owns is None else np.flatnonzero(self.owns[:, j])
+        return [self.classnames[row] for row in rows]
+
     def waterfall(self, i: int) -> Waterfall | None:
         """Image ``i``'s margin of the predicted class over its rival; None without evidence."""
         if self.evidence is None:
             return None
         one, rival = int(self.prediction[i]), int(self.rival[i])
-        return waterfall(self.evidence, self.phrases, i, one, rival)
+        return waterfall(self.evidence, self.phrases, i, one, rival, self.owns)
 
     def effect(self, i: int, step: Step, label: int | None = None) -> float | None:
         """How much more probable a symptom makes a class: with it, minus without it.
@@ -82,7 +93,10 @@ class Explanation:
             return None
         label = int(self.prediction[i]) if label is None else label
         changed = self.seed_logits[:, i].copy()  # [seeds, K]
-        for c, j in step.places:
+        places: Iterable[tuple[int, int]] = step.places
+        if self.owns is not None:  # every class reads it
+            places = [(c, step.places[0][1]) for c in range(changed.shape[1])]
+        for c, j in places:
             changed[:, c] = self.without[:, i, c, j]
         if np.isnan(changed).any():
             return None
@@ -105,10 +119,11 @@ class Explanation:
             if self.parts.own.any():
                 empty = dict.fromkeys(("similarity", "standardised", "weight", "effect"))
                 values = {"contribution": self.parts.own[i, c], "evidence": _at(own, i, c)}
-                rows.append(of_class | {"symptom": OWN, **empty, **values})
+                rows.append(of_class | {"symptom": OWN, "symptom_of": name, **empty, **values})
             for j, phrase in enumerate(symptoms):
                 values = {
                     "symptom": phrase,
+                    "symptom_of": " and ".join(self.owners(c, j)),
                     "similarity": self.parts.similarity[i, c, j],
                     "standardised": _at(self.standardised, i, c, j),
                     "weight": self.parts.weight[i, c, j],
@@ -129,12 +144,12 @@ def explain(
     """Explain a run's predictions: similarity, signed evidence and effect of every symptom.
 
     Args:
-        run: a run whose model merges symptoms.
+        run: an explainable run.
         images: as ``LoadedRun.predict`` takes them.
         drop: symptoms to remove. add: (class name, symptom) pairs. Nothing is trained.
 
     Raises:
-        InputError: the method does not read symptoms, or a symptom or class is unknown.
+        InputError: the run is not explainable, or a symptom or class is unknown.
     """
     merge_of(run)  # before anything is encoded
     if drop or add:
@@ -144,11 +159,11 @@ def explain(
 
 def explain_features(run: LoadedRun, features: Tensor, reference: Reference | None) -> Explanation:
     """The explanation of images that are encoded already: features [n, d]."""
-    model, symptoms = merge_of(run)
+    model, _ = merge_of(run)
     parts = contributions(model, features)
     logits = run.logits(features)
     return Explanation(
-        phrases=symptoms.phrases,
+        phrases=model.phrases,
         parts=parts,
         logits=logits,
         probabilities=softmax(logits),
@@ -156,6 +171,7 @@ def explain_features(run: LoadedRun, features: Tensor, reference: Reference | No
         standardised=reference.standardised(parts.similarity) if reference else None,
         seed_logits=logits[None],
         without=logits_without(model, features)[None],
+        owns=model.owns.cpu().numpy() if model.shared else None,
     )
 
 

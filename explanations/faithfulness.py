@@ -5,7 +5,8 @@ describe. A run that learned other meanings for its symptoms has explanations th
 still mislead. So the order here is not the explanation's own but that of the words: how strongly
 the image shows each symptom by the *untrained* symptom, which the frozen encoder makes of the
 phrase alone, in standard deviations over the training images; a symptom of the rival counts with
-the opposite sign. In this order symptoms are
+the opposite sign, and one of a third class, which a concept bottleneck reads too, not at all. In
+this order symptoms are
 
 * deleted: the similarity of one after the other is replaced by its mean over the training images,
   and the margin of the predicted class over its rival goes from the image's own to that of an
@@ -30,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.symptom_model import SymptomModel
 from results import statistics
-from trainers.vip import SymptomCLIP
 
 from .contributions import Contributions
 from .evidence import evidence_of
@@ -71,7 +72,7 @@ class Scored:
             deviations from the training images' mean.
     """
 
-    model: SymptomCLIP
+    model: SymptomModel
     parts: Contributions
     reference: Reference
     words: np.ndarray
@@ -80,10 +81,10 @@ class Scored:
         """[m] logits of a class, with the mean similarity for its symptoms that are not ``kept``.
 
         Args:
-            images: [m] places of images. kept: [m, k_c] bool, of the symptoms of class ``label``.
+            images: [m] places of images. kept: [m, k_c] bool, of what class ``label`` reads.
         """
         own = slice(kept.shape[1])  # without the padding
-        if self.model.merge == "max":
+        if self.model.takes_nearest:
             similarity = self.parts.similarity[images, label, own]
             mixed = np.where(kept, similarity, self.reference.similarity[label, own])
             return float(self.model.logit_scale.double().exp()) * mixed.max(axis=1)
@@ -118,14 +119,15 @@ def curves(
     """
     generator = np.random.default_rng(seed)
     counts = scored.model.mask.sum(dim=1).cpu().numpy()
-    steps = 1 + int(np.sort(counts)[-2:].sum())
+    steps = 1 + int(counts[0] if scored.model.shared else np.sort(counts)[-2:].sum())
     found = {m: {o: np.zeros((len(predicted), steps)) for o in ORDINARY} for m in MEASURES}
     evidence = evidence_of(scored.model, scored.parts, scored.reference).symptom
+    words = np.where(scored.model.owns.cpu().numpy(), scored.words, 0.0)
     for pair in sorted(set(zip(predicted.tolist(), rival.tolist(), strict=True))):
         chosen = np.flatnonzero((predicted == pair[0]) & (rival == pair[1]))
         sizes = (int(counts[pair[0]]), int(counts[pair[1]]))
         own = _Pair(scored, chosen, pair, sizes)
-        for order, values in (("by_words", scored.words), ("by_evidence", evidence)):
+        for order, values in (("by_words", words), ("by_evidence", evidence)):
             ranked = np.argsort(-own.signed(values), axis=1, kind="stable")
             for measure in MEASURES:
                 found[measure][order][chosen] = _stretched(own.curve(measure, ranked), steps)
@@ -141,7 +143,12 @@ class _Pair:
     scored: Scored
     chosen: np.ndarray  # their places
     labels: tuple[int, int]  # predicted, rival
-    counts: tuple[int, int]  # symptoms of each
+    counts: tuple[int, int]  # symptoms that each reads
+
+    @property
+    def shared(self) -> bool:
+        """Whether both read the same symptoms: then P are theirs, else those of the two."""
+        return self.scored.model.shared
 
     def signed(self, values: np.ndarray) -> np.ndarray:
         """[n, P] values [., K, k] of both classes' symptoms; the rival's with the opposite sign."""
@@ -149,6 +156,8 @@ class _Pair:
             values[self.chosen, label, :count]
             for label, count in zip(self.labels, self.counts, strict=True)
         )
+        if self.shared:
+            return own - other
         return np.nan_to_num(np.concatenate([own, -other], axis=1))
 
     def curve(self, measure: str, ranked: np.ndarray) -> np.ndarray:
@@ -163,9 +172,9 @@ class _Pair:
 
     def chance(self, measure: str, generator: np.random.Generator) -> np.ndarray:
         """The mean of ``curve`` over random orders."""
-        total = sum(self.counts)
+        total = self.counts[0] if self.shared else sum(self.counts)
         ends = np.tile(np.arange(total), (len(self.chosen), 1))
-        if self.scored.model.merge != "max":
+        if not self.scored.model.takes_nearest:
             first, *_, last = self.curve(measure, ends).T
             return first[:, None] + (last - first)[:, None] * np.linspace(0, 1, total + 1)
         orders = [np.broadcast_to(generator.permutation(total), ends.shape) for _ in range(ORDERS)]
@@ -174,9 +183,10 @@ class _Pair:
     def _margin(self, kept: np.ndarray) -> np.ndarray:
         """[n] with the similarities of the symptoms ``kept`` [n, P] and the mean of the others."""
         split = self.counts[0]
+        both = (kept, kept) if self.shared else (kept[:, :split], kept[:, split:])
         one, other = (
             self.scored.class_logits(self.chosen, label, part)
-            for label, part in zip(self.labels, (kept[:, :split], kept[:, split:]), strict=True)
+            for label, part in zip(self.labels, both, strict=True)
         )
         return one - other
 

@@ -62,7 +62,7 @@ def heat_maps(run: LoadedRun, image: str | Path | Image.Image, method: str = DEF
     """The heat maps of every symptom on one image, for the run's trained symptoms.
 
     Raises:
-        InputError: the method of the run does not read symptoms, the image cannot be read, or
+        InputError: the run is not explainable, the image cannot be read, or
             ``method`` is not one of ``METHODS``.
     """
     opened = to_rgb(image) if isinstance(image, Image.Image) else read_picture(image)
@@ -111,11 +111,12 @@ def patch_maps(patches: Tensor, features: Tensor) -> Tensor:
 
 def symptoms_of(run: LoadedRun) -> list[Symptom]:
     """The symptoms of a run, class by class."""
-    _, symptoms = merge_of(run)
+    model, _ = merge_of(run)
     return [
         Symptom(classname, phrase, row, column)
-        for row, (classname, phrases) in enumerate(symptoms.phrases.items())
+        for row, (classname, phrases) in enumerate(model.phrases.items())
         for column, phrase in enumerate(phrases)
+        if model.owns[row, column]
     ]
 
 

@@ -1,21 +1,19 @@
 """What a class's logit would be without some of its symptoms; the model is evaluated again."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainers.vip import SymptomCLIP
+from engine.symptom_model import SymptomModel
 
 
 @torch.no_grad()
-def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Tensor) -> np.ndarray:
+def subset_logits(model: SymptomModel, features: Tensor, label: int, subsets: Tensor) -> np.ndarray:
     """Logits of one class if it had only some of its symptoms.
 
     Args:
-        model: the model of a run that merges symptoms.
+        model: the model of an explainable run.
         features: [n, d] image features.
         label: the class's index.
         subsets: [m, k] bool, the symptoms that remain.
@@ -23,30 +21,20 @@ def subset_logits(model: SymptomCLIP, features: Tensor, label: int, subsets: Ten
     Returns:
         [n, m] float64.
     """
-    learned: Any = model.learned
     image = F.normalize(features.to(model.mask.device).double(), dim=-1)
-    symptoms = model.symptom_features()[label]  # [k, d]
-    subsets = subsets.to(symptoms.device)
-    scale = model.logit_scale.double().exp()
-    units = F.normalize(symptoms.double(), dim=-1)
-    if model.merge == "max":
+    subsets = subsets.to(model.mask.device)
+    if model.takes_nearest:
+        units = F.normalize(model.symptom_features()[label].double(), dim=-1)  # [k, d]
         cosines = (image @ units.T)[:, None, :].masked_fill(~subsets, float("-inf"))
-        return (scale * cosines.amax(dim=-1)).cpu().numpy()
-    if model.merge == "mean":
-        merged = subsets.double() @ units
-    else:
-        token = learned.token[0][label]
-        repeated = symptoms.expand(len(subsets), -1, -1)
-        weight = learned.attn(token.expand(len(subsets), -1), repeated, subsets)
-        merged = token.double() + weight.double() @ symptoms.double()
-    return (scale * image @ F.normalize(merged, dim=-1).T).cpu().numpy()
+        return (model.logit_scale.double().exp() * cosines.amax(dim=-1)).cpu().numpy()
+    return (image @ model.subset_features(label, subsets).T).cpu().numpy()
 
 
-def logits_without(model: SymptomCLIP, features: Tensor) -> np.ndarray:
+def logits_without(model: SymptomModel, features: Tensor) -> np.ndarray:
     """The logit of each class without each of its symptoms in turn.
 
     Args:
-        model: the model of a run that merges symptoms. features: [n, d] image features.
+        model: the model of an explainable run. features: [n, d] image features.
 
     Returns:
         [n, K, k] float64; NaN for padding and for the only symptom of a class.

@@ -1,13 +1,13 @@
 """Does an explanation depend on the weights? Shuffle them and compare.
 
 An explanation that stays the same when what it explains is destroyed does not explain it. The
-elements of each tensor are shuffled, in turn, of the learned context, of the learned merge prompt,
-and of the whole backbone; nothing is trained. The evidence of the symptoms in each image, for the
-classes that the intact run predicts, is then compared by Spearman's rank correlation with what it
-was: 1 means that the explanation did not change, about 0 that nothing of it is left. The margins of
-the predictions are compared likewise, over the images. An explanation fails the test if it stays
-while the predictions change. It may stay where they do too: then the run does not depend on what
-was shuffled.
+elements of each tensor are shuffled, in turn, of the learned context, of the learned merge prompt
+or concept weights, and of the whole backbone; nothing is trained. The evidence of the symptoms in
+each image, for the classes that the intact run predicts, is then compared by Spearman's rank
+correlation with what it was: 1 means that the explanation did not change, about 0 that nothing of
+it is left. The margins of the predictions are compared likewise, over the images. An explanation
+fails the test if it stays while the predictions change. It may stay where they do too: then the run
+does not depend on what was shuffled.
 
 Adebayo et al., NeurIPS 2018, https://arxiv.org/abs/1810.03292.
 """
@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from engine.loading import LoadedRun
-from trainers.vip import SymptomCLIP
+from engine.symptom_model import SymptomModel
 
 from .contributions import contributions
 from .evidence import Evidence, evidence_of
@@ -45,17 +45,18 @@ def randomisation(
     """How much explanations change when parts of a run are shuffled.
 
     Args:
-        run: a run whose model merges symptoms; it does not change.
+        run: an explainable run; it does not change.
         images: to explain. training: training images. Both as ``LoadedRun.encode`` takes them; the
             first ``IMAGES`` of each are used.
 
     Returns:
-        rows of dicts: part ("learned context", "merge prompt", "backbone"), correlation (of the
-        explanations, mean over images and shuffles), low and high (of the shuffles' means), margins
-        (correlation of the margins, mean over shuffles), verdict, pictures.
+        rows of dicts: part ("learned context", "merge prompt", "concept weights", "backbone"),
+            correlation (of the explanations, mean over images and shuffles), low and high (of the
+            shuffles' means), margins (correlation of the margins, mean over shuffles), verdict,
+            pictures.
 
     Raises:
-        InputError: the run's method does not read symptoms.
+        InputError: the run is not explainable.
     """
     model, _ = merge_of(run)
     images, training = list(images)[:IMAGES], list(training)[:IMAGES]
@@ -100,12 +101,13 @@ def verdict(explanations: float, margins: float) -> str:
 Shuffle = Callable[[LoadedRun, torch.Generator], LoadedRun]
 
 
-def _parts(model: SymptomCLIP) -> Iterator[tuple[str, Shuffle]]:
+def _parts(model: SymptomModel) -> Iterator[tuple[str, Shuffle]]:
     """(part, function that gives the run with it shuffled)."""
     names = [name for name, _ in model.learned.named_parameters()]
     learned = {
         "learned context": [n for n in names if n.split(".")[-1] == "ctx"],
         "merge prompt": [n for n in names if n.startswith(("attn.", "token."))],
+        "concept weights": [n for n in names if n == "weights"],
     }
     for part, own in learned.items():
         if own:
@@ -146,7 +148,7 @@ def _evidence(model: Any, features: Tensor, training: Tensor) -> Evidence:
 
 
 def _correlation(
-    model: SymptomCLIP, before: Evidence, after: Evidence, one: np.ndarray, rival: np.ndarray
+    model: SymptomModel, before: Evidence, after: Evidence, one: np.ndarray, rival: np.ndarray
 ) -> float:
     """Mean over images of the rank correlation of both classes' symptoms."""
     mask = model.mask.cpu().numpy()

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import InputError
 from engine.loading import LoadedRun
-from trainers.vip import SymptomCLIP
+from engine.symptom_model import SymptomModel
 
 from .contributions import Contributions, contributions
 from .what_if import merge_of
@@ -34,23 +34,23 @@ class Reference:
 
 
 def symptom_parts(
-    model: SymptomCLIP, parts: Contributions, mean_similarity: np.ndarray
+    model: SymptomModel, parts: Contributions, mean_similarity: np.ndarray
 ) -> np.ndarray:
     """[n, K, k] what each symptom adds to its class's logit, relative to some fixed logit.
 
-    Where the merge is a sum (``prompt``, ``mean``), it is the contribution itself. The logit of
-    ``max`` is a single similarity, and which one it is changes from image to image. Its parts are
-    integrated gradients along the straight line from the mean similarities to those of the image,
-    in closed form: a symptom has its own change of similarity times the share of the line on which
-    it is the nearest. They sum exactly to the logit minus that of the mean similarities. For a sum
-    the same rule gives the contribution minus its mean.
+    Where the logit is a sum (as with ``prompt`` and ``mean``), it is the contribution itself. The
+    logit of ``max`` is a single similarity, and which one it is changes from image to image. Its
+    parts are integrated gradients along the straight line from the mean similarities to those of
+    the image, in closed form: a symptom has its own change of similarity times the share of the
+    line on which it is the nearest. They sum exactly to the logit minus that of the mean
+    similarities. For a sum the same rule gives the contribution minus its mean.
 
     Args:
         mean_similarity: [K, k], the line's start.
 
     Source: Sundararajan et al., ICML 2017, https://arxiv.org/abs/1703.01365, equation 1.
     """
-    if model.merge != "max":
+    if not model.takes_nearest:
         return parts.symptom
     mask = model.mask.cpu().numpy()
     start = np.where(mask, mean_similarity, -1e9)  # padding is never the nearest
@@ -85,7 +85,7 @@ def reference_of(run: LoadedRun) -> Reference | None:
     return reference_from(model, contributions(model, features))
 
 
-def reference_from(model: SymptomCLIP, parts: Contributions) -> Reference:
+def reference_from(model: SymptomModel, parts: Contributions) -> Reference:
     """The ``Reference`` of a model whose training images have ``parts``."""
     similarity = parts.similarity.mean(axis=0)
     deviation = parts.similarity.std(axis=0)

@@ -11,6 +11,7 @@ from results import statistics
 
 from .contributions import contributions
 from .drift import WARNED, SymptomDrift, meaning_drift
+from .heatmaps import symptoms_of
 from .what_if import merge_of
 
 WORST_LAST = ("kept", "weakened", "unclear", "lost", "reversed")
@@ -51,23 +52,22 @@ class Reliability:
 
 def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]:
     """The reliability of every symptom of seeds of one run: (class, symptom) places -> record."""
-    _, symptoms = merge_of(runs[0])
     areas = _areas(runs)
-    places = [(c, j) for c, own in enumerate(symptoms.phrases.values()) for j in range(len(own))]
+    symptoms = symptoms_of(runs[0])
     drifts = [meaning_drift(run) for run in runs]
     known = [own for own in drifts if own is not None]
     found = {}
-    for number, (c, j) in enumerate(places):
-        classname = list(symptoms.phrases)[c]
+    for number, symptom in enumerate(symptoms):
+        place = symptom.row, symptom.column
         records = [own[number] for own in known]
         worst = max(
             records, key=lambda r: (WORST_LAST.index(r.verdict), -r.correlation), default=None
         )
         alike = sum(worst is not None and r.verdict == worst.verdict for r in records)
-        found[c, j] = Reliability(
-            classname,
-            symptoms.phrases[classname][j],
-            areas.get((c, j)),
+        found[place] = Reliability(
+            symptom.classname,
+            symptom.phrase,
+            areas.get(place),
             worst,
             (alike, len(records)),
         )
@@ -81,11 +81,12 @@ def _areas(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], tuple[float, floa
         features = runs[0].features("train")
     except InputError:  # ``meaning_drift`` says so
         return {}
+    owns = merge_of(runs[0])[0].owns.cpu().numpy()
     similarity = np.mean(
         [contributions(merge_of(run)[0], features).similarity for run in runs], axis=0
     )
     return {
         (c, j): statistics.delong_interval(labels == c, similarity[:, c, j])
-        for c, j in zip(*np.nonzero(~np.isnan(similarity[0])), strict=True)
+        for c, j in zip(*np.nonzero(owns), strict=True)
         if 0 < (labels == c).sum() < len(labels)
     }

@@ -5,23 +5,27 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from core.errors import InputError, shortened
 from engine.loading import LoadedRun
+from engine.symptom_model import SymptomModel
 from symptoms import Symptoms
-from trainers.vip import SymptomCLIP
 
 LONGEST = 1000  # characters of a symptom; the text encoder reads far fewer
 
 
-def merge_of(run: LoadedRun) -> tuple[SymptomCLIP, Symptoms]:
-    """The model of a run that merges symptoms, and its symptoms.
+def merge_of(run: LoadedRun) -> tuple[SymptomModel, Symptoms]:
+    """The model of an explainable run, and its symptoms.
 
     Raises:
-        InputError: the run's method does not read symptoms.
+        InputError: the run is not explainable.
     """
-    if run.symptoms is None or not isinstance(run.model, SymptomCLIP):
+    if not run.explainable:
+        lacks = "does not read symptoms"
+        if run.symptoms is not None:
+            lacks = "reads symptoms, but its class scores are not sums over them"
         raise InputError(
-            f"{run.folder}: {run.cfg.TRAINER.NAME} does not read symptoms; explanations need a "
-            "run of ViP, or of ZeroshotCLIP with PROMPTS=symptoms"
+            f"{run.folder}: {run.cfg.TRAINER.NAME} {lacks}; explanations need a run of ViP or "
+            "ConceptBottleneck, or of ZeroshotCLIP with PROMPTS=symptoms"
         )
+    assert isinstance(run.model, SymptomModel) and run.symptoms is not None
     return run.model, run.symptoms
 
 
@@ -31,11 +35,12 @@ def with_symptoms(
     """The run with other symptoms and the same learned parameters; nothing is trained.
 
     Args:
-        run: a run whose model merges symptoms; it does not change.
+        run: an explainable run; it does not change.
         drop: symptoms to remove. add: (class name, symptom) pairs.
 
     Raises:
-        InputError: the method does not read symptoms, or as in ``changed_phrases``.
+        InputError: the run is not explainable, its method learns a weight for each symptom and
+            has none for an added one, or as in ``changed_phrases``.
     """
     _, symptoms = merge_of(run)
     return run.reading(Symptoms(changed_phrases(symptoms.phrases, drop, add)))

@@ -27,9 +27,16 @@ def reason(explanation: Explanation, i: int, step: Step) -> str:
         return f"“{step.phrase}” (a symptom of {owners(explanation, step)}): {more} the prediction"
     of_prediction = step.places[0][0] == one
     more = "more" if (step.value > 0) == of_prediction else "less"
+    learned = ""
+    if explanation.owns is not None and explanation.standardised is not None:
+        # Its learned weights may let it speak for another class than its own.
+        above = bool(explanation.standardised[i][step.places[0]] > 0)
+        more = "more" if above else "less"
+        class_of = one if (step.value > 0) == above else int(explanation.rival[i])
+        learned = f", and by its learned weights it speaks for {explanation.classnames[class_of]}"
     return (
         f"“{step.phrase}” (a symptom of {owners(explanation, step)}): the image is {more} similar "
-        "to it than the average training image"
+        f"to it than the average training image{learned}"
     )
 
 

@@ -37,6 +37,7 @@ COLUMNS = (
     "class_probability",
     "class_logit",
     "symptom",
+    "symptom_of",
     "similarity",
     "standardised",
     "weight",
@@ -107,6 +108,7 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
         warning=warning_of(reliability),
         selection=explained.selection,
         change=explained.change,
+        has_tokens=bool(explained.explanation.parts.own.any()),
         words=explained.words,
     )
 

@@ -167,7 +167,12 @@ def report_attributes(
             auc = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         yield f"  AUC {auc}  {row['class']}: {row['symptom']} | {row['attribute']}"
     paired = {row["symptom"].casefold() for row in areas}
-    phrases = [p for symptoms in explanation.phrases.values() for p in symptoms]
+    phrases = [
+        phrase
+        for c, symptoms in enumerate(explanation.phrases.values())
+        for j, phrase in enumerate(symptoms)
+        if explanation.has(c, j)
+    ]
     rest = [phrase for phrase in phrases if phrase.casefold() not in paired]
     if rest:
         yield f"  without an attribute in {path}: {'; '.join(rest)}"

@@ -76,7 +76,7 @@ def cell_of(method, kind, toy, on_kind, short, monkeypatch):
     train.main([*words, "--eval-only"])
     assert predictions(cut) == predictions(run)
     loaded = load_run(run)
-    if not loaded.cfg.RUN.SYMPTOMS:
+    if not loaded.explainable:
         return "yes"
     explain.main([str(run), "--limit", "2", "--output-dir", str(toy / "explained")])
     assert list((toy / "explained").glob("*.html"))

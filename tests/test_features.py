@@ -91,6 +91,17 @@ def test_more_epochs_encode_only_those(toy, encoded):
     assert sum(encoded) == 20
 
 
+@pytest.mark.parametrize("keep", ["True", "False"])
+def test_views_that_nothing_draws_are_encoded_once(toy, encoded, keep):
+    """All epochs train on those of the first, in an order of their own, kept or not."""
+    fixed = ("INPUT.TRANSFORMS", '["normalize"]', "FEATURES.KEEP", keep)
+    run(cfg_of(toy, *fixed))
+    assert sorted(encoded) == sorted([8, 8, 4] + [8] + [8, 4])
+    encoded.clear()
+    run(cfg_of(toy, "INPUT.TRANSFORMS", '["random_flip", "normalize"]', name="flipped"))
+    assert sum(encoded) == 3 * 20 + 8 + 12
+
+
 def test_epochs_ahead_are_the_same_bits_in_the_same_blocks(toy, encoded):
     """One decoding for several epochs changes neither."""
     run(cfg_of(toy))

@@ -11,9 +11,10 @@ from backbones.backbone import Backbone
 from backbones.numerics import at_least_fp32, cosine_logits, take
 from backbones.texts import POSITIONS
 from core.errors import InputError
-from engine.method import ClassFeatureModel, Method, Output, PromptedModel, register
+from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import ContextPrompts, check_phrases, encode_texts
 from engine.rules import AtLeastOne, NotNegative
+from engine.symptom_model import ClassSums, SymptomModel
 from symptoms import Symptoms
 
 MERGES = ("prompt", "mean", "max")
@@ -148,7 +149,7 @@ def places_of(counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     return mask, places.masked_fill(~mask, 0)
 
 
-class SymptomCLIP(ClassFeatureModel):
+class SymptomCLIP(SymptomModel):
     """Class features merged from symptom features.
 
     Args:
@@ -164,7 +165,6 @@ class SymptomCLIP(ClassFeatureModel):
     Source: Fang et al., MICCAI 2024, section 2.3 and Table 2.
     """
 
-    mask: Tensor
     places: Tensor
     known: Tensor | None
     untrained: Tensor | None
@@ -197,6 +197,8 @@ class SymptomCLIP(ClassFeatureModel):
             learned.logit_scale = nn.Parameter(backbone.logit_scale.detach().float().clone())
         super().__init__(backbone, learned.to(backbone.device))
         self.merge = merge
+        self.takes_nearest = merge == "max"
+        self.phrases = {name: list(symptoms) for name, symptoms in phrases.items()}
         self.texts = texts
         mask, places = places_of(counts)
         self.register_buffer("mask", mask.to(backbone.device), persistent=False)
@@ -240,6 +242,31 @@ class SymptomCLIP(ClassFeatureModel):
             units = F.normalize(features, dim=-1) * self.mask.unsqueeze(-1)
             return units.sum(dim=1) / self.mask.sum(dim=1, keepdim=True)
         return features
+
+    def sums(self, features: Tensor) -> ClassSums:
+        """s * a_cj * T_cj / |s_c| and s * g_c / |s_c|; ``mean`` has unit T, a = 1/k_c and no g."""
+        if self.merge == "prompt":
+            weight = self.attention(features).double()
+            terms = weight.unsqueeze(-1) * features.double()  # [n_cls, k, d]
+            token = self.learned.token[0].double()
+        else:
+            weight = self.mask.double() / self.mask.sum(dim=1, keepdim=True)
+            terms = weight.unsqueeze(-1) * F.normalize(features.double(), dim=-1)
+            token = torch.zeros_like(terms[:, 0])
+        norm = (token + terms.sum(dim=1)).norm(dim=-1, keepdim=True)  # [n_cls, 1]
+        factor = self.logit_scale.double().exp() / norm
+        return ClassSums(weight, factor.unsqueeze(-1) * terms, factor * token)
+
+    def subset_features(self, label: int, subsets: Tensor) -> Tensor:
+        symptoms = self.symptom_features()[label]  # [k, d]
+        if self.merge == "prompt":
+            token = self.learned.token[0][label]
+            repeated = symptoms.expand(len(subsets), -1, -1)
+            weight = self.learned.attn(token.expand(len(subsets), -1), repeated, subsets)
+            merged = token.double() + weight.double() @ symptoms.double()
+        else:
+            merged = subsets.double() @ F.normalize(symptoms.double(), dim=-1)
+        return self.logit_scale.double().exp() * F.normalize(merged, dim=-1)
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         if self.untrained is None or label is None:

@@ -57,6 +57,17 @@ class ClipViT(ImageEncoder):
         values = last.attn.out_proj(F.linear(x, weight[2 * width :], bias[2 * width :]))
         return (self.tower.ln_post(values) @ self.tower.proj).transpose(0, 1)
 
+    def encode_with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._layer_input(images)
+        for block in _layers(self.tower):
+            x = block(x)
+        features, *_ = self.tower.ln_post(x[:1]) @ self.tower.proj
+        return features, (self.tower.ln_post(x[1:]) @ self.tower.proj).transpose(0, 1)
+
+    def layer_norms(self) -> dict[str, nn.Module]:
+        blocks = enumerate(_layers(self.tower))
+        return {f"{i}.{n}": getattr(block, n) for i, block in blocks for n in ("ln_1", "ln_2")}
+
     def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
         weights = []
         x = self._layer_input(images).detach().requires_grad_()

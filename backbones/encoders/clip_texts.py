@@ -46,14 +46,14 @@ class ClipText(TextEncoder):
     def embed_tokens(self, ids: Tensor) -> Tensor:
         return self.token_embedding(ids)
 
-    def prepare(
+    def layout(
         self,
         texts: Sequence[str],
         n_ctx: int = 0,
         position: str = "end",
         groups: Sequence[int] | None = None,
-    ) -> TreeTexts:
-        """Texts laid out as ``[SOS] context words "." [EOS]``, as a tree of their tokens.
+    ) -> list[list[int]]:
+        """``[SOS] context words "." [EOS]``.
 
         Words and stop are tokenised apart: a phrase that ends in ")" would else merge with it.
         """
@@ -62,8 +62,18 @@ class ClipText(TextEncoder):
         (stop,) = clip_token_ids(["."])
         words = clip_token_ids(map(strip_stop, texts))
         start, end = [special[START]], [*stop, special[END]]
-        rows = lay_out(texts, words, start, end, self.context_length, n_ctx, position, groups)
-        tree = TokenTree.of(rows).to(self.positional_embedding.device)
+        return lay_out(texts, words, start, end, self.context_length, n_ctx, position, groups)
+
+    def prepare(
+        self,
+        texts: Sequence[str],
+        n_ctx: int = 0,
+        position: str = "end",
+        groups: Sequence[int] | None = None,
+    ) -> TreeTexts:
+        """As a tree of the texts' tokens."""
+        tree = TokenTree.of(self.layout(texts, n_ctx, position, groups))
+        tree = tree.to(self.positional_embedding.device)
         positions = self.positional_embedding[tree.positions].to(self.dtype)
         x = self.embed_tokens(tree.tokens.clamp(min=0)).to(self.dtype) + positions
         return TreeTexts(tree, -1 - tree.tokens[tree.slots], x, positions[tree.slots])

@@ -113,7 +113,7 @@ class TransformerText(TextEncoder):
     ) -> None:
         super().__init__()
         self.shape, self.tokenizer, self.context_length = shape, tokenizer, context_length
-        self.kind, self.unknown = shape.kind, tokenizer.unknown
+        self.kind, self.unknown, self.pad = shape.kind, tokenizer.unknown, tokenizer.pad
         self.settings = (shape, tokenizer.fingerprint, context_length)
         self.layers = new_module(lambda: TextLayers(tensors, shape), tensors)
         self.width, self.depth = self.layers.tokens.embedding_dim, len(self.layers.blocks)
@@ -135,6 +135,23 @@ class TransformerText(TextEncoder):
         ids = torch.tensor(list(words), device=self.layers.positions.device)
         return list(words.values()), self.embed_tokens(ids)
 
+    def layout(
+        self,
+        texts: Sequence[str],
+        n_ctx: int = 0,
+        position: str = "end",
+        groups: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """``start context words stop end``, each part as the tokenizer has it."""
+        check_length(texts, self.context_length)
+        tokenizer = self.tokenizer
+        behind = n_ctx > 0 and position != "front"
+        words = [tokenizer.encode(strip_stop(text), behind) for text in texts]
+        end = [*tokenizer.stop, *tokenizer.end]
+        return lay_out(
+            texts, words, tokenizer.start, end, self.context_length, n_ctx, position, groups
+        )
+
     def prepare(
         self,
         texts: Sequence[str],
@@ -142,17 +159,11 @@ class TransformerText(TextEncoder):
         position: str = "end",
         groups: Sequence[int] | None = None,
     ) -> PaddedTexts:
-        """Texts laid out as ``start context words stop end``, each part as the tokenizer has it."""
-        check_length(texts, self.context_length)
-        tokenizer, device = self.tokenizer, self.layers.positions.device
-        behind = n_ctx > 0 and position != "front"
-        words = [tokenizer.encode(strip_stop(text), behind) for text in texts]
-        end = [*tokenizer.stop, *tokenizer.end]
-        rows = lay_out(
-            texts, words, tokenizer.start, end, self.context_length, n_ctx, position, groups
-        )
+        """Padded to one length."""
+        device = self.layers.positions.device
+        rows = self.layout(texts, n_ctx, position, groups)
         length = self._padded_length(max(map(len, rows)))
-        ids = torch.tensor([row + [tokenizer.pad] * (length - len(row)) for row in rows])
+        ids = torch.tensor([row + [self.pad] * (length - len(row)) for row in rows])
         if (largest := int(ids.max())) >= self.layers.tokens.num_embeddings:
             raise InputError(
                 f"the tokenizer gives the token id {largest:,}, but the text encoder has "

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2303.15343; CoCa: Yu et al. 2022, https://arxiv.org/abs/22
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,17 @@ class Tower(nn.Module):
         scores = score(self.head(trunk.pool(x, weights)))
         return attention_maps(scores, weights, x.shape[1] - (trunk.cls_token is not None))
 
+    def with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``ImageEncoder.encode_with_patches``."""
+        trunk = self.trunk
+        x = trunk.embed(images)
+        for block in trunk.blocks:
+            x = block(x)
+        patches = trunk.norm(x if trunk.cls_token is None else x[:, 1:])
+        if trunk.attn_pool is not None:
+            patches = trunk.attn_pool.alone(patches)
+        return self.head(trunk.pool(x)), self.head(patches)
+
     def patches(self, images: Tensor) -> Tensor:
         """As ``ImageEncoder.patch_tokens``."""
         trunk = self.trunk
@@ -174,6 +186,15 @@ class ViT(ImageEncoder):
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         return self.tower.patches(images)
+
+    def encode_with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.tower.with_patches(images)
+
+    def layer_norms(self) -> dict[str, nn.Module]:
+        """Of the layers, as CLIP's names them; not of the pooling."""
+        blocks: Any = self.tower.trunk.blocks
+        first = {f"{i}.ln_1": block.norm1 for i, block in enumerate(blocks)}
+        return first | {f"{i}.ln_2": block.norm2 for i, block in enumerate(blocks)}
 
     def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
         return self.tower.gradient_maps(images, score)

@@ -28,6 +28,8 @@ COUNTS = {
     "TCP": 4 * 512 + (512 + 1) * 128 + (128 + 1) * 4 * 512,
     "MaPLe": 9 * (2 * 512 + (512 + 1) * 768),
     "BayesianPrompt": 4 * 512 + 2 * ((512 + 1) * 256 + (256 + 1) * 256 + (256 + 1) * 512),
+    "XCoOp": 2 * 4 * 4 * 512,
+    "ConceptBottleneck": 2 * 5,
     "Supervised": ENCODER + 2 * 513,
     "Supervised-clip": ENCODER + 2 * 513,
     "ViP": 4 * 512 + 2 * 512 * 512 + 2 * 512,
