@@ -27,7 +27,9 @@ class CLIPLoRA(Method):
     the released code has another template for some datasets.
 
     The released code scales by ALPHA / sqrt(RANK), 0.71 at its defaults, where LoRA's paper has
-    ALPHA / RANK: the code's is used. Its files are not Dassl's checkpoints and are not read.
+    ALPHA / RANK: the code's is used. Without dropout its gradients skip the change of the weights
+    that they pass through; here they do not. Its files are not Dassl's checkpoints and are not
+    read.
     """
 
     DEFAULTS = {

@@ -131,6 +131,17 @@ def test_evaluation_uses_the_average(frozen64, build, close):
                 parameter.copy_(last)
 
 
+def test_class_features_are_kept_for_each_mode(frozen64, build):
+    """Nothing learned changes between the two calls, and yet they differ."""
+    model = build("PromptSRC", frozen64).model.double()
+    model.end_epoch(1, 2)
+    with torch.no_grad():
+        model.learned.ctx.normal_()
+        trained = model.current_features()
+        model.learned.eval()
+        assert not torch.allclose(model.current_features(), trained)
+
+
 def test_average_far_from_its_mean(frozen64, build, close):
     """The first of many epochs weighs nothing beside the 15th, but alone it is the average."""
     model = build("PromptSRC", frozen64, GPA_MEAN=150.0, GPA_STD=1.0).model.double()
