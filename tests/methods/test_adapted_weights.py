@@ -115,6 +115,15 @@ def test_what_learns(frozen64, build, shapes):
     assert model.learned.state_dict().keys() == expected.keys()
 
 
+def test_adapters_follow_the_mode_of_what_learns(tiny_clip, build):
+    """The encoders share them, and stay in eval mode themselves."""
+    model = build("CLIPLoRA", frozen_clip(tiny_clip)).model
+    for mode in (False, True):
+        model.train(mode)
+        assert {m.training for m in model.learned.modules()} == {mode}
+        assert not model.backbone.image.tower.ln_post.training
+
+
 def test_singular_values_learn(frozen64, build, shapes):
     model = build("CLIPSVD", frozen64).model
     expected = {
