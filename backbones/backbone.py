@@ -49,6 +49,19 @@ class PreparedTexts(Protocol):
     def sources(self) -> Tensor: ...
 
 
+class StackedMaps(NamedTuple):
+    """A module of a transformer layer that computes linear maps.
+
+    Attributes:
+        module: its weight's rows are the maps, stacked, of equal sizes.
+        names: of the maps in their order: q, k, v and out of the attention, up and down of the
+            feed-forward network.
+    """
+
+    module: nn.Linear
+    names: tuple[str, ...]
+
+
 class ImageEncoder(nn.Module, ABC):
     """Images to features in the joint space.
 
@@ -93,6 +106,10 @@ class ImageEncoder(nn.Module, ABC):
             score: makes scores [batch, n] of features [batch, embed_dim].
         """
         raise InputError(f"{type(self).__name__}: this image encoder has no maps by gradients")
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        """The linear maps of each transformer layer; empty where they cannot be adapted."""
+        return []
 
     @abstractmethod
     def fresh(self) -> nn.Module:
@@ -165,6 +182,10 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def vocabulary(self) -> tuple[list[str], Tensor]:
         """The words of the token table, without special tokens, and their [n, width] rows."""
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        """The linear maps of each transformer layer; empty where they cannot be adapted."""
+        return []
 
 
 class Parts(NamedTuple):

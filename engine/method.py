@@ -101,7 +101,7 @@ class ClassFeatureModel(PromptedModel):
 
     def __init__(self, backbone: Backbone, learned: nn.Module) -> None:
         super().__init__(backbone, learned)
-        self._kept: tuple[list, Tensor] | None = None
+        self._kept: tuple[tuple, Tensor] | None = None
 
     def class_features(self) -> Tensor:
         """[n_cls, d], of any norm."""
@@ -126,7 +126,7 @@ class ClassFeatureModel(PromptedModel):
             return self.class_features()
         # In-place updates, by an optimiser or by loading, raise a tensor's version.
         learned = (*self.learned.parameters(), *self.learned.buffers())
-        versions = [(id(tensor), tensor._version) for tensor in learned]
+        versions = (self.learned.training, *((id(tensor), tensor._version) for tensor in learned))
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, self.class_features()
         return self._kept[1]

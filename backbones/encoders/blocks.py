@@ -11,6 +11,7 @@ from clip.model import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.backbone import StackedMaps
 from backbones.gradient_maps import read_with_weights
 from backbones.numerics import at_least_fp32
 
@@ -116,6 +117,15 @@ class Block(nn.Module):
             return x + self.mlp(self.norm2(x))
         x = self.norm1(x + self.attn(x, mask, seen))
         return self.norm2(x + self.mlp(x))
+
+    def linear_maps(self) -> list[StackedMaps]:
+        """As one layer of ``ImageEncoder.linear_maps``."""
+        return [
+            StackedMaps(self.attn.qkv, ("q", "k", "v")),
+            StackedMaps(self.attn.proj, ("out",)),
+            StackedMaps(self.mlp.fc1, ("up",)),
+            StackedMaps(self.mlp.fc2, ("down",)),
+        ]
 
 
 class AttentionPool(nn.Module):

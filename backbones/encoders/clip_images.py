@@ -12,8 +12,9 @@ from clip.model import CLIP, ModifiedResNet, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.backbone import ImageEncoder, count, new_module
+from backbones.backbone import ImageEncoder, StackedMaps, count, new_module
 from backbones.encoders.blocks import ACTIVATIONS, checked_heads
+from backbones.encoders.clip_layers import OpenAttention, linear_maps, project
 from backbones.gradient_maps import LEAST_SIDE, attention_maps, grad_cam, read_with_weights
 
 
@@ -78,6 +79,9 @@ class ClipViT(ImageEncoder):
             x = x + block.mlp(block.ln_2(x))
         scores = score(self.tower.ln_post(x[0]) @ self.tower.proj)
         return attention_maps(scores, weights, len(x) - 1)
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        return linear_maps(_layers(self.tower))
 
     def fresh(self) -> nn.Module:
         tower = _random_tower(self.tower, self.embed_dim)
@@ -209,10 +213,11 @@ def _random_tower(tower: nn.Module, embed_dim: int) -> nn.Module:
     return _tower(vision_shape_of(tower.state_dict()), embed_dim)
 
 
-def _read_with_weights(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+def _read_with_weights(
+    attention: nn.MultiheadAttention | OpenAttention, x: Tensor
+) -> tuple[Tensor, Tensor]:
     """What each place of x [L, batch, width] reads, and the weights [batch, heads, L, L]."""
-    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-    qkv = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 1, 3, 0, 4)
+    qkv = project(attention, x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 1, 3, 0, 4)
     read, weights = read_with_weights(*qkv)
     return attention.out_proj(read.permute(2, 0, 1, 3).flatten(2)), weights
 

@@ -9,9 +9,10 @@ import torch
 from clip.model import CLIP
 from torch import Tensor, nn
 
-from backbones.backbone import TextEncoder, count, new_module
+from backbones.backbone import StackedMaps, TextEncoder, count, new_module
 from backbones.encoders.blocks import checked_heads
 from backbones.encoders.clip_images import set_layers
+from backbones.encoders.clip_layers import linear_maps
 from backbones.encoders.token_tree import TokenTree, TreeTexts, attend, attend_ends, put
 from backbones.numerics import take
 from backbones.texts import check_length, lay_out, strip_stop
@@ -99,6 +100,9 @@ class ClipText(TextEncoder):
                 x = take(x, copies.ends) + attend_ends(block.attn, block.ln_1(x), copies)
             x = x + block.mlp(block.ln_2(x))
         return self.ln_final(x).to(self.dtype) @ self.text_projection
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        return linear_maps(self.transformer.resblocks)
 
     def vocabulary(self) -> tuple[list[str], Tensor]:
         """A word's last token ends in ``</w>``, which is left out."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backbones.backbone import TextEncoder, count, new_module
+from backbones.backbone import StackedMaps, TextEncoder, count, new_module
 from backbones.encoders.blocks import Block, LayerNorm
 from backbones.encoders.token_tree import put
 from backbones.texts import check_length, lay_out, strip_stop
@@ -121,7 +121,7 @@ class TransformerText(TextEncoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.layers.blocks[0].mlp.fc1.weight.dtype
+        return self.layers.blocks[0].mlp.fc1.bias.dtype  # an adapted weight is computed when read
 
     def token_ids(self, texts: Iterable[str]) -> list[list[int]]:
         return [self.tokenizer.encode(text) for text in texts]
@@ -176,6 +176,9 @@ class TransformerText(TextEncoder):
         (slots,) = torch.where(flat < 0)
         x = self.embed_tokens(flat.clamp(min=0)).to(self.dtype)
         return PaddedTexts(x, is_text.to(device), slots, -1 - flat[slots])
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        return [block.linear_maps() for block in self.layers.blocks]
 
     def _padded_length(self, longest: int) -> int:
         if self.shape.kind == "siglip":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.encoders.clip_layers import OpenAttention, project
 from backbones.numerics import take
 
 
@@ -106,9 +107,9 @@ def put(x: Tensor, slots: Tensor, values: Tensor) -> Tensor:
     return x.index_copy(1, slots, values.to(x.dtype).expand(len(x), -1, -1))
 
 
-def attend(attention: nn.MultiheadAttention, x: Tensor, tree: TokenTree) -> Tensor:
+def attend(attention: nn.MultiheadAttention | OpenAttention, x: Tensor, tree: TokenTree) -> Tensor:
     """Causal self-attention of each text over the rows on its path, [rows, width] to the same."""
-    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    projected = project(attention, x)
     each = take(projected, tree.paths)  # [n, L, 3 * width]
     query, key, value = each.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     read = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -116,10 +117,12 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, tree: TokenTree) -> Tens
     return attention.out_proj(take(read, tree.at))
 
 
-def attend_ends(attention: nn.MultiheadAttention, x: Tensor, tree: TokenTree) -> Tensor:
+def attend_ends(
+    attention: nn.MultiheadAttention | OpenAttention, x: Tensor, tree: TokenTree
+) -> Tensor:
     """The same for the last token of each text alone: [rows, width] to [n, width]."""
     width, heads = x.shape[1], attention.num_heads
-    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    projected = project(attention, x)
     query = take(projected[:, :width], tree.ends).unflatten(1, (heads, 1, -1))
     others = take(projected[:, width:], tree.paths)  # [n, L, 2 * width]
     key, value = others.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)

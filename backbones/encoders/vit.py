@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.backbone import ImageEncoder, count, new_module
+from backbones.backbone import ImageEncoder, StackedMaps, count, new_module
 from backbones.encoders.blocks import AttentionPool, Block, CocaPool, LayerNorm
 from backbones.gradient_maps import attention_maps
 from core.errors import InputError
@@ -198,3 +198,7 @@ class ViT(ImageEncoder):
 
     def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
         return self.tower.gradient_maps(images, score)
+
+    def linear_maps(self) -> list[list[StackedMaps]]:
+        """Of the layers; the pooling is not one."""
+        return [block.linear_maps() for block in self.tower.trunk.blocks]

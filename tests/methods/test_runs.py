@@ -52,7 +52,10 @@ def test_run_and_its_evaluation(toy, toy_args, short, capsys, name):
     assert (toy / "run" / "history.csv").exists() == (name in TRAINED)
 
 
-@pytest.mark.parametrize("name", ["CoCoOp", "BayesianPrompt", "MaPLe", "Supervised-clip"])
+@pytest.mark.parametrize(
+    "name",
+    ["CoCoOp", "BayesianPrompt", "MaPLe", "PromptSRC", "CLIPLoRA", "CLIPSVD", "Supervised-clip"],
+)
 def test_resumed_run_is_the_whole_run(toy, toy_args, short, monkeypatch, name):
     """Cut after an epoch and started again: the same predictions, bit for bit."""
     args = ["--trainer", name.split("-")[0], *toy_args[:-1]]
@@ -120,7 +123,17 @@ def test_number_of_classes(tiny_clip, build, name, n_cls):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp", "bf16"])
 @pytest.mark.parametrize(
-    "name", ["CoCoOp", "BayesianPrompt", "KgCoOp", "TCP", "MaPLe", "Supervised-clip", "BiomedCoOp"]
+    "name",
+    [
+        "CoCoOp",
+        "BayesianPrompt",
+        "KgCoOp",
+        "TCP",
+        "MaPLe",
+        "PromptSRC",
+        "Supervised-clip",
+        "BiomedCoOp",
+    ],
 )
 def test_precisions(tiny_clip, build, name, precision):
     """What learns is fp32, scores and loss are fp32, in each (fp16 needs a GPU: fp32 here)."""

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Test a finished run of CLIPLoRA on another dataset of the same classes.
+#   bash scripts/clip_lora/eval.sh RUN DATASET [KEY VALUE ...]
+set -euo pipefail
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../evaluate.sh" --trainer CLIPLoRA "$@"
