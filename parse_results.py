@@ -1,7 +1,8 @@
 """Print the tables, statistics and plots of finished runs.
 
 python parse_results.py                            every dataset's table, from output/
-python parse_results.py --paper --ci               with the paper's figures and 95 % intervals
+python parse_results.py --paper --ci               with the ViP paper's figures and 95 % intervals
+python parse_results.py --paper vip biomedcoop     with the figures of several papers
 python parse_results.py --by backbone --format csv
 python parse_results.py --ablation --knowledge --zeroshot --cost
 python parse_results.py --compare ViP CoOp --dataset derm7pt
@@ -19,6 +20,7 @@ from results.choices import Choices
 from results.compare import compare_tables
 from results.intervals import Intervals
 from results.metrics import METRICS
+from results.paper import VIP, paper_names, read_paper
 from results.rendering import FORMATS, Table, render
 from results.rows import wanted_seeds
 from results.runs import Run, find_runs
@@ -39,7 +41,13 @@ def _parser() -> argparse.ArgumentParser:
         help="one row per seed or per backbone, without a mean over them",
     )
     add("--format", choices=FORMATS, default="github")
-    add("--paper", action="store_true", help="show the paper's figures beside ours")
+    add(
+        "--paper",
+        nargs="*",
+        metavar="NAME",
+        help=f"show the figures that papers print beside ours: {', '.join(paper_names())} "
+        f"(default: {VIP}); figures of another protocol are marked",
+    )
     _add_metrics(parser)
     add("--ci", action="store_true", help="95 %% intervals (bootstrap)")
     _add_selection(parser)
@@ -93,6 +101,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if args.folder is not None:
             parser.error(f"--plot {args.plot}: choose from {', '.join(PLOTS)}")
         args.folder, args.plot = args.plot, "bars"
+    args.paper = [VIP] if args.paper == [] else args.paper or []
+    if args.folder is None and args.paper and Path(args.paper[-1]).is_dir():
+        # `--paper output` reads as if output were a paper.
+        args.folder = args.paper.pop()
+        args.paper = args.paper or [VIP]
+    args.paper = [read_paper(name) for name in dict.fromkeys(args.paper)]
     args.folder = Path(args.folder or "output")
     names = _metric_names()
     args.metrics = [names[option] for option in dict.fromkeys(args.metrics)]
@@ -140,7 +154,7 @@ def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
     if args.compare:
         return compare_tables(runs, *args.compare)
     intervals = Intervals(args.metrics) if args.ci else None
-    choices = Choices(args.metrics, intervals, args.seeds, beside_paper=args.paper)
+    choices = Choices(args.metrics, intervals, args.seeds, papers=args.paper)
     found = []
     for kind in chosen_kinds(args):
         tables = tables_of([kind], runs, choices)

@@ -59,6 +59,7 @@ def test_tables(runs, parse):
     "options, told",
     [
         (["--paper", "--ci", "--metrics", "acc", "auroc"], "paper ACC"),
+        (["--paper", "biomedcoop", "clipsvd"], "biomedcoop ACC"),
         (["--by", "seed"], "by seed"),
         (["--by", "backbone", "--ci"], "by backbone"),
         (["--format", "latex"], r"\begin{tabular}"),
@@ -85,6 +86,7 @@ def test_options(runs, parse, options, told):
         (["{runs}", "--dataset", "dtd"], "no runs of dataset dtd; there are derm7pt"),
         (["{runs}", "--backbone", "rn50"], "no runs of backbone rn50; there are vit_b16"),
         (["{runs}", "--compare", "ViP", "Nothing"], "there are:"),
+        (["{runs}", "--paper", "vip", "nope"], "choose from biomedcoop, clipsvd, vip"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -92,6 +94,13 @@ def test_wrong_input_is_one_line_and_status_2(runs, parse, tmp_path, arguments, 
     done = parse(*(text.format(empty=tmp_path, runs=runs) for text in arguments))
     assert done.returncode == 2 and not done.stdout
     assert told in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--paper"], ["--paper", "vip"]])
+def test_a_folder_after_the_papers_is_no_paper(runs, parse, words):
+    before, after = parse(runs, "--paper"), parse(*words, runs)
+    assert after.returncode == 0 and after.stdout == before.stdout
+    assert "paper ACC" in after.stdout
 
 
 def test_an_experiment_without_runs_is_said(runs, parse):
