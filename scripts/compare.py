@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from yacs.config import CfgNode as CN
+
 from core.arguments import real_number
 from core.errors import InputError, command_line
 from engine.config import (
@@ -57,24 +59,34 @@ def make_job(
         SettingError: an option that no run could have.
     """
     opts = [*row_options, *own_options(trainer, args.opts)]
-    texts = [
-        f"{key.split('.')[-1]}={Path(value).stem}"
-        for key, value in zip(row_options[::2], row_options[1::2], strict=True)
-    ]
-    row = f"{trainer} ({', '.join(texts)})" if texts else trainer
+    row = row_name(trainer, row_options)
     try:
         cfg, options = load_cfg(
             trainer, args.dataset, backbone, opts=opts, root=args.root, seed=seed
         )
         folder = args.output / run_folder(cfg, options)
-        config = folder / CONFIG
-        done = config.exists() and not differing_keys(cfg, config) and find_record(folder)
+        done = is_complete(cfg, folder)
     except SettingError:
         raise
     except InputError as error:
         return Job(row, backbone, seed, [], None, problem=str(error))
     command = train_command(args, trainer, backbone, seed, folder, opts)
-    return Job(row, backbone, seed, command, folder, is_complete=bool(done))
+    return Job(row, backbone, seed, command, folder, is_complete=done)
+
+
+def row_name(trainer: str, row_options: Sequence[str]) -> str:
+    """What a row is called while it runs: the trainer and the row's own options."""
+    texts = [
+        f"{key.split('.')[-1]}={Path(value).stem}"
+        for key, value in zip(row_options[::2], row_options[1::2], strict=True)
+    ]
+    return f"{trainer} ({', '.join(texts)})" if texts else trainer
+
+
+def is_complete(cfg: CN, folder: Path) -> bool:
+    """Whether the folder holds this very run, and it has ended."""
+    config = folder / CONFIG
+    return config.exists() and not differing_keys(cfg, config) and find_record(folder) is not None
 
 
 def chosen_rows(args: argparse.Namespace) -> list[Row]:
@@ -264,6 +276,11 @@ def run_rows(args: argparse.Namespace, rows: list[Row]) -> list[Outcome]:
     """Run rows on every backbone with every seed; complete runs are left as they are."""
     jobs = make_jobs(args, rows)
     print_settings(rows, args.opts)
+    return run_jobs(args, jobs)
+
+
+def run_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> list[Outcome]:
+    """Run jobs by the executor of the arguments, and print how each ended."""
     done = sum(job.is_complete for job in jobs)
     runs = f"{len(jobs)} run" + "s" * (len(jobs) != 1)
     print(f"\n{runs}" + (f", {done} complete" if done else ""), flush=True)
