@@ -4,7 +4,7 @@ python parse_results.py                            every dataset's table, from o
 python parse_results.py --paper --ci               with the ViP paper's figures and 95 % intervals
 python parse_results.py --paper vip biomedcoop     with the figures of several papers
 python parse_results.py --by backbone --format csv
-python parse_results.py --ablation --knowledge --zeroshot --cost
+python parse_results.py --ablation --knowledge --zeroshot --shots --cost
 python parse_results.py --compare ViP CoOp --dataset derm7pt
 python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve;
                                                    --plot meaning: what symptoms still mean
@@ -141,12 +141,17 @@ def chosen_runs(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def named_kinds(args: argparse.Namespace) -> list[Kind]:
+    """The kinds of table that have an option of their own, and it is given."""
+    given = {f"--{name}" for name, value in vars(args).items() if value is True}
+    return [kind for kind in KINDS if kind.option in given]
+
+
 def chosen_kinds(args: argparse.Namespace) -> list[Kind]:
     """The kinds of table that the options name; without any, those that need no option."""
-    given = {f"--{name}" for name, value in vars(args).items() if value is True}
-    if named := [kind for kind in KINDS if kind.option in given]:
-        return named
-    return [kind for kind in KINDS if kind.option == (f"--by {args.by}" if args.by else "")]
+    return named_kinds(args) or [
+        kind for kind in KINDS if kind.option == (f"--by {args.by}" if args.by else "")
+    ]
 
 
 def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
@@ -174,7 +179,9 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
 
     folder = args.folder / "plots"
     if args.plot == "shots":
-        paths = plots.plot_shots(runs, folder)
+        from results import shot_plots
+
+        paths = shot_plots.plot_shots(runs, folder)
         needed = "runs of one method with two or more DATASET.NUM_SHOTS"
     elif args.plot == "meaning":
         from results import meaning_plots
@@ -193,9 +200,13 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
 def main() -> None:
     args = arguments()
     runs = chosen_runs(args)
+    if not args.plot or named_kinds(args) or args.compare:
+        print_tables(args, runs)
     if args.plot:
         draw(args, runs)
-        return
+
+
+def print_tables(args: argparse.Namespace, runs: list[Run]) -> None:
     for i, table in enumerate(chosen_tables(args, runs)):
         print("\n" * (i > 0) + render(table, args.format))
         if args.format == "csv":

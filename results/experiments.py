@@ -292,7 +292,7 @@ def shots_curves(
         numbers = {shots for points in lines.values() for shots in points if shots > 0}
         curves[dataset] = {method.label: dict.fromkeys(sorted(numbers), method), **lines}
     return {
-        dataset: lines
+        dataset: dict(sorted(lines.items(), key=lambda line: next(iter(line[1].values())).order))
         for dataset, methods in curves.items()
         if (lines := {k: v for k, v in methods.items() if sum(s > 0 for s in v) > 1})
     }

@@ -65,6 +65,7 @@ def test_tables(runs, parse):
         (["--format", "latex"], r"\begin{tabular}"),
         (["--format", "csv"], "table,method,ACC,ACC deviation,F1"),
         (["--cost"], "528,384"),
+        (["--shots"], "1 shot |     16 shots |   all images |"),
         (["--zeroshot", "--paper"], "symptoms - names"),
         (["--knowledge"], "LLM-generated"),
         (["--compare", "ViP", "CoOp"], "McNemar"),
@@ -127,6 +128,13 @@ def test_plots(runs, parse, arguments, names):
         picture = matplotlib.image.imread(png)
         assert min(picture.shape[:2]) > 500 and picture[..., :3].std() > 0.05
         assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_a_table_and_its_plot_in_one_call(runs, parse):
+    """As few_shot.sh calls it; --plot alone prints the paths alone."""
+    done = parse(runs, "--shots", "--plot", "shots")
+    assert done.returncode == 0 and not done.stderr
+    assert "few-shot, ACC" in done.stdout and done.stdout.endswith("shots_derm7pt.pdf\n")
 
 
 def test_nothing_to_draw_is_said(tmp_path, parse):
