@@ -80,8 +80,12 @@ class PaperColumns:
         return method.is_default
 
     def _differs(self, method: Method) -> bool:
-        """Whether the row was trained by another schedule than the paper's."""
-        return self.source.schedule == "own" and method.learns and method.options != OWN
+        """Whether the row was trained by another schedule than the paper's.
+
+        What learns nothing, or is fitted at once, has no schedule.
+        """
+        has_schedule = method.learns and not method.fitted_at_once
+        return self.source.schedule == "own" and has_schedule and method.options != OWN
 
     def notes(self) -> list[str]:
         if self.source.name == VIP:

@@ -117,6 +117,19 @@ def test_a_figure_of_another_protocol_is_marked_with_the_reason(tmp_path, made_u
     )
 
 
+@pytest.mark.parametrize(
+    "record", [{"fitted_at_once": True}, {"trainable_parameters": 0}], ids=["fitted", "untrained"]
+)
+def test_what_is_not_trained_in_steps_has_no_other_schedule(tmp_path, made_up, record):
+    write_run(tmp_path, "CoOp", backbone="biomedclip", shots=16, **record)
+    if "trainable_parameters" in record:  # then its shots do not matter
+        shots = read_paper("nobody").tables[0].model_copy(update={"shots": -1})
+        made_up = made_up.model_copy(update={"tables": (shots,)})
+    found, notes = cells(tmp_path, made_up)
+    assert found["CoOp"] == ".7000 (.010)"
+    assert not any("another protocol" in note for note in notes)
+
+
 def test_means_over_datasets_are_marked_beside_any_dataset(tmp_path):
     write_run(tmp_path, "CoOp", dataset="synthderm", backbone="biomedclip", shots=16)
     write_run(tmp_path, "ViP", dataset="synthderm", backbone="biomedclip", shots=16)

@@ -516,6 +516,24 @@ def test_the_cost_of_a_cut_run_is_at_the_speed_of_what_was_encoded(tmp_path):
     assert table.rows[0][3] == pytest.approx(25.0)
 
 
+def test_the_cost_of_a_fit_has_its_seconds_and_no_images_a_second(tmp_path):
+    """It sees no image in a step; the encoding of the features that it reads is charged to it."""
+    use = {"test": {"images": 100, "encoded": 100, "seconds": 5.0}}
+    fit = {"fitted_at_once": True, "seconds": {"train": 0.0123, "total": 1.0}}
+    write_run(tmp_path, "LinearProbe", features=use, **fit)
+    write_run(tmp_path, "CoOp", features=use, fitted_at_once=False)
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
+    rows = {row[0]: dict(zip(table.headers, row, strict=True)) for row in table.rows}
+
+    assert rows["LinearProbe"]["images a second"] is None
+    assert rows["LinearProbe"]["train seconds"] == pytest.approx(0.0123)
+    assert rows["LinearProbe"]["encoding seconds"] == rows["CoOp"]["encoding seconds"] == 5.0
+    assert rows["CoOp"]["images a second"] == 100.0
+    (note,) = [note for note in table.notes if "fitted at once" in note]
+    assert note.startswith("LinearProbe: ") and "CoOp" not in note
+    assert "| LinearProbe | vit_b16    |          0.0123 |" in render(table)
+
+
 def test_a_cost_that_is_not_known_says_why(tmp_path):
     write_run(tmp_path, "CoOp", format=1)
     write_run(tmp_path, "ViP", features={"test": feature_use(100, 0, 0.0)})
