@@ -1,9 +1,10 @@
 """Print the tables, statistics and plots of finished runs.
 
 python parse_results.py                            every dataset's table, from output/
-python parse_results.py --paper --ci               with the paper's figures and 95 % intervals
+python parse_results.py --paper --ci               with the ViP paper's figures and 95 % intervals
+python parse_results.py --paper vip biomedcoop     with the figures of several papers
 python parse_results.py --by backbone --format csv
-python parse_results.py --ablation --knowledge --zeroshot --cost
+python parse_results.py --ablation --knowledge --zeroshot --shots --cost
 python parse_results.py --compare ViP CoOp --dataset derm7pt
 python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve;
                                                    --plot meaning: what symptoms still mean
@@ -19,6 +20,7 @@ from results.choices import Choices
 from results.compare import compare_tables
 from results.intervals import Intervals
 from results.metrics import METRICS
+from results.paper import VIP, paper_names, read_paper
 from results.rendering import FORMATS, Table, render
 from results.rows import wanted_seeds
 from results.runs import Run, find_runs
@@ -39,7 +41,13 @@ def _parser() -> argparse.ArgumentParser:
         help="one row per seed or per backbone, without a mean over them",
     )
     add("--format", choices=FORMATS, default="github")
-    add("--paper", action="store_true", help="show the paper's figures beside ours")
+    add(
+        "--paper",
+        nargs="*",
+        metavar="NAME",
+        help=f"show the figures that papers print beside ours: {', '.join(paper_names())} "
+        f"(default: {VIP}); figures of another protocol are marked",
+    )
     _add_metrics(parser)
     add("--ci", action="store_true", help="95 %% intervals (bootstrap)")
     _add_selection(parser)
@@ -93,6 +101,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if args.folder is not None:
             parser.error(f"--plot {args.plot}: choose from {', '.join(PLOTS)}")
         args.folder, args.plot = args.plot, "bars"
+    args.paper = [VIP] if args.paper == [] else args.paper or []
+    if args.folder is None and args.paper and Path(args.paper[-1]).is_dir():
+        # `--paper output` reads as if output were a paper.
+        args.folder = args.paper.pop()
+        args.paper = args.paper or [VIP]
+    args.paper = [read_paper(name) for name in dict.fromkeys(args.paper)]
     args.folder = Path(args.folder or "output")
     names = _metric_names()
     args.metrics = [names[option] for option in dict.fromkeys(args.metrics)]
@@ -127,12 +141,17 @@ def chosen_runs(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def named_kinds(args: argparse.Namespace) -> list[Kind]:
+    """The kinds of table that have an option of their own, and it is given."""
+    given = {f"--{name}" for name, value in vars(args).items() if value is True}
+    return [kind for kind in KINDS if kind.option in given]
+
+
 def chosen_kinds(args: argparse.Namespace) -> list[Kind]:
     """The kinds of table that the options name; without any, those that need no option."""
-    given = {f"--{name}" for name, value in vars(args).items() if value is True}
-    if named := [kind for kind in KINDS if kind.option in given]:
-        return named
-    return [kind for kind in KINDS if kind.option == (f"--by {args.by}" if args.by else "")]
+    return named_kinds(args) or [
+        kind for kind in KINDS if kind.option == (f"--by {args.by}" if args.by else "")
+    ]
 
 
 def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
@@ -140,7 +159,7 @@ def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
     if args.compare:
         return compare_tables(runs, *args.compare)
     intervals = Intervals(args.metrics) if args.ci else None
-    choices = Choices(args.metrics, intervals, args.seeds, beside_paper=args.paper)
+    choices = Choices(args.metrics, intervals, args.seeds, papers=args.paper)
     found = []
     for kind in chosen_kinds(args):
         tables = tables_of([kind], runs, choices)
@@ -160,7 +179,9 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
 
     folder = args.folder / "plots"
     if args.plot == "shots":
-        paths = plots.plot_shots(runs, folder)
+        from results import shot_plots
+
+        paths = shot_plots.plot_shots(runs, folder)
         needed = "runs of one method with two or more DATASET.NUM_SHOTS"
     elif args.plot == "meaning":
         from results import meaning_plots
@@ -179,9 +200,13 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
 def main() -> None:
     args = arguments()
     runs = chosen_runs(args)
+    if not args.plot or named_kinds(args) or args.compare:
+        print_tables(args, runs)
     if args.plot:
         draw(args, runs)
-        return
+
+
+def print_tables(args: argparse.Namespace, runs: list[Run]) -> None:
     for i, table in enumerate(chosen_tables(args, runs)):
         print("\n" * (i > 0) + render(table, args.format))
         if args.format == "csv":

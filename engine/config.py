@@ -128,7 +128,7 @@ def load_cfg(
         backbone_file,
         dataset_file,
         CONFIGS / "trainers" / f"{trainer}.yaml",
-        own_protocol(trainer) if _protocol(files, opts) == "own" else None,
+        own_protocol(trainer) if protocol_of(opts, files) == "own" else None,
     ):
         if path and (path.parent.name != "trainers" or path.exists()):
             merge.file(path)
@@ -178,8 +178,8 @@ def own_protocol(trainer: str) -> Path:
     return path
 
 
-def _protocol(files: Sequence[str | os.PathLike[str]], opts: Sequence[str]) -> str:
-    """The protocol that files and options ask for; the last that says it wins."""
+def protocol_of(opts: Sequence[str], files: Sequence[str | os.PathLike[str]] = ()) -> str:
+    """The protocol that options and files ask for; the last that says it wins."""
     said = [read_yaml(Path(path)).get("PROTOCOL") for path in files]
     said += [value for key, value in zip(opts[::2], opts[1::2], strict=False) if key == "PROTOCOL"]
     return next((str(value) for value in reversed(said) if value is not None), "shared")

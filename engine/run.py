@@ -191,6 +191,7 @@ def _identity(cfg: CN, options: dict[str, Any]) -> dict[str, Any]:
         "backbone": cfg.RUN.BACKBONE,
         "place": method.place,
         "seeded": method.seeded,
+        "fitted_at_once": method.fitted_at_once,
         "variant": variant_name(cfg, options),
         "options": {key: str(value) for key, value in options.items()},
         "seed": cfg.SEED,

@@ -15,6 +15,7 @@ from core.errors import InputError
 from results.choices import Choices
 from results.intervals import Intervals
 from results.metrics import METRICS, default_metrics
+from results.paper import VIP, read_paper
 from results.predictions import Predictions
 from results.rendering import Table
 from results.rows import Method, Task, methods_of, tasks_of
@@ -86,7 +87,7 @@ def table_groups(
     groups: dict[str, list[Table]] = {}
     for section in tqdm(sections, desc="tables", leave=False, disable=None, file=sys.stderr):
         metrics = tuple(METRICS) if not groups else default_metrics()
-        choices = Choices(metrics, Intervals(metrics, times), beside_paper=True)
+        choices = Choices(metrics, Intervals(metrics, times), papers=[read_paper(VIP)])
         kinds = [kind for kind in KINDS if kind.section == section]
         groups[section] = tables_of(kinds, list(runs), choices)
         if len(groups) == 1:  # after the results themselves

@@ -1,10 +1,11 @@
-"""What a user chooses of tables: metrics, intervals, seeds, the paper's figures."""
+"""What a user chooses of tables: metrics, intervals, seeds, papers whose figures are shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from results.intervals import Intervals
 from results.metrics import METRICS, default_metrics, heading
+from results.paper import VIP, Paper
 from results.rows import Bounds, Method, wanted_seeds
 
 
@@ -16,21 +17,26 @@ class Choices:
         metrics: names of metrics, a column each.
         intervals: for 95 % intervals.
         seeds: seeds that no row should lack.
-        beside_paper: show the paper's figures where it prints them.
+        papers: those whose figures are shown beside ours.
     """
 
     metrics: Sequence[str] = field(default_factory=default_metrics)
     intervals: Intervals | None = None
     seeds: Sequence[int] = field(default_factory=wanted_seeds)
-    beside_paper: bool = False
+    papers: Sequence[Paper] = ()
 
     @property
     def headings(self) -> list[str]:
         return [heading(metric) for metric in self.metrics]
 
     @property
+    def vip(self) -> Paper | None:
+        """The paper of ViP, if its figures are to be shown."""
+        return next((paper for paper in self.papers if paper.name == VIP), None)
+
+    @property
     def printed_metrics(self) -> list[str]:
-        """Those of the metrics that the paper prints."""
+        """Those of the metrics that the paper of ViP prints."""
         return [metric for metric in self.metrics if metric in default_metrics()]
 
     def bounds(self, method: Method, notes: list[str]) -> dict[str, Bounds]:

@@ -51,7 +51,7 @@ def cost_tables(runs: list[Run], choices: Choices) -> list[Table]:
                 for device, records in by_device.items():
                     cells = _cells(records, speeds)
                     table.rows.append([method.label, backbone, *cells, device])
-        table.notes += _unknown(task_runs, speeds) + _requests(task_runs)
+        table.notes += _fitted(task_runs) + _unknown(task_runs, speeds) + _requests(task_runs)
         tables.append(table)
     return tables
 
@@ -86,10 +86,22 @@ def _cells(records: Sequence[Record], speeds: Speeds) -> list:
     return [
         _mean(record.seconds.get("train") for record in records),
         _mean(encoding_seconds(record, speeds) for record in records),
-        _mean(record.pictures_per_second for record in records),
+        _mean(record.pictures_per_second for record in records if not record.fitted_at_once),
         _megabytes(_mean(record.peak_memory_bytes.get("gpu") for record in records)),
         _megabytes(_mean(record.peak_memory_bytes.get("cpu") for record in records)),
         _whole(_mean(record.trainable_parameters for record in records)),
+    ]
+
+
+def _fitted(runs: Sequence[Run]) -> list[str]:
+    """Which rows have no training steps, and what their seconds are."""
+    fitted = {run.trainer: None for run in runs if run.record.fitted_at_once}
+    if not fitted:
+        return []
+    return [
+        f"{', '.join(fitted)}: fitted at once to the kept features, without steps, so they have no "
+        "images a second; their train seconds are of the fit, with what it chooses on the "
+        "validation images"
     ]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from results import paper, statistics
+from results import statistics
 from results.choices import Choices, over_what
 from results.metrics import heading
 from results.pairs import matched_runs, pairs_of, sides
-from results.rendering import Estimate, Table, short
+from results.paper import estimate_of
+from results.rendering import Estimate, Table
 from results.rows import (
     Gaps,
     Method,
@@ -165,16 +166,17 @@ def ablation_tables(runs: list[Run], choices: Choices) -> list[Table]:
         if not any(row[:2] in ABLATED for row in methods):
             continue
         # The title says what else was changed; the paper changed nothing else.
-        is_papers = title == task.dataset and task.dataset in paper.TABLE_1
-        columns = choices.printed_metrics if choices.beside_paper and is_papers else []
+        vip = choices.vip if title == task.dataset else None
+        columns = choices.printed_metrics if vip and vip.table_for(task.dataset, -1) else []
         rows = _Rows(methods, choices)
         headers = ["context", "merge", "reads", *choices.headings]
         headers += [f"paper {heading(m)}" for m in columns]
         table = Table(f"{title}, ablation (Table 2)", headers, [], text_columns=3)
         for row in [*ABLATION_ROWS, *sorted(set(methods) - set(ABLATION_ROWS))]:
             cells = rows.cells(row, "/".join(row[:2]) + f" ({row[2]})")
-            printed = paper.TABLE_2.get(row[:2], {}).get(task.dataset, {})
-            beside = [_paper_cell(printed.get(metric), row) for metric in columns]
+            printed = vip.ablation.get("/".join(row[:2]), {}) if vip else {}
+            known = printed.get(task.dataset, {})
+            beside = [_paper_cell(estimate_of(known.get(metric)), row) for metric in columns]
             table.rows.append([*row, *cells, *beside])
         table.notes = rows.notes() + notes
         if columns:
@@ -185,10 +187,10 @@ def ablation_tables(runs: list[Run], choices: Choices) -> list[Table]:
     return tables
 
 
-def _paper_cell(value: float | None, row: tuple) -> str | Estimate | None:
-    if value is None or row == ABLATION_ROWS[1]:
+def _paper_cell(found: Estimate | None, row: tuple) -> str | Estimate | None:
+    if found is None or row == ABLATION_ROWS[1]:
         return None
-    return f"{short(value, 4)} (?)" if row == ABLATION_ROWS[0] else Estimate(value)
+    return f"{found} (?)" if row == ABLATION_ROWS[0] else found
 
 
 def knowledge_tables(runs: list[Run], choices: Choices) -> list[Table]:
@@ -203,8 +205,8 @@ def knowledge_tables(runs: list[Run], choices: Choices) -> list[Table]:
         for row in [*known, *sorted(set(methods) - set(known))]:
             table.rows.append([row, *rows.cells(row, row)])
         table.notes = rows.notes() + notes
-        if choices.beside_paper and task.dataset in paper.KNOWLEDGE:
-            table.notes.append(paper.KNOWLEDGE[task.dataset])
+        if choices.vip and task.dataset in choices.vip.knowledge:
+            table.notes.append(choices.vip.knowledge[task.dataset])
         tables.append(table)
     return tables
 
@@ -221,10 +223,10 @@ def zeroshot_tables(runs: list[Run], choices: Choices) -> list[Table]:
         if {"names", "symptoms"} <= set(methods):
             gains = differences(methods["symptoms"], methods["names"], choices, table.notes)
             table.rows.append(["symptoms - names, points", *gains])
-        printed = paper.ZERO_SHOT_GAIN.get(task.dataset) if choices.beside_paper else None
+        printed = choices.vip.zero_shot_gain.get(task.dataset) if choices.vip else None
         if printed:
-            metrics = choices.metrics
-            cells = [Estimate(printed[m], signed=True) if m in printed else None for m in metrics]
+            gains = [estimate_of(printed.get(metric)) for metric in choices.metrics]
+            cells = [Estimate(gain.value, signed=True) if gain else None for gain in gains]
             table.rows.append(["the same in the paper", *cells])
         tables.append(table)
     return tables
@@ -290,7 +292,7 @@ def shots_curves(
         numbers = {shots for points in lines.values() for shots in points if shots > 0}
         curves[dataset] = {method.label: dict.fromkeys(sorted(numbers), method), **lines}
     return {
-        dataset: lines
+        dataset: dict(sorted(lines.items(), key=lambda line: next(iter(line[1].values())).order))
         for dataset, methods in curves.items()
         if (lines := {k: v for k, v in methods.items() if sum(s > 0 for s in v) > 1})
     }

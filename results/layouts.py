@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from results.beside import halves_columns
 from results.choices import Choices, over_what
 from results.method_tables import DOES_NOT_APPLY, estimates
 from results.metrics import heading
@@ -88,50 +89,72 @@ def external_tables(runs: list[Run], choices: Choices) -> list[Table]:
 
 
 def base_to_new_tables(runs: list[Run], choices: Choices) -> list[Table]:
-    """Metrics on base and new classes and their harmonic mean, for tasks that have both."""
-    halves: dict[Task, dict[str, list[Run]]] = defaultdict(dict)
+    """Metrics on base and new classes and their harmonic mean, for tasks that have both.
+
+    What learns nothing is the same for every number of shots: it is a row of each of their tables.
+    """
+    halves: dict[Task, dict[str, list[Run]]] = defaultdict(lambda: {half: [] for half in HALVES})
     for task, task_runs in tasks_of(runs).items():
         if task.subsample_classes in HALVES and not task.trained_on:
-            halves[task._replace(subsample_classes="all")][task.subsample_classes] = task_runs
-    return [
-        _base_to_new_table(f"{task.title}, base to new", both, choices)
-        for task, both in halves.items()
-        if len(both) == len(HALVES)
-    ]
+            halves[task._replace(subsample_classes="all")][task.subsample_classes] += task_runs
+    few_shot = {task.dataset for task in halves if task.shots > 0}
+    tables = []
+    for task, both in sorted(halves.items()):
+        for half, others in halves.get(task._replace(shots=-1), {}).items():
+            if task.shots > 0:
+                both[half] = both[half] + [run for run in others if not run.learns]
+        trained = any(run.learns for half in HALVES for run in both[half])
+        if all(both.values()) and (trained or task.dataset not in few_shot):
+            tables.append(_base_to_new_table(task, both, choices))
+    return tables
 
 
-def _base_to_new_table(title: str, both: dict[str, list[Run]], choices: Choices) -> Table:
+def _base_to_new_table(task: Task, both: dict[str, list[Run]], choices: Choices) -> Table:
     """The table of one task; ``both`` is half -> its runs."""
-    parts = (*HALVES, "harmonic mean")
-    columns = [f"{part} {heading(m)}" for m in choices.metrics for part in parts]
-    table = Table(title, ["method", *columns], [])
     runs = [run for half in HALVES for run in both[half]]
+    by_half = {half: {m.label: m for m in methods_of(both[half])} for half in HALVES}
+    methods = {label: method for found in by_half.values() for label, method in found.items()}
     gaps = Gaps(expected_backbones(runs), expected_seeds(runs, choices.seeds))
-    rows: dict[str, dict[str, dict[str, Estimate | None]]] = defaultdict(dict)
+    rows = sorted(methods.values(), key=lambda method: method.order)
+    papers = halves_columns(choices, task, gaps.backbones, rows)
+    headers = [f"{part} {heading(m)}" for m in choices.metrics for part in (*HALVES, "HM")]
+    headers += [text for paper in papers for text in paper.headings]
+    table = Table(f"{task.title}, base to new", ["method", *headers], [])
     problems: list[str] = []
+    cells: dict[str, dict[str, list[Estimate | None]]] = {half: {} for half in HALVES}
     for half in HALVES:
-        for method in methods_of(both[half]):
-            said: list[str] = []
-            bounds = choices.bounds(method, said)
-            problems += [f"{half} classes: {problem}" for problem in said]
-            gaps.count(method, f"{method.label} on {half} classes")
-            rows[method.label][half] = {
-                m: method.estimate(m, bounds.get(m), gaps.single) for m in choices.metrics
-            }
-    for label, found in rows.items():
-        for half in HALVES:
-            if half not in found:
+        for label in (method.label for method in rows):
+            if method := by_half[half].get(label):
+                cells[half][label] = _half_cells(method, half, choices, gaps, problems)
+            else:
                 gaps.rows["no runs"].append(f"{label} on {half} classes")
-        cells: list[Estimate | None] = []
-        for metric in choices.metrics:
-            base, new = (found.get(half, {}).get(metric) for half in HALVES)
-            mean = Estimate(harmonic_mean(base.value, new.value)) if base and new else None
-            cells += [base, new, mean]
-        table.rows.append([label, *cells])
+    nothing = [None] * len(choices.metrics)
+    for method in rows:
+        base, new = (cells[half].get(method.label, nothing) for half in HALVES)
+        table.rows.append([method.label])
+        for pair in zip(base, new, strict=True):
+            table.rows[-1] += [*pair, harmonic_mean(*pair)]
+        table.rows[-1] += [cell for paper in papers for cell in paper.cells(method)]
     what, *explained = choices.explain(over_what(gaps.backbones))
-    table.notes = [what, *gaps.notes(), *problems, *explained]
+    table.notes = [f"{what}; HM is the harmonic mean of base and new", *gaps.notes(), *problems]
+    table.notes += [*explained, *(note for paper in papers for note in paper.notes())]
     return table
 
 
-def harmonic_mean(a: float, b: float) -> float:
-    return 2 * a * b / (a + b) if a + b else 0.0
+def _half_cells(
+    method: Method, half: str, choices: Choices, gaps: Gaps, problems: list[str]
+) -> list[Estimate | None]:
+    """A row's metrics on one half of the classes; what it lacks goes into gaps and problems."""
+    said: list[str] = []
+    bounds = choices.bounds(method, said)
+    problems += [f"{half} classes: {problem}" for problem in said]
+    gaps.count(method, f"{method.label} on {half} classes")
+    return [method.estimate(m, bounds.get(m), gaps.single) for m in choices.metrics]
+
+
+def harmonic_mean(base: Estimate | None, new: Estimate | None) -> Estimate | None:
+    """Of two fractions; None where one of them is not known."""
+    if base is None or new is None:
+        return None
+    total = base.value + new.value
+    return Estimate(2 * base.value * new.value / total if total else 0.0)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from results import paper, statistics
+from results import statistics
+from results.beside import paper_columns
 from results.choices import Choices, over_what
 from results.intervals import first_of, same_images
-from results.metrics import METRICS, heading, metrics_of
+from results.metrics import METRICS, metrics_of
 from results.predictions import Predictions
 from results.rendering import Estimate, Table
 from results.rows import (
@@ -51,29 +52,26 @@ def _untrained(runs: list[Run]) -> list[str]:
 def method_table(task: Task, runs: list[Run], choices: Choices) -> Table:
     """Rows are methods, columns metrics: mean (deviation) over backbones of the mean over seeds."""
     metrics, intervals = choices.metrics, choices.intervals
-    printed = paper.TABLE_1.get(task.dataset) if task == Task(task.dataset) else None
-    printed = printed if choices.beside_paper else None
-    columns = choices.printed_metrics if printed else []
-    names = [*choices.headings, *(f"paper {heading(m)}" for m in columns)]
-    table = Table(task.title, ["method", *names, "runs"], [])
-    table.rows += _majority_row(runs, choices, len(columns), table.notes)
+    methods = methods_of(runs)
     gaps = Gaps(expected_backbones(runs), expected_seeds(runs, choices.seeds))
+    papers = paper_columns(choices, task, gaps.backbones, methods)
+    columns = [text for paper in papers for text in paper.headings]
+    table = Table(task.title, ["method", *choices.headings, *columns, "runs"], [])
+    table.rows += _majority_row(runs, choices, len(columns), table.notes)
     drawn: Drawn = {}
-    for method in methods_of(runs):
+    for method in methods:
         bounds = {}
         if intervals and method.by_backbone and (groups := intervals.groups(method, table.notes)):
             samples = intervals.samples(groups)
             drawn[method.label] = (method, groups, samples)
             bounds = {m: statistics.interval(v) for m, v in samples.items()}
         cells = estimates(method, choices, bounds, gaps.single)
-        known = printed.get(method.trainer, {}) if printed and is_paper_row(method) else {}
-        beside = [Estimate(*known[m]) if m in known else None for m in columns]
+        beside = [cell for paper in papers for cell in paper.cells(method)]
         table.rows.append([method.label, *cells, *beside, gaps.count(method)])
     what, *explained = choices.explain(over_what(gaps.backbones))
     table.notes += [what, *gaps.notes(), *precision_notes(runs), *explained]
     table.notes += _noise(drawn, metrics[0])
-    if printed:
-        table.notes += _paper_notes(task.dataset)
+    table.notes += [note for paper in papers for note in paper.notes()]
     return table
 
 
@@ -82,17 +80,6 @@ def estimates(method: Method, choices: Choices, bounds: dict, over_seeds: bool) 
     if not method.by_backbone:
         return [DOES_NOT_APPLY] * len(choices.metrics)
     return [method.estimate(m, bounds.get(m), over_seeds) for m in choices.metrics]
-
-
-def is_paper_row(method: Method) -> bool:
-    """Whether the paper's figure belongs beside this row.
-
-    Its "Supervised" starts from random weights; a row that starts from CLIP's is not it.
-    """
-    starts = [str(value).lower() for value in method.options.values()]
-    if method.trainer == "Supervised":
-        return starts == ["scratch"] or not starts
-    return method.is_default
 
 
 def _majority_row(
@@ -161,17 +148,4 @@ def _noise(drawn: Drawn, metric: str) -> list[str]:
     return [
         f"{best} has the highest {METRICS[metric].title}, but its lead is within the noise of "
         f"{len(first_of(best_groups))} test images over: {', '.join(alike)}"
-    ]
-
-
-def _paper_notes(dataset: str) -> list[str]:
-    rival, lead = paper.margin(dataset)
-    n = paper.IMAGES[dataset]
-    share = paper.TABLE_1[dataset]["ViP"]["accuracy"][0]
-    width = statistics.binomial_half_width(share, n)
-    inside = "within" if lead < width else "outside"
-    return [
-        "paper: ViT-B/16, ViT-L/14 and RN50, three seeds each",
-        f"the paper's ViP leads {rival} by {100 * lead:.2f} points of accuracy, which is {inside} "
-        f"the 95 % half-width of {100 * width:.1f} points that {n} test images give one accuracy",
     ]

@@ -1,4 +1,4 @@
-"""The paper's bar charts (Fig. 3 I, Fig. 5) and the few-shot curve, as PNG and PDF."""
+"""The paper's bar charts (Fig. 3 I, Fig. 5), as PNG and PDF."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,41 +11,20 @@ matplotlib.use("Agg")  # no display needed
 
 import numpy as np  # noqa: E402  (the backend is chosen before pyplot is imported)
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: E402
+from matplotlib.ticker import FuncFormatter  # noqa: E402
 
-from core.colours import (  # noqa: E402
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-)
+from core.colours import GREY, RED, SKY  # noqa: E402
 from results.experiments import (  # noqa: E402
     KNOWLEDGE_KINDS,
     experiment_groups,
     is_symptom_key,
     knowledge_row,
-    shots_curves,
     zeroshot_row,
 )
 from results.metrics import default_metrics, heading  # noqa: E402
 from results.rows import Method  # noqa: E402
 from results.runs import Run  # noqa: E402
 
-METHOD_STYLES = {
-    "ViP": (RED, "o"),
-    "CoOp": (BLUE, "s"),
-    "CoCoOp": (SKY, "D"),
-    "KgCoOp": (GREEN, "^"),
-    "BayesianPrompt": (PURPLE, "v"),
-    "MaPLe": (ORANGE, "P"),
-    "Supervised": (BLACK, "X"),
-    "LinearProbe": (GREY, "d"),
-    "ZeroshotCLIP": (GREY, "*"),
-}
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -84,7 +63,7 @@ def save(figure: Any, folder: Path | str, name: str) -> list[Path]:
     return paths
 
 
-def _percent(axis: Any) -> None:
+def percent(axis: Any) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}"))
 
 
@@ -138,7 +117,7 @@ def _limits(
     axis.set_ylim(bottom, min(top + 0.09 * (top - bottom), 1.12))
 
 
-def _error_text(over: set[str]) -> str:
+def error_text(over: set[str]) -> str:
     return f"error bars: deviation over {' or '.join(sorted(over))}" if over else "one run each"
 
 
@@ -173,13 +152,13 @@ def plot_zeroshot(
             axis.set_xlim(-0.55, len(metrics) - 0.45)
         everything = [method for _, rows in panels for method in rows.values()]
         _limits(axes[0][0], everything, metrics)
-        _percent(axes[0][0])
+        percent(axes[0][0])
         axes[0][0].set_ylabel("zero-shot, %")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.07)
         )
-        figure.text(0.5, -0.03, _error_text(over), ha="center", fontsize=7, color="#555555")
+        figure.text(0.5, -0.03, error_text(over), ha="center", fontsize=7, color="#555555")
         figure.tight_layout()
         return save(figure, folder, "zeroshot")
 
@@ -202,12 +181,12 @@ def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1"
             # says so); a twentieth below the lowest bar's error bar keeps every bar visible.
             _limits(axis, methods, [metric], lambda low: max(0.0, np.floor(low * 20 - 1) / 20))
             cut = axis.get_ylim()[0]
-            _percent(axis)
+            percent(axis)
             axis.set_xticks(np.arange(len(names)), [two_lines(name) for name in names])
             axis.tick_params(axis="x", length=0, labelsize=7)
             axis.set_ylabel(f"{heading(metric)}, %")
             axis.set_title(f"ViP on {title}, by symptoms")
-            text = _error_text(over)
+            text = error_text(over)
             if any("ours" in name for name in names):
                 text += "; * control of this project"
             if cut > 0:
@@ -216,78 +195,6 @@ def plot_knowledge(runs: list[Run], folder: Path | str, metric: str = "macro_f1"
             figure.text(0.5, -0.03, text, ha="center", fontsize=7, color="#555555")
             paths += save(figure, folder, f"knowledge_{file_name(title)}")
     return paths
-
-
-def plot_shots(
-    runs: list[Run], folder: Path | str, metrics: Sequence[str] | None = None
-) -> list[Path]:
-    """Metrics against shots per class: a line a method, a plot a dataset. Returns the paths."""
-    metrics = metrics or default_metrics()
-    paths = []
-    for dataset, lines in shots_curves(runs, metrics[0]).items():
-        with plt.rc_context(STYLE):
-            figure, axes = plt.subplots(
-                1, len(metrics), figsize=(3.0 * len(metrics) + 0.3, 2.7), squeeze=False
-            )
-            over = set()
-            for axis, metric in zip(axes[0], metrics, strict=True):
-                over |= _shot_lines(axis, lines, metric)
-                axis.set_title(f"{dataset}, {heading(metric)}")
-                axis.set_xlabel("images per class")
-            axes[0][0].set_ylabel("%")
-            handles, labels = axes[0][0].get_legend_handles_labels()
-            rows = -(-len(labels) // 5)
-            figure.tight_layout()
-            figure.legend(
-                handles,
-                labels,
-                loc="upper center",
-                ncols=-(-len(labels) // rows),
-                frameon=False,
-                bbox_to_anchor=(0.5, 0.02),
-            )
-            figure.text(
-                0.5, -0.04 - 0.075 * rows, _error_text(over), ha="center", fontsize=7, color="#555"
-            )
-            paths += save(figure, folder, f"shots_{dataset}")
-    return paths
-
-
-def _shot_lines(axis: Any, lines: dict[str, dict[int, Method]], metric: str) -> set[str]:
-    """One panel's lines, slightly apart so that error bars don't hide each other."""
-    over, ticks = (
-        set(),
-        sorted({shots for points in lines.values() for shots in points if shots > 0}),
-    )
-    others = iter(["<", ">", "p", "h", "8"] * len(lines))
-    for i, (label, points) in enumerate(lines.items()):
-        shots = sorted(number for number in points if number > 0)
-        means, deviations, kinds = zip(*(spread(points[n], metric) for n in shots), strict=True)
-        over |= set(kinds) - {None}
-        trainer = next(iter(points.values())).trainer
-        color, marker = METHOD_STYLES.get(trainer, (None, next(others)))
-        variant = label != trainer
-        shift = 2 ** (0.05 * (i - (len(lines) - 1) / 2))
-        axis.errorbar(
-            [number * shift for number in shots],
-            means,
-            yerr=deviations,
-            label=label,
-            color=color,
-            marker=marker,
-            markersize=4,
-            linewidth=1.8 if label == "ViP" else 1.1,
-            linestyle="--" if variant else "-",
-            elinewidth=0.7,
-            capsize=1.5,
-            zorder=3 if label == "ViP" else 2,
-        )
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_locator(FixedLocator(ticks))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-    _percent(axis)
-    return over
 
 
 def two_lines(name: str) -> str:

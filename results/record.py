@@ -85,6 +85,7 @@ class Record(Part):
         positive: the positive class of ROC, AUROC and DeLong's test; None where none is named.
         place: position of the method's row in a table, from the top.
         seeded: False for a method that gives the same result with every seed.
+        fitted_at_once: True for a method that is fitted to kept features, without training steps.
         metrics: None where the method is not defined for the backbone, as ``does_not_apply`` says.
         class_counts: "train", "val" and "test", as used -> images by class.
         training_split_counts: images by class of the whole training split, before shots are drawn.
@@ -113,6 +114,7 @@ class Record(Part):
     positive: Text | None = None
     place: int | None = None
     seeded: bool | None = None
+    fitted_at_once: bool | None = None
     does_not_apply: Text | None = None
     validation: Validation = Validation()
     class_counts: dict[str, Counts] = {}

@@ -22,6 +22,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     signed: bool = False  # a difference, printed in points
+    mark: str | None = None  # printed behind it; a note says what it means
 
     def __str__(self) -> str:
         if self.signed:
@@ -33,7 +34,7 @@ class Estimate:
             deviation = f" ({short(self.deviation, 3)})"
         if self.deviation is not None:
             text += deviation
-        return text + (bounds if self.low is not None else "")
+        return text + (bounds if self.low is not None else "") + (self.mark or "")
 
 
 class PValue(float):
@@ -99,7 +100,7 @@ def render(table: Table, form: str = "github") -> str:
 
 def _csv(table: Table) -> str:
     """Estimates take a column for each of their parts, so that a program can read them."""
-    parts = ("deviation", "low", "high")
+    parts = ("deviation", "low", "high", "mark")
     used = [
         [p for p in parts if any(getattr(row[i], p, None) is not None for row in table.rows)]
         for i in range(len(table.headers))

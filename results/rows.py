@@ -37,6 +37,7 @@ class Method:
         self.trainer, self.options = first.trainer, first.options
         self.seeded, self.learns, self.place = first.seeded, first.learns, first.place
         self.own_model = first.own_model
+        self.fitted_at_once = bool(first.record.fitted_at_once)
         self.symptom_fingerprint = first.record.symptom_fingerprint
         self.foreign = first.record.variant if first.is_log else None
         self.tell_symptoms = False  # set where two rows differ in nothing else

@@ -7,7 +7,7 @@ To add one, write its function (runs, ``Choices``) -> tables, and add a ``Kind``
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from results import cost, experiments, layouts, meaning, method_tables
+from results import cost, experiments, few_shot, layouts, meaning, method_tables
 from results.choices import Choices
 from results.rendering import Table
 from results.runs import Run
@@ -38,6 +38,13 @@ KINDS = (
     Kind(method_tables.paper_tables, "Results"),
     Kind(layouts.base_to_new_tables, "Results"),
     Kind(layouts.external_tables, "Results"),
+    Kind(
+        few_shot.shots_tables,
+        "Results",
+        "--shots",
+        "few-shot: a column for each number of training images",
+        "no runs of one method with two or more DATASET.NUM_SHOTS",
+    ),
     Kind(
         experiments.ablation_tables,
         EXPERIMENTS,

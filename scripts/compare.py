@@ -2,6 +2,9 @@
 
 compare.sh, zeroshot/main.sh, vip/ablation.sh and vip/knowledge.sh call this. A complete run is left
 as it is and an interrupted one is resumed, so the same command may be given again.
+
+All methods share one protocol (configs/protocol.yaml). A method whose own paper trains it otherwise
+has a second row, METHOD (PROTOCOL=own). With PROTOCOL own, only these rows are run.
 """
 
 import argparse
@@ -9,14 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from yacs.config import CfgNode as CN
+
 from core.arguments import real_number
 from core.errors import InputError, command_line
 from engine.config import (
     CONFIGS,
     differing_keys,
+    has_own_protocol,
     key_of,
     load_cfg,
     own_options,
+    own_protocol,
+    protocol_of,
     run_folder,
 )
 from engine.method import METHODS
@@ -26,7 +34,7 @@ from results.rows import label_of, option_texts
 from results.settings import CONFIG
 from scripts.arguments import parse_script, script_parser
 from scripts.executors import on_ray
-from scripts.experiments import EXPERIMENTS, SETS, Row, is_in
+from scripts.experiments import EXPERIMENTS, SETS, Row, is_in, is_own
 from scripts.jobs import (
     Job,
     Outcome,
@@ -52,25 +60,40 @@ def make_job(
         SettingError: an option that no run could have.
     """
     opts = [*row_options, *own_options(trainer, args.opts)]
-    said = dict(zip(row_options[::2], row_options[1::2], strict=True))
-    row = label_of(trainer, option_texts(trainer, said))
+    row = row_name(trainer, row_options)
     try:
         cfg, options = load_cfg(
             trainer, args.dataset, backbone, opts=opts, root=args.root, seed=seed
         )
         folder = args.output / run_folder(cfg, options)
-        config = folder / CONFIG
-        done = config.exists() and not differing_keys(cfg, config) and find_record(folder)
+        done = is_complete(cfg, folder)
     except SettingError:
         raise
     except InputError as error:
         return Job(row, backbone, seed, [], None, problem=str(error))
     command = train_command(args, trainer, backbone, seed, folder, opts)
-    return Job(row, backbone, seed, command, folder, is_complete=bool(done))
+    return Job(row, backbone, seed, command, folder, is_complete=done)
+
+
+def row_name(trainer: str, row_options: Sequence[str]) -> str:
+    """What a row is called while it runs: the trainer and the row's own options."""
+    options = dict(zip(row_options[::2], row_options[1::2], strict=True))
+    return label_of(trainer, option_texts(trainer, options))
+
+
+def is_complete(cfg: CN, folder: Path) -> bool:
+    """Whether the folder holds this very run, and it has ended."""
+    config = folder / CONFIG
+    return config.exists() and not differing_keys(cfg, config) and find_record(folder) is not None
 
 
 def chosen_rows(args: argparse.Namespace) -> list[Row]:
-    """The experiment's rows, or those of --methods alone."""
+    """The experiment's rows, or those of --methods alone, under the PROTOCOL of the options.
+
+    Raises:
+        InputError: --methods names something else or nothing of this experiment, or none of the
+            methods has the PROTOCOL.
+    """
     make_rows, _ = EXPERIMENTS[args.experiment]
     rows = make_rows(args.dataset)
     names = args.methods or []
@@ -81,9 +104,36 @@ def chosen_rows(args: argparse.Namespace) -> list[Row]:
                 f"--methods {name}: neither a method of this experiment ({', '.join(known)}) nor "
                 f"a set of methods ({', '.join(SETS)})"
             )
-    if not names and args.experiment != "methods":
+    if names or args.experiment == "methods":
+        rows = [row for row in rows if is_in(row[0], names)]
+    if not rows:
+        raise InputError(
+            f"--methods {' '.join(names)}: no method of this experiment is in it; it has "
+            f"{', '.join(known)}"
+        )
+    return rows_of_protocol(rows, args.opts)
+
+
+def rows_of_protocol(rows: list[Row], opts: Sequence[str]) -> list[Row]:
+    """Each row once under the PROTOCOL that the options name; says which have no such schedule.
+
+    Raises:
+        InputError: none of the rows has it.
+    """
+    if "PROTOCOL" not in opts[::2]:
         return rows
-    return [row for row in rows if is_in(row[0], names)]
+    rows = [row for row in rows if not is_own(row)]
+    if protocol_of(opts) != "own":
+        return rows
+    others = list(dict.fromkeys(name for name, _ in rows if not has_own_protocol(name)))
+    if len(others) == len({name for name, _ in rows}):
+        raise InputError(
+            f"PROTOCOL own: none of these methods has a schedule of its own in "
+            f"configs/trainers/own: {', '.join(others)}"
+        )
+    if others:
+        print(f"PROTOCOL own: left out, with no schedule of their own: {', '.join(others)}\n")
+    return [row for row in rows if row[0] not in others]
 
 
 def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
@@ -133,18 +183,29 @@ EXECUTORS: dict[str, Callable[..., Iterable[Outcome]]] = {
 }
 
 
-def print_settings(names: Iterable[str]) -> None:
+def print_settings(rows: Iterable[Row], opts: Sequence[str] = ()) -> None:
     """Print what is the same for all methods, and what each changes and why."""
+    rows = list(rows)
+    all_own = protocol_of(opts) == "own"
+    own = dict.fromkeys(name for name, options in rows if all_own or is_own((name, options)))
     print(
         "The same for all methods: "
         "configs/protocol.yaml, the split, the views and their order, M = 4."
     )
     print("What a method changes, and why (configs/trainers):")
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(name for name, _ in rows):
         path = CONFIGS / "trainers" / f"{name}.yaml"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        reason = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
-        print(f"- {name}: {reason or 'nothing'}")
+        print(f"- {name}: {comment_of(path) or 'nothing'}")
+    if own:
+        print("What its own paper's schedule changes too (PROTOCOL own, configs/trainers/own):")
+    for name in own:
+        print(f"- {name}: {comment_of(own_protocol(name)) or 'see the file'}")
+
+
+def comment_of(path: Path) -> str:
+    """The comment of a method's file, in one line; "" without one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
 
 
 def print_tables(args: argparse.Namespace, calls: Iterable[list[str]]) -> None:
@@ -186,8 +247,8 @@ def parse_args(
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help="methods, or the sets paper, strong and all (default: paper, and of strong those that "
-        "take seconds)",
+        help="methods, and sets of methods: paper (the paper's), strong (rivals of today), all "
+        "(default: paper, and of strong those that take seconds because they are fitted at once)",
     )
     add_executor_arguments(parser)
     return parse_script(parser, argv, decided)
@@ -212,12 +273,12 @@ def exit_status(outcomes: Iterable[Outcome]) -> int:
 def run_rows(args: argparse.Namespace, rows: list[Row]) -> list[Outcome]:
     """Run rows on every backbone with every seed; complete runs are left as they are."""
     jobs = make_jobs(args, rows)
-    print_settings(trainer for trainer, _ in rows)
+    print_settings(rows, args.opts)
     return run_jobs(args, jobs)
 
 
-def run_jobs(args: argparse.Namespace, jobs: list[Job]) -> list[Outcome]:
-    """Run jobs where ``args`` says, and print how each ended; the outcomes as they ended."""
+def run_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> list[Outcome]:
+    """Run jobs by the executor of the arguments, and print how each ended."""
     done = sum(job.is_complete for job in jobs)
     runs = f"{len(jobs)} run" + "s" * (len(jobs) != 1)
     print(f"\n{runs}" + (f", {done} complete" if done else ""), flush=True)

@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from yacs.config import CfgNode as CN  # noqa: E402
 
 from core.arguments import Parser, split_options  # noqa: E402
 from core.errors import InputError, command_line, naming, shortened  # noqa: E402
-from engine.config import load_cfg, method_of, short_keys, symptom_file, variant_name  # noqa: E402
+from engine.config import (  # noqa: E402
+    load_cfg,
+    method_of,
+    short_keys,
+    symptom_file,
+    symptoms_fingerprint,
+    variant_name,
+)
 from engine.loading import read_config  # noqa: E402
 from engine.method import METHODS  # noqa: E402
 from engine.run import run  # noqa: E402
@@ -67,11 +74,11 @@ def evaluation_cfg(
         there = _renamed(there, record.classnames, classes)
     else:
         _check_classes(there, record.classnames, folder)
-    origin = _origin(cfg)
+    origin = origin_of(cfg)
     cfg.defrost()
     _take_dataset(cfg, there, changed)
     options = record.options | {k: v for k, v in changed.items() if k not in own}
-    cfg.OUTPUT_DIR = str(_output_folder(cfg, options, output, origin))
+    cfg.OUTPUT_DIR = str(output_folder(cfg, options, output, origin))
     cfg.freeze()
     return cfg, options
 
@@ -82,7 +89,8 @@ def _own_symptoms(cfg: CN, opts: Sequence[str]) -> list[str]:
     return [key, str(symptoms)] if symptoms and key not in opts else []
 
 
-def _origin(cfg: CN) -> str:
+def origin_of(cfg: CN) -> str:
+    """What the folder of a test says of the run that it tests."""
     half = cfg.DATASET.SUBSAMPLE_CLASSES
     return f"trained-on-{cfg.RUN.DATASET}" + ("" if half == "all" else f"-{half}")
 
@@ -93,11 +101,13 @@ def _take_dataset(cfg: CN, there: CN, changed: dict[str, Any]) -> None:
     cfg.DATASET = there.DATASET.clone()
     cfg.DATASET.update(kept)
     cfg.RUN.DATASET = there.RUN.DATASET
-    cfg.RUN.SYMPTOMS = there.RUN.SYMPTOMS
     cfg.merge_from_list([part for pair in changed.items() for part in pair])
+    # Whether it reads symptoms is said by the run's own options.
+    cfg.RUN.SYMPTOMS = symptoms_fingerprint(cfg)
 
 
-def _output_folder(cfg: CN, options: dict[str, Any], output: str, origin: str) -> Path:
+def output_folder(cfg: CN, options: Mapping[str, Any], output: str | Path, origin: str) -> Path:
+    """The folder of a test, with the options of the run and of the test."""
     variant = f"{variant_name(cfg, options)}_{origin}"
     seed = f"seed{cfg.SEED}"
     return Path(output, cfg.RUN.DATASET, cfg.TRAINER.NAME, cfg.RUN.BACKBONE, variant, seed)

@@ -29,6 +29,12 @@ def rows_of(trainer: str) -> list[Row]:
     return [*rows, (trainer, ["PROTOCOL", "own"])] if has_own_protocol(trainer) else rows
 
 
+def is_own(row: Row) -> bool:
+    """Whether a row is trained as the method's own paper trains it."""
+    _, options = row
+    return dict(zip(options[::2], options[1::2], strict=True)).get("PROTOCOL") == "own"
+
+
 def is_in(trainer: str, names: Sequence[str]) -> bool:
     """Whether a method is among ``names``, of methods and of sets, in any case.
 

@@ -59,11 +59,13 @@ def test_tables(runs, parse):
     "options, told",
     [
         (["--paper", "--ci", "--metrics", "acc", "auroc"], "paper ACC"),
+        (["--paper", "biomedcoop", "clipsvd"], "biomedcoop ACC"),
         (["--by", "seed"], "by seed"),
         (["--by", "backbone", "--ci"], "by backbone"),
         (["--format", "latex"], r"\begin{tabular}"),
         (["--format", "csv"], "table,method,ACC,ACC deviation,F1"),
         (["--cost"], "528,384"),
+        (["--shots"], "1 shot |     16 shots |   all images |"),
         (["--zeroshot", "--paper"], "symptoms - names"),
         (["--knowledge"], "LLM-generated"),
         (["--compare", "ViP", "CoOp"], "McNemar"),
@@ -85,6 +87,7 @@ def test_options(runs, parse, options, told):
         (["{runs}", "--dataset", "dtd"], "no runs of dataset dtd; there are derm7pt"),
         (["{runs}", "--backbone", "rn50"], "no runs of backbone rn50; there are vit_b16"),
         (["{runs}", "--compare", "ViP", "Nothing"], "there are:"),
+        (["{runs}", "--paper", "vip", "nope"], "choose from biomedcoop, clipsvd, vip"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -92,6 +95,13 @@ def test_wrong_input_is_one_line_and_status_2(runs, parse, tmp_path, arguments, 
     done = parse(*(text.format(empty=tmp_path, runs=runs) for text in arguments))
     assert done.returncode == 2 and not done.stdout
     assert told in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--paper"], ["--paper", "vip"]])
+def test_a_folder_after_the_papers_is_no_paper(runs, parse, words):
+    before, after = parse(runs, "--paper"), parse(*words, runs)
+    assert after.returncode == 0 and after.stdout == before.stdout
+    assert "paper ACC" in after.stdout
 
 
 def test_an_experiment_without_runs_is_said(runs, parse):
@@ -118,6 +128,13 @@ def test_plots(runs, parse, arguments, names):
         picture = matplotlib.image.imread(png)
         assert min(picture.shape[:2]) > 500 and picture[..., :3].std() > 0.05
         assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_a_table_and_its_plot_in_one_call(runs, parse):
+    """As few_shot.sh calls it; --plot alone prints the paths alone."""
+    done = parse(runs, "--shots", "--plot", "shots")
+    assert done.returncode == 0 and not done.stderr
+    assert "few-shot, ACC" in done.stdout and done.stdout.endswith("shots_derm7pt.pdf\n")
 
 
 def test_nothing_to_draw_is_said(tmp_path, parse):

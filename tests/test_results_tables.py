@@ -14,6 +14,7 @@ import reporting.report
 from results import cost, experiments, layouts, method_tables, metrics, paper
 from results.choices import Choices
 from results.intervals import Intervals
+from results.paper import read_paper
 from results.rendering import Estimate, PValue, Table, render
 from results.runs import find_runs
 from results.tables import KINDS, Kind, tables_of
@@ -151,7 +152,7 @@ def test_shots_and_half_the_classes_are_tables_of_their_own(tmp_path):
         "derm7pt, 4 shots a class",
     ]
     (table,) = layouts.base_to_new_tables(runs, Choices(("accuracy",)))
-    assert table.headers == ["method", "base ACC", "new ACC", "harmonic mean ACC"]
+    assert table.headers == ["method", "base ACC", "new ACC", "HM ACC"]
     assert table.rows[0][0] == "ViP"
     assert table.rows[0][3].value == pytest.approx(2 * 0.8 * 0.6 / 1.4)
 
@@ -167,12 +168,40 @@ def test_base_to_new_has_the_intervals_and_gaps_of_other_tables(tmp_path):
         Choices(("accuracy", "auroc"), Intervals(("accuracy", "auroc"), times=20), seeds=(1, 2)),
     )
     rows = {row[0]: row[1:] for row in table.rows}
-    assert table.headers[4:] == ["base AUROC", "new AUROC", "harmonic mean AUROC"]
+    assert table.headers[4:] == ["base AUROC", "new AUROC", "HM AUROC"]
     for i in (0, 1, 3, 4):
         assert rows["ViP"][i].low <= rows["ViP"][i].value <= rows["ViP"][i].high
     assert rows["CoOp"][0].low is not None and rows["CoOp"][1:3] == [None, None]
     assert "CoOp on base classes, ViP on new classes: missing vit_b16 seed 2" in table.notes
     assert "CoOp on new classes: no runs" in table.notes
+
+
+def test_zero_shot_is_a_row_of_base_to_new_with_shots(tmp_path):
+    """It learns nothing, so its runs are those of every number of shots; no table of its own."""
+    for half in ("base", "new"):
+        options = {"DATASET.SUBSAMPLE_CLASSES": half}
+        write_run(tmp_path, "ZeroshotCLIP", subsample_classes=half, options=options)
+        for shots in (4, 16):
+            few = {**options, "DATASET.NUM_SHOTS": shots}
+            write_run(tmp_path, "ViP", shots=shots, subsample_classes=half, options=few)
+    tables = layouts.base_to_new_tables(find_runs(tmp_path), Choices(("accuracy",)))
+
+    assert [table.title for table in tables] == [
+        "derm7pt, 4 shots a class, base to new",
+        "derm7pt, 16 shots a class, base to new",
+    ]
+    for table in tables:
+        assert [row[0] for row in table.rows] == ["ZeroshotCLIP", "ViP"]
+        assert None not in table.rows[0]
+        assert "HM is the harmonic mean of base and new" in table.notes[0]
+
+
+def test_zero_shot_alone_has_its_base_to_new_table(tmp_path):
+    for half in ("base", "new"):
+        options = {"DATASET.SUBSAMPLE_CLASSES": half}
+        write_run(tmp_path, "ZeroshotCLIP", subsample_classes=half, options=options)
+    (table,) = layouts.base_to_new_tables(find_runs(tmp_path), Choices())
+    assert [row[0] for row in table.rows] == ["ZeroshotCLIP"]
 
 
 def test_maple_on_a_resnet_does_not_apply(tmp_path):
@@ -193,7 +222,7 @@ def test_paper_figures_stand_beside_ours(tmp_path):
     write_run(tmp_path)
     write_run(tmp_path, options={"TRAINER.VIP.MERGE": "mean"})
     write_run(tmp_path, "Supervised", options={"TRAINER.SUPERVISED.START": "clip"})
-    table, rows = table_of(tmp_path, beside_paper=True)
+    table, rows = table_of(tmp_path, papers=[read_paper("vip")])
     assert table.headers == ["method", "ACC", "F1", "paper ACC", "paper F1", "runs"]
     assert [str(cell) for cell in rows["ViP"][3:5]] == [".8111 (.007)", ".7730 (.015)"]
     assert rows["ViP (MERGE=mean)"][3] is None
@@ -205,7 +234,7 @@ def test_papers_supervised_is_the_one_from_scratch(tmp_path):
     """With both starts in one table, scratch's row has the paper's figure, CLIP's none."""
     write_run(tmp_path, "Supervised")
     write_run(tmp_path, "Supervised", options={"TRAINER.SUPERVISED.START": "clip"})
-    table, rows = table_of(tmp_path, beside_paper=True)
+    table, rows = table_of(tmp_path, papers=[read_paper("vip")])
     assert [row[0] for row in table.rows[1:]] == ["Supervised", "Supervised (START=clip)"]
     assert [str(cell) for cell in rows["Supervised"][3:5]] == [".7277 (.044)", ".6236 (.093)"]
     assert rows["Supervised (START=clip)"][3:5] == [None, None]
@@ -214,7 +243,9 @@ def test_papers_supervised_is_the_one_from_scratch(tmp_path):
 def test_no_paper_columns_where_it_printed_nothing(tmp_path):
     write_run(tmp_path, dataset="synthderm")
     write_run(tmp_path, dataset="derm7pt", shots=4)
-    for table in method_tables.paper_tables(find_runs(tmp_path), Choices(beside_paper=True)):
+    for table in method_tables.paper_tables(
+        find_runs(tmp_path), Choices(papers=[read_paper("vip")])
+    ):
         assert table.headers == ["method", "ACC", "F1", "runs"]
 
 
@@ -297,7 +328,7 @@ def ablation_runs(root):
 
 def test_ablation_is_table_2(tmp_path):
     ablation_runs(tmp_path)
-    (table,) = experiments.ablation_tables(find_runs(tmp_path), Choices(beside_paper=True))
+    (table,) = experiments.ablation_tables(find_runs(tmp_path), Choices(papers=[read_paper("vip")]))
     assert [tuple(row[:3]) for row in table.rows] == list(experiments.ABLATION_ROWS)
     assert all(row[3] is not None for row in table.rows)
     assert [str(row[5]) for row in table.rows] == [
@@ -322,7 +353,7 @@ def test_ablations_with_other_options_do_not_mix(tmp_path):
         extra = {"OPTIM.LR": lr} if lr else {}
         write_run(tmp_path, options=extra)
         write_run(tmp_path, options={"TRAINER.VIP.MERGE": "max", **extra})
-    tables = experiments.ablation_tables(find_runs(tmp_path), Choices(beside_paper=True))
+    tables = experiments.ablation_tables(find_runs(tmp_path), Choices(papers=[read_paper("vip")]))
     # The paper's figures belong to its own settings.
     assert {table.title: any("paper" in name for name in table.headers) for table in tables} == {
         "derm7pt, ablation (Table 2)": True,
@@ -341,7 +372,9 @@ def test_knowledge_is_figure_5(tmp_path):
     for kind in ("incorrect", "useless", "out_of_domain", "swapped", "random_words"):
         path = f"symptoms/derm7pt_{kind}.json"
         write_run(tmp_path, options={"TRAINER.VIP.SYMPTOMS": path}, symptom_file=path)
-    (table,) = experiments.knowledge_tables(find_runs(tmp_path), Choices(beside_paper=True))
+    (table,) = experiments.knowledge_tables(
+        find_runs(tmp_path), Choices(papers=[read_paper("vip")])
+    )
     assert [row[0] for row in table.rows] == list(experiments.KNOWLEDGE_KINDS.values())
     assert all(row[1] is not None for row in table.rows)
     assert any("their order is not stated" in note for note in table.notes)
@@ -385,7 +418,9 @@ def test_zero_shot_gain_is_symptoms_minus_names(tmp_path):
         gaps.append(accuracy_of(by_symptoms) - accuracy_of(names))
     intervals = Intervals(metrics.default_metrics(), times=100)
     runs = find_runs(tmp_path)
-    (table,) = experiments.zeroshot_tables(runs, Choices(beside_paper=True, intervals=intervals))
+    (table,) = experiments.zeroshot_tables(
+        runs, Choices(papers=[read_paper("vip")], intervals=intervals)
+    )
     gain = {row[0]: row[1] for row in table.rows}["symptoms - names, points"]
     assert gain.value == pytest.approx(np.mean(gaps))
     assert gain.deviation == pytest.approx(np.std(gaps))
@@ -437,7 +472,9 @@ def test_figures_are_printed_as_in_the_paper(figure, text):
 
 
 def test_the_paper_figures_are_complete():
-    for methods in paper.TABLE_1.values():
+    tables = read_paper("vip").tables
+    assert {table.dataset for table in tables} == {"derm7pt", "pneumonia"}
+    for methods in (table.figures for table in tables):
         assert len(methods) == 7
         assert all(set(figures) == {"accuracy", "macro_f1"} for figures in methods.values())
     assert paper.margin("pneumonia") == ("Supervised", pytest.approx(0.0009))
@@ -477,6 +514,24 @@ def test_the_cost_of_a_cut_run_is_at_the_speed_of_what_was_encoded(tmp_path):
     write_run(tmp_path, features={"training views": feature_use(500, 100, 5.0)})
     (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
     assert table.rows[0][3] == pytest.approx(25.0)
+
+
+def test_the_cost_of_a_fit_has_its_seconds_and_no_images_a_second(tmp_path):
+    """It sees no image in a step; the encoding of the features that it reads is charged to it."""
+    use = {"test": {"images": 100, "encoded": 100, "seconds": 5.0}}
+    fit = {"fitted_at_once": True, "seconds": {"train": 0.0123, "total": 1.0}}
+    write_run(tmp_path, "LinearProbe", features=use, **fit)
+    write_run(tmp_path, "CoOp", features=use, fitted_at_once=False)
+    (table,) = cost.cost_tables(find_runs(tmp_path), Choices())
+    rows = {row[0]: dict(zip(table.headers, row, strict=True)) for row in table.rows}
+
+    assert rows["LinearProbe"]["images a second"] is None
+    assert rows["LinearProbe"]["train seconds"] == pytest.approx(0.0123)
+    assert rows["LinearProbe"]["encoding seconds"] == rows["CoOp"]["encoding seconds"] == 5.0
+    assert rows["CoOp"]["images a second"] == 100.0
+    (note,) = [note for note in table.notes if "fitted at once" in note]
+    assert note.startswith("LinearProbe: ") and "CoOp" not in note
+    assert "| LinearProbe | vit_b16    |          0.0123 |" in render(table)
 
 
 def test_a_cost_that_is_not_known_says_why(tmp_path):
