@@ -150,16 +150,24 @@ def _evidence(model: Any, features: Tensor, training: Tensor) -> Evidence:
 def _correlation(
     model: SymptomModel, before: Evidence, after: Evidence, one: np.ndarray, rival: np.ndarray
 ) -> float:
-    """Mean over images of the rank correlation of both classes' symptoms."""
+    """Mean over images of the rank correlation of both classes' symptoms.
+
+    Where both classes read the same symptoms, each counts with its part of the margin.
+    """
     mask = model.mask.cpu().numpy()
-    found = []
-    for i, (c, r) in enumerate(zip(one, rival, strict=True)):
-        signed = (
-            np.concatenate([e.symptom[i, c][mask[c]], -e.symptom[i, r][mask[r]]])
-            for e in (before, after)
+
+    def signed(e: Evidence, i: int, c: int, r: int) -> np.ndarray:
+        own, other = e.symptom[i, c][mask[c]], -e.symptom[i, r][mask[r]]
+        return own + other if model.shared else np.concatenate([own, other])
+
+    return float(
+        np.mean(
+            [
+                spearman(signed(before, i, c, r), signed(after, i, c, r))
+                for i, (c, r) in enumerate(zip(one, rival, strict=True))
+            ]
         )
-        found.append(spearman(*signed))
-    return float(np.mean(found))
+    )
 
 
 def _margin(evidence: Evidence, one: np.ndarray, rival: np.ndarray) -> np.ndarray:
