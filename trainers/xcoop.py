@@ -37,8 +37,8 @@ class XCoOp(Method):
       stay equal. That is kept; contexts that start at random (CTX_INIT "") do differ.
     - The image encoder's layer norms learn there (``LEARN_NORMS``); here they are frozen unless
       asked for, so that image features can be kept.
-    - Concepts are released for Pneumonia alone (symptoms/pneumonia_xcoop.json); elsewhere they are
-      the symptoms of the run's symptom file.
+    - Concepts are the symptoms of the run's symptom file. Those released are for Pneumonia alone;
+      configs/trainers/own/XCoOp.yaml has them.
     """
 
     DEFAULTS = {
