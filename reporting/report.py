@@ -28,7 +28,7 @@ from .pages import write_page
 from .paths import value_without_paths, without_paths
 
 CURVES = (("loss", "training loss"), ("val_accuracy", "validation accuracy"))
-MOST_LINES = 12  # in one chart
+MOST_LINES = 12  # in one chart; more could not be told apart
 PRIVATE = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")  # they say where, not what
 
 
@@ -96,13 +96,11 @@ def table_groups(
 
 
 def main_methods(runs: Sequence[Run]) -> list[Method]:
-    """The methods that charts show: all, but of ViP no variants if ViP itself is there."""
+    """The methods that are compared: all, but of ViP no variants if ViP itself is there."""
     methods = [m for m in methods_of(runs) if m.by_backbone]
     ours = [m for m in methods if m.trainer == "ViP"]
     default = [m for m in ours if not any(key.startswith("TRAINER.VIP.") for key in m.options)]
-    shown = [m for m in methods if m.trainer != "ViP" or not default or m in default]
-    # ViP comes last in the order of the tables, so a cut takes from the front.
-    return shown[-MOST_LINES:]
+    return [m for m in methods if m.trainer != "ViP" or not default or m in default]
 
 
 def significance(methods: Mapping[Task, Sequence[Method]], times: int) -> list[Table]:
@@ -133,7 +131,12 @@ def describe_task(
     bare: Callable[[object], str],
 ) -> dict[str, Any]:
     """Charts and tables of one dataset and setting; ``bare`` takes paths out of texts."""
+    # ViP comes last in the order of the tables, so a cut takes from the front.
+    left, methods = methods[:-MOST_LINES], methods[-MOST_LINES:]
     predictions, missing = _predictions(methods, bare)
+    if left:
+        names = ", ".join(method.label for method in left)
+        missing = [f"{names} (a chart has {MOST_LINES} methods at most)", *missing]
     described: dict[str, Any] = {
         "title": task.title,
         "missing": missing,

@@ -15,10 +15,11 @@ from statsmodels.stats.proportion import proportion_confint
 import report
 from core.errors import command_line
 from reporting import measures
+from reporting import report as report_page
 from reporting.explained import explained_images
 from reporting.paths import value_without_paths, without_paths
 from results.predictions import Predictions
-from results.rows import methods_of
+from results.rows import methods_of, tasks_of
 from results.runs import find_runs
 from results.statistics import mcnemar
 
@@ -365,3 +366,23 @@ def test_significance_is_of_pairs_of_runs(tmp_path):
     least = min(mcnemar(run.correct, zero[0].correct)[2] for run in ours_runs)
     assert least <= rows["ZeroshotCLIP"][4] <= 4 * least
     assert rows["CoOp"][1].low > 0
+
+
+def test_charts_of_thirty_methods_name_those_that_they_leave_out(tmp_path):
+    """A chart has twelve lines at most; the tables and the tests of significance have every row."""
+    for place in range(15):
+        write_run(tmp_path, f"Method{place:02}", place=place)
+    write_run(tmp_path, "ViP", place=90)
+    methods = report_page.main_methods(find_runs(tmp_path))
+    task = next(iter(tasks_of(find_runs(tmp_path))))
+    described = report_page.describe_task(task, methods, False, None, str)
+    (table,) = report_page.significance({task: methods}, times=20)
+
+    assert [one["name"] for one in described["confusion"]] == [
+        *(f"Method{place:02}" for place in range(4, 15)),
+        "ViP",
+    ]
+    assert described["missing"] == [
+        "Method00, Method01, Method02, Method03 (a chart has 12 methods at most)"
+    ]
+    assert len(table.rows) == 15
