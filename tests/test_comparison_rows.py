@@ -62,7 +62,6 @@ def test_the_default_is_the_papers_methods_and_the_strong_that_take_seconds():
         (["coop"], lambda: {"CoOp"}),
         (["strong", "ViP"], lambda: in_set("strong") | {"ViP"}),
     ],
-    ids=str,
 )
 def test_methods_takes_sets_and_names_in_any_case(words, expected):
     assert names(rows("--methods", *words)) == expected()
