@@ -104,7 +104,7 @@ class FrozenFeatures:
         self.use: dict[str, dict[str, float]] = {}
 
     def of_split(self, split: str) -> Tensor:
-        """[n, d] features of the test views of ``train``, ``val`` or ``test``."""
+        """[n, d] fp32 features of the test views of ``train``, ``val`` or ``test``."""
         if split not in self._splits:
             dataset = self.dm.dataset
             images = dataset.train_x if split == "train" else getattr(dataset, split)
@@ -113,7 +113,7 @@ class FrozenFeatures:
         return self._splits[split]
 
     def of_epoch(self, epoch: int, last_epoch: int) -> Tensor:
-        """[n, d] features of the training views of an epoch.
+        """[n, d] fp32 features of the training views of an epoch.
 
         Where they have to be encoded, those of the ``ahead`` epochs from this one on are too, below
         ``last_epoch``. Where no transform is random, all epochs have the views of the first.
@@ -206,7 +206,7 @@ class EncodedViews:
     seconds: float = 0.0
 
     def read(self, epochs: range) -> Tensor:
-        """[n, d] features of the first of ``epochs``; if they are missing, all are encoded."""
+        """[n, d] fp32 features of the first of ``epochs``; if they are missing, all are encoded."""
         features = self._known(epochs[0])
         if features is None:
             with self.kept.encoding():
@@ -218,7 +218,8 @@ class EncodedViews:
                         self.memory[epoch] = made
                 features = encoded.get(epochs[0], self._known(epochs[0]))
         self.memory.pop(epochs[0], None)
-        return torch.from_numpy(features)
+        # Halves on the disk; a model gets what the encoder itself would have given it.
+        return torch.from_numpy(features).float()
 
     def _known(self, epoch: int) -> np.ndarray | None:
         if epoch in self.memory:

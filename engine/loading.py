@@ -156,7 +156,7 @@ class LoadedRun:
     def features(self, split: str) -> Tensor:
         """[n, d] image features of a split's test views, as the run itself kept and read them."""
         self.pictures(split)
-        return self._frozen_features.of_split(split).float()
+        return self._frozen_features.of_split(split)
 
     def pictures(self, split: str) -> list:
         """The ``Picture`` objects of ``train``, ``val`` or ``test``."""

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from backbones.backbone import Backbone
 from backbones.loading import backbone_of, with_preprocessing
-from backbones.numerics import at_least_fp32
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
 from dassl_compat.checkpoints import (
@@ -262,16 +261,16 @@ class MethodTrainer(TrainerX):
         return loss.item(), 100 * correct.item(), None
 
     def labelled_features(self, split: str) -> LabelledFeatures:
-        """The features of a split's test views, in at least fp32, and their labels."""
+        """The features of a split's test views, and their labels."""
         images = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
-        features = at_least_fp32(self.frozen_features.of_split(split).to(self.device))
+        features = self.frozen_features.of_split(split).to(self.device)
         label = torch.tensor([image.label for image in images], device=self.device)
         return LabelledFeatures(features, label)
 
     def augmented_features(self, passes: int) -> Tensor:
-        """[passes, n, d] features of the training views of as many epochs, in at least fp32."""
+        """[passes, n, d] features of the training views of as many epochs."""
         epochs = [self.frozen_features.of_epoch(epoch, passes) for epoch in range(passes)]
-        return at_least_fp32(torch.stack(epochs).to(self.device))
+        return torch.stack(epochs).to(self.device)
 
     def after_epoch(self) -> None:
         epoch = self.epoch + 1

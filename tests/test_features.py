@@ -360,6 +360,19 @@ def features_of(cfg, encoder, epochs=3):
     return torch.stack([frozen.of_epoch(epoch, epochs) for epoch in range(epochs)])
 
 
+@pytest.mark.parametrize("keep", ["True", "False"])
+def test_features_of_half_precision_are_read_in_fp32(toy, tmp_path, keep):
+    """Kept as halves, given to models as ``encode_image`` gives them: linear layers need fp32."""
+    encoder = Encoder(tmp_path / "notes")
+    encoder.precision = "fp16"
+    cfg = cfg_of(toy, "FEATURES.KEEP", keep)
+    frozen = FrozenFeatures(cfg, ViewManager(cfg), encoder)
+
+    features = [frozen.of_split("val"), frozen.of_epoch(0, 3), frozen.batches(1, 3)[0]["features"]]
+    assert [x.dtype for x in features] == [torch.float32] * 3
+    assert all(torch.equal(x, x.half().float()) for x in features)
+
+
 def _one_of_several(cfg, notes, ready, expected):
     ready.wait()
     encoder = Encoder(notes, before=lambda n: time.sleep(0.02))
