@@ -149,6 +149,7 @@ class Method:
     place: ClassVar[int] = 1000  # position of its row in a table, from the top
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
+    explainable: ClassVar[bool] = False  # where it reads symptoms, its model is a ``SymptomModel``
     checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
     # Its rows in a comparison, each with its options; and the named sets that have these rows.
     rows: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

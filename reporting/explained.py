@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import InputError
 from datasets.pictures import read_picture
+from engine.method import METHODS
 from explanations.explanation import Explanation, explain_features
 from explanations.reference import reference_of
 from explanations.reliability import reliability
@@ -27,7 +28,7 @@ THUMBNAIL = 224  # pixels of an image's longer side
 
 
 def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict[str, Any] | None:
-    """The best and the worst explained test images of one run that reads symptoms.
+    """The best and the worst explained test images of one explainable run.
 
     An image is explained well if the evidence of its true class's symptoms is far above that of any
     other class's. The best are among the correctly classified images, the worst among the others;
@@ -39,7 +40,7 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
     Returns:
         {"run", "warning", "drift", "best", "worst"}: a sentence on the symptoms that lost their
         meaning, or None; the table of ``drift_table``; lists of cards. {"reason"} if the run's
-        images, also those of training, or its backbone are missing; None if no run reads symptoms.
+        images, also those of training, or its backbone are missing; None if no run is explainable.
     """
     chosen = _best_validated(methods)
     if chosen is None:
@@ -68,14 +69,19 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
 
 
 def _best_validated(methods: Sequence[Method]) -> Run | None:
+    """The explainable run with the best validation accuracy; of ViP's, where there are any."""
     runs = [
         run
         for method in methods
         for run in method.runs
-        if run.metrics and run.record.symptom_fingerprint and not run.own_model
+        if run.metrics and run.record.symptom_fingerprint and _is_explainable(run.trainer)
     ]
     trained = [run for run in runs if run.trainer == "ViP"] or runs
     return max(trained, key=_validation_accuracy, default=None)
+
+
+def _is_explainable(trainer: str) -> bool:
+    return trainer in METHODS and METHODS[trainer].explainable
 
 
 def _validation_accuracy(run: Run) -> float:

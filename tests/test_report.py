@@ -159,6 +159,14 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
     assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
 
 
+def test_methods_that_cannot_be_explained_are_not_chosen(tmp_path):
+    """They read symptoms too, and may validate better than those that can be."""
+    for trainer in ("BiomedCoOp", "XCoOp", "VisionLLM"):
+        write_run(tmp_path, trainer, symptom_fingerprint="0" * 12)
+
+    assert explained_images(methods_of(find_runs(tmp_path)), None) is None
+
+
 def test_a_dataset_that_is_not_here(many):
     """The explained pictures are missing with their reason; all else is there."""
     write_run(many, dataset="gone", symptom_fingerprint="0" * 12)

@@ -36,6 +36,7 @@ class ConceptBottleneck(Method):
     sets = ("strong",)
     checkpoint_name = "concept_weights"
     reads_symptoms = True
+    explainable = True
 
     def per_class(self) -> tuple[str, ...]:
         # A class that training did not see brings symptoms that have no weight for any class, so

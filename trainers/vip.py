@@ -50,6 +50,7 @@ class ViP(Method):
     rows = ({}, {"ANCHOR": ANCHOR})
     checkpoint_name = "vip"
     reads_symptoms = True
+    explainable = True
 
     def per_class(self) -> tuple[str, ...]:
         return ("token.0", "prompt_learner.ctx") if self.options.CSC else ("token.0",)

@@ -28,6 +28,7 @@ class ZeroshotCLIP(Method):
     sets = ("paper",)
     rows = ({}, {"PROMPTS": "symptoms"})
     seeded = False
+    explainable = True
 
     @property
     def reads_symptoms(self) -> bool:
