@@ -11,6 +11,7 @@ from small_clip import frozen_clip
 import train
 from core.errors import InputError, command_line
 from engine.method import METHODS, DoesNotApply
+from engine.symptom_model import SymptomModel
 from engine.trainer import MethodTrainer
 from results.record import read_record
 from symptoms import Symptoms
@@ -97,6 +98,20 @@ def test_other_order_of_the_classes(toy, toy_args, short, name):
     assert read_record(toy / "there").trained_on == "toy"
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_explainable_methods_have_symptom_models(tiny_clip, build, name):
+    """The report chooses a run to explain by the class, before it loads any weights."""
+    method = METHODS[name]
+    reads = {"PROMPTS": "symptoms"} if name == "ZeroshotCLIP" else {}
+    signs = Symptoms({name: [f"sign of {name}", "round"] for name in NAMES})
+    symptoms = signs if method(**reads).reads_symptoms else None
+
+    model = method(**reads).build(frozen_clip(tiny_clip), NAMES, symptoms)
+
+    assert method.explainable == isinstance(model, SymptomModel)
+    assert symptoms or not method.explainable
+
+
 @pytest.mark.parametrize("n_cls", [2, 100])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_number_of_classes(tiny_clip, build, name, n_cls):
@@ -123,17 +138,7 @@ def test_number_of_classes(tiny_clip, build, name, n_cls):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp", "bf16"])
 @pytest.mark.parametrize(
-    "name",
-    [
-        "CoCoOp",
-        "BayesianPrompt",
-        "KgCoOp",
-        "TCP",
-        "MaPLe",
-        "PromptSRC",
-        "Supervised-clip",
-        "BiomedCoOp",
-    ],
+    "name", [name for name in TRAINED if not METHODS[name.split("-")[0]].fitted_at_once]
 )
 def test_precisions(tiny_clip, build, name, precision):
     """What learns is fp32, scores and loss are fp32, in each (fp16 needs a GPU: fp32 here)."""
