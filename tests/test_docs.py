@@ -79,6 +79,15 @@ def test_what_a_method_can_define_exists(checkout):
             assert re.search(rf"\b{first}\b", (checkout / "trainers" / file).read_text()), first
 
 
+def test_the_readme_lists_the_folder_of_each_method(checkout):
+    """Those that train and test a method; scripts/vision_llm asks."""
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    listed = re.search(r"The folders of the methods in `scripts/` are (.*?)\.\n", text, re.DOTALL)
+    folders = {path.parent.name for path in checkout.glob("scripts/*/eval.sh")}
+
+    assert sorted(re.findall(r"`(\w+)`", listed[1])) == sorted(folders)
+
+
 def test_your_own_data(checkout, copy_of, toy, short):
     """Its folders, names and symptoms: then the card, and a comparison."""
     page = checkout / "docs" / "your_own_data.md"
