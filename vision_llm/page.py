@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datasets.pictures import read_picture
 from reporting.pages import write_page
 from results.predictions import Predictions
@@ -17,7 +19,7 @@ from vision_llm.task import Task
 
 SHOWN = 30  # images at most of those predicted incorrectly, and of the others
 THUMBNAIL = 224  # pixels of an image's longer side
-ANSWERS = (PRESENT, ABSENT, UNCLEAR, NO_ANSWER)
+ANSWERS = (PRESENT, ABSENT, UNCLEAR)
 
 
 def write_answers_page(
@@ -34,8 +36,10 @@ def write_answers_page(
     Args:
         found: the predictions. measured: their metrics. entries: of results.json.
     """
-    wrong = [i for i, correct in enumerate(found.correct) if not correct]
-    right = [i for i, correct in enumerate(found.correct) if correct]
+    places = {
+        "Predicted incorrectly": np.flatnonzero(~found.correct),
+        "Predicted correctly": np.flatnonzero(found.correct),
+    }
     return write_page(
         path,
         "vision_llm.html.jinja",
@@ -49,43 +53,40 @@ def write_answers_page(
         kinds=ANSWERS,
         agreed=agreed,
         groups=[
-            (
-                "Predicted incorrectly",
-                len(wrong),
-                [_card(task, answers, found, i) for i in wrong[:SHOWN]],
-            ),
-            (
-                "Predicted correctly",
-                len(right),
-                [_card(task, answers, found, i) for i in right[:SHOWN]],
-            ),
+            (title, len(of), [_card(task, answers, found, int(i)) for i in of[:SHOWN]])
+            for title, of in places.items()
         ],
     )
 
 
 def _signs(task: Task, answers: Sequence[ImageAnswers]) -> list[dict[str, Any]]:
-    """For each sign: the classes it speaks for, and its answers by true class."""
-    rows = []
-    for sign in signs_of(task.symptoms.phrases):
-        counts: dict[str, Counter[str]] = {name: Counter() for name in task.settings["classes"]}
-        for image, each in zip(task.images, answers, strict=True):
-            for said in each.signs:
-                if said.sign == sign:
-                    counts[image.classname][said.answer] += 1
-        owners = [name for name, listed in task.symptoms.phrases.items() if sign in listed]
-        rows.append({"sign": sign, "owners": ", ".join(owners), "counts": counts})
-    return rows
+    """For each sign: the classes it speaks for, and how often each of ``ANSWERS`` by true class."""
+    counts = Counter(
+        (said.sign, image.classname, said.answer)
+        for image, each in zip(task.images, answers, strict=True)
+        for said in each.signs
+    )
+    phrases, classes = task.symptoms.phrases, task.settings["classes"]
+    return [
+        {
+            "sign": sign,
+            "owners": ", ".join(name for name in classes if sign in phrases[name]),
+            "counts": {name: [counts[sign, name, kind] for kind in ANSWERS] for name in classes},
+            "unanswered": sum(counts[sign, name, NO_ANSWER] for name in classes),
+        }
+        for sign in signs_of(phrases)
+    ]
 
 
 def _card(
     task: Task, answers: Sequence[ImageAnswers], found: Predictions, i: int
 ) -> dict[str, Any]:
-    image, picture = task.images[i], read_picture(task.images[i].impath)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    image, small = task.images[i], read_picture(task.images[i].impath)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
     return {
         "id": image.id,
-        "data": "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode(),
-        "size": picture.size,
+        "data": "data:image/jpeg;base64," + base64.b64encode(jpeg(small)).decode(),
+        "size": small.size,
         "truth": image.classname,
         "predicted": found.classnames[found.predicted[i]],
         "correct": bool(found.correct[i]),

@@ -113,6 +113,8 @@ def test_the_page_shows_answers_and_what_it_is_not(ask):
     assert "not a medical device" in page and "<script" not in page and "http:" not in page
     for sign in SIGNS:
         assert sign in page
+    red, blue = "<td>6 / 0 / 0</td>", "<td>0 / 6 / 0</td>"  # present / absent / unclear
+    assert page.count(f"{red}\n{blue}") == 3 and page.count(f"{blue}\n{red}") == 2
     assert page.count("<img ") == 12 and "Predicted correctly" in page
     assert "Predicted incorrectly" not in page
 
