@@ -38,7 +38,7 @@ class XCoOp(Method):
     - The image encoder's layer norms learn there (``LEARN_NORMS``); here they are frozen unless
       asked for, so that image features can be kept.
     - Concepts are the symptoms of the run's symptom file. Those released are for Pneumonia alone;
-      configs/trainers/own/XCoOp.yaml has them.
+      configs/trainers/own/XCoOp_pneumonia.json has them.
     """
 
     DEFAULTS = {
@@ -291,7 +291,7 @@ class ConceptGuidedCLIP(ClassFeatureModel):
         released code takes the mean.
         """
         soft, hard = F.normalize(class_features.mean(dim=1), dim=-1), self.known
-        if self.training and torch.rand(1).item() < 0.5:
+        if self.learned.training and torch.rand(1).item() < 0.5:
             # Drawn on the CPU, so that every device draws alike.
             noise = NOISE * torch.randn(class_features.shape[1], *hard.shape, dtype=hard.dtype)
             hard = hard + noise.mean(dim=0).to(hard.device)

@@ -16,7 +16,7 @@ from core.errors import InputError
 from engine.method import DoesNotApply
 from engine.trainer import MethodTrainer
 from results.record import read_record
-from symptoms import Symptoms
+from symptoms import Symptoms, load_symptoms
 
 NAMES = ["melanoma", "congenital nevus", "scar"]
 SIGNS = Symptoms(
@@ -325,3 +325,11 @@ def test_it_is_not_explainable(toy_run):
     """Its concepts are in the losses, and its class scores are not sums over them: one line."""
     with pytest.raises(InputError, match="XCoOp reads symptoms, but its class scores are not"):
         explain.main([str(toy_run("XCoOp"))])
+
+
+def test_the_released_concepts_are_a_symptom_file(checkout):
+    """Of the classes of the dataset pneumonia."""
+    path = checkout / "configs" / "trainers" / "own" / "XCoOp_pneumonia.json"
+    concepts = load_symptoms(path, ["normal lung", "pneumonia"])
+
+    assert list(map(len, concepts.phrases.values())) == [2, 4]
