@@ -26,6 +26,18 @@ def take(rows: Tensor, places: Tensor) -> Tensor:
     return F.embedding(places, at_least_fp32(rows)).to(rows.dtype)
 
 
+def mean_divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of class probabilities, over batch * n_cls.
+
+    Args:
+        logits: [batch, n_cls], the student's. teacher: the same, the teacher's logits.
+    """
+    divergence = F.kl_div(
+        logits.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="sum", log_target=True
+    )
+    return divergence / logits.numel()
+
+
 def cosine_logits(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
     """Score images against class prompts by scaled cosine similarity.
 

@@ -245,6 +245,13 @@ class FitData(NamedTuple):
     augmented: Callable[[int], Tensor]
 
 
+@torch.no_grad()
+def accuracy_on(model: PromptedModel, data: LabelledFeatures) -> float:
+    """The share of correct predictions, from 0 to 1."""
+    logits = model.from_features(data.features).logits
+    return (logits.argmax(dim=1) == data.label).double().mean().item()
+
+
 def register(method: _M) -> _M:
     """Make a method known under its class's name; a decorator."""
     METHODS[method.__name__] = method

@@ -125,12 +125,17 @@ def _start(
     return backbone.embed_tokens(torch.tensor(ids)).float().expand(shape).clone()
 
 
-def class_text_features(backbone: Backbone, classnames: Sequence[str]) -> Tensor:
-    """[n_cls, d] unit features of ``a photo of a {classname}.``, what zero-shot CLIP compares with.
+def class_text_features(
+    backbone: Backbone, classnames: Sequence[str], normalise: bool = True
+) -> Tensor:
+    """[n_cls, d] features of ``a photo of a {classname}.``, what zero-shot CLIP compares with.
+
+    Args:
+        normalise: give unit features; False leaves the norm that the encoder gives.
 
     Raises:
         InputError: the text encoder reads two of the names as one.
     """
     check_names(classnames, backbone)
-    texts = [f"{START_WORDS} {name}" for name in classnames]
-    return F.normalize(encode_texts(backbone, texts), dim=-1)
+    features = encode_texts(backbone, [f"{START_WORDS} {name}" for name in classnames])
+    return F.normalize(features, dim=-1) if normalise else features

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones.backbone import Backbone
-from backbones.numerics import at_least_fp32, cosine_logits, take
+from backbones.numerics import at_least_fp32, cosine_logits, mean_divergence, take
 from core.errors import InputError
 from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, check_names, check_phrases, encode_texts
@@ -158,14 +158,11 @@ class TaughtCLIP(PromptedCLIP):
             return Output(logits, {})
         taught = self.teacher_features(image_features)
         teacher = cosine_logits(image_features, taught, self.backbone.logit_scale)
-        distillation = F.kl_div(
-            logits.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="sum", log_target=True
-        )
         consistency = F.mse_loss(F.normalize(class_features, dim=-1), self.mean)
         losses = {
             **self.losses(logits, label, class_features),
             "consistency": self.sccm * consistency,
-            "distillation": self.kdsp * distillation / logits.numel(),
+            "distillation": self.kdsp * mean_divergence(logits, teacher),
         }
         return Output(logits, losses)
 

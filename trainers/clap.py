@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from engine.method import FitData, Method, PromptedModel, register
-from engine.prompts import START_WORDS, check_names, encode_texts
+from engine.prompts import class_text_features
 from engine.rules import AtLeastOne, Positive
 from symptoms import Symptoms
 
@@ -49,9 +49,8 @@ class CLAP(Method):
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
     ) -> PromptedModel:
-        check_names(classnames, backbone)
-        texts = [f"{START_WORDS} {name}" for name in classnames]
-        return ConstrainedCLIP(backbone, encode_texts(backbone, texts))
+        known = class_text_features(backbone, classnames, normalise=False)
+        return ConstrainedCLIP(backbone, known)
 
     def per_class(self) -> tuple[str, ...]:
         return ("prototypes",)

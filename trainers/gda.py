@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
-from engine.method import FitData, Method, Output, PromptedModel, register
+from engine.method import FitData, Method, Output, PromptedModel, accuracy_on, register
 from engine.prompts import class_text_features
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
@@ -57,9 +57,7 @@ class GDA(Method):
         for alpha in self.candidates(data):
             model.learned.weight.copy_(alpha * weight)
             model.learned.bias.copy_(alpha * bias)
-            judged = data.val or data.train
-            logits = model.from_features(judged.features).logits
-            accuracy = (logits.argmax(dim=1) == judged.label).double().mean().item()
+            accuracy = accuracy_on(model, data.val or data.train)
             print(f"ALPHA {alpha:g}: accuracy {100 * accuracy:.4f}%")
             if accuracy > best:
                 best, chosen = accuracy, alpha

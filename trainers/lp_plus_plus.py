@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.backbone import Backbone
-from engine.method import FitData, LabelledFeatures, Method, Output, PromptedModel, register
+from engine.method import (
+    FitData,
+    LabelledFeatures,
+    Method,
+    Output,
+    PromptedModel,
+    accuracy_on,
+    register,
+)
 from engine.prompts import class_text_features
 from engine.rules import AtLeastOne
 from symptoms import Symptoms
@@ -56,9 +64,7 @@ class LPPlusPlus(Method):
         for epoch in self.descend(model, data.train):
             if data.val is None:
                 continue
-            with torch.no_grad():
-                logits = model.from_features(data.val.features).logits
-            accuracy = (logits.argmax(dim=1) == data.val.label).double().mean().item()
+            accuracy = accuracy_on(model, data.val)
             if accuracy >= best:
                 best, chosen, state = accuracy, epoch, copy.deepcopy(model.learned.state_dict())
         if data.val is None:

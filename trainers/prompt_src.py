@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.backbone import Backbone
-from backbones.numerics import cosine_logits
+from backbones.numerics import cosine_logits, mean_divergence
 from engine.method import (
     ClassFeatureModel,
     DoesNotApply,
@@ -247,10 +247,10 @@ class RegulatedCLIP(ClassFeatureModel):
         """The losses that need the images' frozen features."""
         image = F.l1_loss(F.normalize(features, dim=-1), F.normalize(frozen, dim=-1))
         teacher = cosine_logits(frozen, self.known, self.backbone.logit_scale)
-        divergence = F.kl_div(
-            logits.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="sum", log_target=True
-        )
-        return {"image": self.weights["image"] * image, "logits": divergence / logits.numel()}
+        return {
+            "image": self.weights["image"] * image,
+            "logits": mean_divergence(logits, teacher),
+        }
 
     def end_epoch(self, epoch: int, max_epoch: int) -> None:
         self.learned.average(share_of_epoch(epoch, self.mean, self.std))

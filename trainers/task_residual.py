@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from engine.method import ClassFeatureModel, Method, PromptedModel, register
-from engine.prompts import START_WORDS, check_names, encode_texts
+from engine.prompts import class_text_features
 from engine.rules import NotNegative
 from symptoms import Symptoms
 
@@ -50,9 +50,7 @@ class ResidualCLIP(ClassFeatureModel):
     known: Tensor
 
     def __init__(self, backbone: Backbone, classnames: Sequence[str], alpha: float) -> None:
-        check_names(classnames, backbone)
-        texts = [f"{START_WORDS} {name}" for name in classnames]
-        known = encode_texts(backbone, texts)  # [n_cls, d]
+        known = class_text_features(backbone, classnames, normalise=False)
         learned = nn.Module()
         learned.residual = nn.Parameter(torch.zeros_like(known))
         super().__init__(backbone, learned)

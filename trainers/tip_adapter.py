@@ -95,7 +95,7 @@ class TipAdapter(Method):
 
 
 def new_draws() -> torch.Generator:
-    """Draws that follow from the run's seed alone, not from whether features were kept."""
+    """Draws that follow from the run's seed alone, not from what was drawn before."""
     return torch.Generator().manual_seed(torch.initial_seed())
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from engine.method import FitData, LabelledFeatures, PromptedModel, register
+from engine.method import FitData, LabelledFeatures, PromptedModel, accuracy_on, register
 from engine.rules import AtLeastOne, Positive
 
 from .tip_adapter import CachedCLIP, TipAdapter, new_draws
@@ -63,10 +63,3 @@ class TipAdapterF(TipAdapter):
         keys.data = best_keys.data
         why = "the last" if val is None else f"the best on validation ({100 * best:.4f}%)"
         print(f"The cached features of epoch {best_epoch} are used, {why}")
-
-
-@torch.no_grad()
-def accuracy_on(model: CachedCLIP, data: LabelledFeatures) -> float:
-    """The share of correct predictions."""
-    logits = model.from_features(data.features).logits
-    return (logits.argmax(dim=1) == data.label).double().mean().item()
