@@ -160,7 +160,11 @@ def load_cfg(
 
 def has_own_protocol(trainer: str) -> bool:
     """Whether a file says how the method's own paper trains it."""
-    return (CONFIGS / "trainers" / "own" / f"{trainer}.yaml").exists()
+    return _own_file(trainer).exists()
+
+
+def _own_file(trainer: str) -> Path:
+    return CONFIGS / "trainers" / "own" / f"{trainer}.yaml"
 
 
 def own_protocol(trainer: str) -> Path:
@@ -169,8 +173,8 @@ def own_protocol(trainer: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    path = CONFIGS / "trainers" / "own" / f"{trainer}.yaml"
-    if not has_own_protocol(trainer):
+    path = _own_file(trainer)
+    if not path.exists():
         raise InputError(
             f"PROTOCOL own: {trainer} has no schedule of its own here (there is no file "
             f"configs/trainers/own/{trainer}.yaml); leave PROTOCOL out"

@@ -136,8 +136,7 @@ def _ask(args: argparse.Namespace) -> int:
     if (folder / RESULTS).exists() and not args.fresh and not args.dry_run:
         print(f"{folder} is complete; delete it, or give --fresh, to ask again")
         return 0
-    path = folder / TRANSCRIPT
-    transcript = Transcript(path, not args.dry_run, args.fresh, read_line)
+    transcript = Transcript(folder / TRANSCRIPT, not args.dry_run, args.fresh, read_line)
     send = functools.lru_cache(256)(lambda name: as_sent(task.files[name]))
     asking = Asking(task.settings, transcript, endpoint, send, endpoint.say)
     cost = Cost.of(asking, task, send)
@@ -152,13 +151,18 @@ def _ask(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with _only_run_in(folder):
         if args.fresh:
-            for file in filter(Path.exists, (path, folder / RESULTS)):
-                endpoint.say(f"the previous {file.name} is kept as {kept_aside(file)}")
-                file.unlink()
+            _keep_aside(folder)
         write_config(folder, task)
         if transcript.settings != task.settings:
             transcript.append(task.settings)
         return _finish(folder, task, asking, transcript)
+
+
+def _keep_aside(folder: Path) -> None:
+    """Rename what a previous run of the same folder left."""
+    for file in filter(Path.exists, (folder / TRANSCRIPT, folder / RESULTS)):
+        _say(f"the previous {file.name} is kept as {kept_aside(file)}")
+        file.unlink()
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -79,11 +79,32 @@ def _entries(
     transcript: Transcript,
 ) -> dict[str, Any]:
     """What results.json says."""
-    cfg, dataset, split = task.cfg, task.dataset, task.settings["split"]
     asked = [line for line in transcript.lines if line["record"] == "exchange"]
     seconds = sum(line.get("seconds", 0.0) for line in asked)
     accepted = [line for line in asked if line["outcome"] == "accepted"]
     names = sorted({line["answered_by"] for line in accepted} - {""})
+    return {
+        **_identity(task),
+        "classnames": found.classnames,
+        "positive": found.positive,
+        "metrics": measured,
+        "seconds": {"test": seconds, "total": seconds},
+        "pictures_per_second": len(answers) / max(seconds, 1e-9),
+        "trainable_parameters": 0,
+        "device": f"endpoint {task.settings['host']}",
+        "versions": {
+            **versions(),
+            "openai": metadata.version("openai"),
+            "answered by": ", ".join(names) or task.settings["model"],
+        },
+        "requests": sum(line.get("requests", 1) for line in asked),
+        "unanswered": sum(each.classes is None for each in answers),
+    }
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """What results.json says of the run before anything is asked."""
+    cfg, dataset, split = task.cfg, task.dataset, task.settings["split"]
     told = {k: v for k, v in task.options.items() if k != "TRAINER.VISIONLLM.MODEL"}
     return {
         "dataset": cfg.RUN.DATASET,
@@ -98,28 +119,14 @@ def _entries(
         "split": split,
         "shots": -1,
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "classnames": found.classnames,
-        "positive": found.positive,
-        "metrics": measured,
         "class_counts": {
             **dataset.class_counts,
             split: Counter(image.classname for image in task.images),
         },
         "training_split_counts": Counter(image.classname for image in dataset.split["train"]),
-        "seconds": {"test": seconds, "total": seconds},
-        "pictures_per_second": len(answers) / max(seconds, 1e-9),
-        "trainable_parameters": 0,
-        "device": f"endpoint {task.settings['host']}",
-        "versions": {
-            **versions(),
-            "openai": metadata.version("openai"),
-            "answered by": ", ".join(names) or task.settings["model"],
-        },
         "split_fingerprint": dataset.split_fingerprint,
         "symptom_file": task.symptoms.source,
         "symptom_fingerprint": task.symptoms.fingerprint,
-        "requests": sum(line.get("requests", 1) for line in asked),
-        "unanswered": sum(each.classes is None for each in answers),
     }
 
 
