@@ -1,4 +1,4 @@
-"""BiomedCoOp: CoOp that is taught by sentences about the classes, without the outliers."""
+"""BiomedCoOp: CoOp distilled from sentences about the classes, of which outliers are pruned."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ from .vip import places_of
 
 @register
 class BiomedCoOp(Method):
-    """CoOp with two losses towards what frozen CLIP says of sentences about each class.
+    """CoOp with two losses that keep it near frozen CLIP's reading of sentences on each class.
 
     Koleilat et al., CVPR 2025, https://arxiv.org/abs/2411.15232. The sentences are those of a
     symptom file, whose classes may have different numbers of them; the paper's have 50 each.

@@ -1,4 +1,4 @@
-"""ProGrad: CoOp whose steps do not contradict what CLIP already knows of the classes."""
+"""ProGrad: CoOp whose steps do not oppose what CLIP already knows of the classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,12 +17,12 @@ from .coop import CoOp, PromptedCLIP
 
 @register
 class ProGrad(CoOp):
-    """Prompt-aligned gradient: what contradicts zero-shot CLIP is taken out of each gradient.
+    """Prompt-aligned gradient: the component that opposes zero-shot CLIP is removed from each step.
 
     Zhu et al., ICCV 2023, https://arxiv.org/abs/2205.14865. The released code starts from words of
     each dataset and learns 16 tokens, those before the words from zero; here the context is the
     protocol's. With two classes the two gradients are almost parallel (on synthderm, tiny, their
-    cosine is about -.98), so that LAMBDA 1 hardly leaves the zero-shot predictions.
+    cosine is about -.98), so with LAMBDA 1 the predictions hardly change from the zero-shot ones.
     """
 
     DEFAULTS = CoOp.DEFAULTS | {
@@ -30,7 +30,7 @@ class ProGrad(CoOp):
         # The released code's defaults. For some datasets its authors set LAMBDA to 0.8, and
         # BiomedCoOp's comparison sets T to 0.25, 2 or 4.
         "T": 1.0,  # temperature of the zero-shot loss
-        "LAMBDA": 1.0,  # how much of what contradicts is taken out; 0: CoOp
+        "LAMBDA": 1.0,  # share of the opposing component that is removed; 0: CoOp
     }
     RULES = CoOp.RULES | {"T": Positive, "LAMBDA": NotNegative}
     GRID = {"T": (0.25, 1.0, 2.0, 4.0), "LAMBDA": (0.8, 1.0)}
@@ -45,10 +45,10 @@ class ProGrad(CoOp):
 
 
 class AlignedCLIP(PromptedCLIP):
-    """Prompts with a context, whose gradient is aligned with the zero-shot classes'.
+    """Prompts with a context, whose gradient is aligned with that of the zero-shot loss.
 
     The loss ``zero_shot`` is T^2 times the cross-entropy of softmax(z / T) with softmax(z0 / T),
-    z0 the zero-shot logits. No step lowers it: its gradient only corrects that of the
+    z0 the zero-shot logits. It is not minimised: its gradient only corrects that of the
     cross-entropy, see ``aligned``.
 
     Source: Zhu et al., ICCV 2023, equations 4 to 6.
@@ -87,10 +87,14 @@ class AlignedCLIP(PromptedCLIP):
 
 
 def aligned(gradient: Tensor, general: Tensor, strength: float = 1.0) -> Tensor:
-    """``gradient`` without its part against ``general``, which may be 0; two of one shape.
+    """``gradient`` without its component against ``general``.
 
-    A common scale of both scales the result. An infinite number in either gives one that is not
-    finite, so that a scaler of half precision leaves the step out.
+    If both are multiplied by a factor, so is the result. If an entry of either is not finite, the
+    result is not finite, so that the scaler of half precision skips the step.
+
+    Args:
+        gradient, general: of the same shape; ``general`` may be 0.
+        strength: share of the component that is removed.
 
     Source: Zhu et al., ICCV 2023, equation 6.
     """

@@ -49,8 +49,8 @@ class PromptSRC(Method):
     released code's for 50 epochs (few-shot, its first group of datasets); for 20 epochs
     (base-to-new) it has GPA_MEAN 15 and GPA_STD 1.
 
-    Of the released code two things are left out: under amp it stops in its first step, and it puts
-    frozen features in fp16 whatever the precision.
+    Two defects of the released code are not repeated: under amp it fails in its first step, and it
+    stores frozen features in fp16 whatever the precision.
     """
 
     DEFAULTS = {

@@ -18,7 +18,7 @@ from .kgcoop import GuidedCLIP
 
 @register
 class TCP(Method):
-    """Textual-based Class-aware Prompt tuning: CoOp's context gives way to tokens of each class.
+    """Textual-based Class-aware Prompt tuning: tokens of each class replace CoOp's context.
 
     Yao et al., CVPR 2024, https://arxiv.org/abs/2311.18231. The released code reads each dataset's
     own words around the class names; here all methods read the same.
@@ -62,9 +62,9 @@ class QuickGELU(nn.Module):
 
 
 class ClassAwarePrompts(ContextPrompts):
-    """The learned context, and the network that makes a class's tokens of its zero-shot feature.
+    """The learned context, and the network that computes class tokens from zero-shot features.
 
-    The context is one for all classes. Its places are each class's own, because behind ``layer``
+    All classes share the context. Each class has its own slots for it, because after ``layer``
     layers they hold that class's tokens. The state's names are those of published checkpoints:
     ``ctx``, ``meta_net.linear1`` and ``meta_net.linear2``.
 

@@ -19,7 +19,7 @@ SEARCHED_AT_ONCE = 2**24  # numbers; 64 MB in fp32
 
 @register
 class TipAdapter(Method):
-    """Add to zero-shot CLIP's scores the labels of the training images that are near.
+    """Add the labels of similar training images to zero-shot CLIP's scores.
 
     Zhang et al., ECCV 2022, https://arxiv.org/abs/2207.09519. Nothing is trained: validation
     chooses alpha and beta.
@@ -67,7 +67,11 @@ class TipAdapter(Method):
         self.search(model, data.val)
 
     def fill(self, cache: "Cache", views: Tensor, label: Tensor) -> None:
-        """Cache the images whose views [passes, n, d] these are."""
+        """Fill the cache with the mean features of n training images.
+
+        Args:
+            views: [passes, n, d] features of their random views. label: [n].
+        """
         chosen = evenly(label, self.options.MAX_CACHE)
         if len(chosen) < len(label):
             print(f"MAX_CACHE: {len(chosen)} of {len(label)} training images are cached")

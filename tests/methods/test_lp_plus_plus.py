@@ -119,7 +119,7 @@ def test_keeps_the_last_of_the_best_epochs(frozen64, support, build, close, caps
     assert 0 < best[0] < 8 and 1 < best[1] < 40, "the choice has to matter"
     for ours, naive in zip(model.learned.parameters(), best[2], strict=True):
         close(ours.detach(), naive)
-    said = f"epoch {best[1]} of 40 is used: accuracy {100 * best[0] / 8:.4f}%"
+    said = f"epoch {best[1]} of 40 is used: validation accuracy {100 * best[0] / 8:.4f}%"
     assert said in capsys.readouterr().out
 
 
