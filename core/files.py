@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from core.errors import InputError, short
 
 
@@ -117,6 +119,24 @@ def read_json(path: str | Path) -> Any:
     except ValueError as error:  # an integer of thousands of digits
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     return value
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Hold a folder while a run writes it.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another run is writing {folder}; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_place(path: Path, folder: bool = False) -> None:

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed, setup_logger
-from filelock import FileLock, Timeout
 from yacs.config import CfgNode as CN
 
 import dassl_compat
 from core.errors import InputError
-from core.files import atomic_write
+from core.files import atomic_write, only_run_in
 from dassl_compat.checkpoints import POINTER
 from engine.config import differing_keys, symptom_file, variant_name
 from engine.learned import find_checkpoint
@@ -60,7 +59,7 @@ def run(
     folder = Path(cfg.OUTPUT_DIR)
     source = Path(model_dir or folder) if eval_only else None
     trainer: MethodTrainer | None
-    with _new_folder(folder) as keep, _only_run_in(folder), _logged_to(folder):
+    with _new_folder(folder) as keep, only_run_in(folder), _logged_to(folder):
         set_random_seed(cfg.SEED)
         if source:
             trainer = _build_for_test(cfg, folder, source, load_epoch)
@@ -261,19 +260,6 @@ def versions() -> dict[str, str]:
 def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-@contextlib.contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another run is writing {folder}; wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

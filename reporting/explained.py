@@ -1,7 +1,5 @@
 """Best and worst explained test images of the run that validated best."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError
-from datasets.pictures import read_picture
 from engine.method import METHODS
 from explanations.explanation import Explanation, explain_features
 from explanations.reference import reference_of
@@ -22,9 +19,9 @@ from trainers import load_run
 
 from .drift import drift_table
 from .explanation_items import Places, evidence, warned, warning_of
+from .pages import thumbnail
 
 SHOWN = 4  # images at either end, from the classes in turn
-THUMBNAIL = 224  # pixels of an image's longer side
 
 
 def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict[str, Any] | None:
@@ -107,7 +104,7 @@ def _card(
     found = evidence(explanation, i, known)
     for bar in found["bars"] if found else ():  # the table above the cards has the rest
         bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
-    data, size = _thumbnail(images[i].path)
+    data, size = thumbnail(images[i].path)
     return {
         "data": data,
         "size": size,
@@ -117,13 +114,3 @@ def _card(
         "warning": warned(explanation, i, known),
         "evidence": found,
     }
-
-
-def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
-    """An image as data: address, small, and its size."""
-    image = read_picture(path)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=88)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f"data:image/jpeg;base64,{data}", image.size

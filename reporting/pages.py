@@ -1,5 +1,7 @@
 """HTML files from templates; a file needs nothing else."""
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.files import atomic_write
+from datasets.pictures import read_picture
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+THUMBNAIL = 224  # pixels of an image's longer side
 
 
 def write_page(path: str | Path, template: str, **values: Any) -> Path:
@@ -24,3 +28,13 @@ def write_page(path: str | Path, template: str, **values: Any) -> Path:
     with atomic_write(path) as file:
         file.write(environment.get_template(template).render(style=style, **values))
     return Path(path)
+
+
+def thumbnail(path: str | Path) -> tuple[str, tuple[int, int]]:
+    """A small copy of an image as a data: address, and its size."""
+    image = read_picture(path)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=88)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f"data:image/jpeg;base64,{data}", image.size

@@ -10,17 +10,14 @@ continues an interrupted run and asks nothing twice.
 """
 
 import argparse
-import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from core.arguments import Parser, not_negative_int, positive_int, real_number
 from core.errors import InputError, command_line
-from core.files import check_place
+from core.files import check_place, only_run_in
 from datasets.pictures import read_picture
 from results.record import RESULTS
 from symptom_generator.chat import Endpoint
@@ -149,7 +146,7 @@ def _ask(args: argparse.Namespace) -> int:
         )
     endpoint.say(cost.text)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(folder):
+    with only_run_in(folder):
         if args.fresh:
             _keep_aside(folder)
         write_config(folder, task)
@@ -185,7 +182,7 @@ def _replay(args: argparse.Namespace) -> int:
             "command asks for them"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(folder):
+    with only_run_in(folder):
         write_config(folder, task)
         return _finish(folder, task, asking, transcript)
 
@@ -224,19 +221,6 @@ def as_sent(path: str) -> bytes:
     image = read_picture(path)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     return jpeg(image)
-
-
-@contextlib.contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another run is writing {folder}; wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,5 @@
 """One page of what the model answered: each sign by class, and images with their answers."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from datasets.pictures import read_picture
-from reporting.pages import write_page
+from reporting.pages import thumbnail, write_page
 from results.predictions import Predictions
-from symptom_generator.montage import jpeg
 from vision_llm.agreement import Agreement
 from vision_llm.asking import ImageAnswers, signs_of
 from vision_llm.questions import ABSENT, NO_ANSWER, PRESENT, UNCLEAR
 from vision_llm.task import Task
 
 SHOWN = 30  # images at most of those predicted incorrectly, and of the others
-THUMBNAIL = 224  # pixels of an image's longer side
 ANSWERS = (PRESENT, ABSENT, UNCLEAR)
 
 
@@ -81,12 +77,12 @@ def _signs(task: Task, answers: Sequence[ImageAnswers]) -> list[dict[str, Any]]:
 def _card(
     task: Task, answers: Sequence[ImageAnswers], found: Predictions, i: int
 ) -> dict[str, Any]:
-    image, small = task.images[i], read_picture(task.images[i].impath)
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    image = task.images[i]
+    data, size = thumbnail(image.impath)
     return {
         "id": image.id,
-        "data": "data:image/jpeg;base64," + base64.b64encode(jpeg(small)).decode(),
-        "size": small.size,
+        "data": data,
+        "size": size,
         "truth": image.classname,
         "predicted": found.classnames[found.predicted[i]],
         "correct": bool(found.correct[i]),
