@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from core.errors import InputError
-from datasets.pictures import read_picture
+from engine.loading import LoadedRun
 from explanations.explanation import Explanation, explain_features
 from explanations.reference import reference_of
 from explanations.reliability import reliability
@@ -54,7 +55,7 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         order = np.argsort(-_lead(explanation, truth), kind="stable")
         best, worst = order[correct[order]].tolist(), order[~correct[order]][::-1].tolist()
         cards = (
-            [_card(explanation, images, i, known) for i in balanced(end, truth, SHOWN)]
+            [_card(run, explanation, images, i, known) for i in balanced(end, truth, SHOWN)]
             for end in (best, worst)
         )
         return {
@@ -94,14 +95,14 @@ def _lead(explanation: Explanation, truth: np.ndarray) -> np.ndarray:
 
 
 def _card(
-    explanation: Explanation, images: Sequence[Chosen], i: int, known: Places
+    run: LoadedRun, explanation: Explanation, images: Sequence[Chosen], i: int, known: Places
 ) -> dict[str, Any]:
     """A small image and the text beside it."""
     truth = images[i].truth
     found = evidence(explanation, i, known)
     for bar in found["bars"] if found else ():  # the table above the cards has the rest
         bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
-    data, size = _thumbnail(images[i].path)
+    data, size = _thumbnail(run.opened(images[i].path))
     return {
         "data": data,
         "size": size,
@@ -113,9 +114,8 @@ def _card(
     }
 
 
-def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
+def _thumbnail(image: Image.Image) -> tuple[str, tuple[int, int]]:
     """An image as data: address, small, and its size."""
-    image = read_picture(path)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=88)

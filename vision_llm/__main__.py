@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from core.arguments import Parser, not_negative_int, positive_int, real_number
 from core.errors import InputError, command_line
 from core.files import check_place
+from datasets.dicom import DEFAULT, Rendering, rendering_of
 from datasets.pictures import read_picture
 from results.record import RESULTS
 from symptom_generator.chat import Endpoint
@@ -138,7 +139,8 @@ def _ask(args: argparse.Namespace) -> int:
         return 0
     path = folder / TRANSCRIPT
     transcript = Transcript(path, not args.dry_run, args.fresh, read_line)
-    send = functools.lru_cache(256)(lambda name: as_sent(task.files[name]))
+    rendering = rendering_of(task.cfg.DATASET)
+    send = functools.lru_cache(256)(lambda name: as_sent(task.files[name], rendering))
     asking = Asking(task.settings, transcript, endpoint, send, endpoint.say)
     cost = Cost.of(asking, task, send)
     if args.dry_run:
@@ -215,9 +217,9 @@ def _check(folder: Path, task: Task) -> None:
     check_folder(folder, task.cfg)
 
 
-def as_sent(path: str) -> bytes:
+def as_sent(path: str, rendering: Rendering = DEFAULT) -> bytes:
     """An image as it is sent: JPEG without its name and notes, at most ``MAX_SIDE`` pixels wide."""
-    image = read_picture(path)
+    image = read_picture(path, rendering=rendering)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     return jpeg(image)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.dicom import rendering_of
 from datasets.pictures import read_picture
 from reporting.pages import write_page
 from results.predictions import Predictions
@@ -80,7 +81,8 @@ def _signs(task: Task, answers: Sequence[ImageAnswers]) -> list[dict[str, Any]]:
 def _card(
     task: Task, answers: Sequence[ImageAnswers], found: Predictions, i: int
 ) -> dict[str, Any]:
-    image, picture = task.images[i], read_picture(task.images[i].impath)
+    image = task.images[i]
+    picture = read_picture(image.impath, rendering=rendering_of(task.cfg.DATASET))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return {
         "id": image.id,
