@@ -7,9 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from core.files import atomic_write
-from datasets.pictures import read_picture
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 THUMBNAIL = 224  # pixels of an image's longer side
@@ -30,9 +30,8 @@ def write_page(path: str | Path, template: str, **values: Any) -> Path:
     return Path(path)
 
 
-def thumbnail(path: str | Path) -> tuple[str, tuple[int, int]]:
-    """A small copy of an image as a data: address, and its size."""
-    image = read_picture(path)
+def thumbnail(image: Image.Image) -> tuple[str, tuple[int, int]]:
+    """An image, made small, as a data: address, and its size then."""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=88)

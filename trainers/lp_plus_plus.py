@@ -71,8 +71,8 @@ class LPPlusPlus(Method):
             print("There are no validation images to choose the epoch with, so it is the last")
             return
         model.learned.load_state_dict(state)
-        accuracy = f"validation accuracy {100 * best:.4f}%"
-        print(f"epoch {chosen} of {self.options.EPOCHS} is used: {accuracy}")
+        of_all = f"epoch {chosen} of {self.options.EPOCHS}"
+        print(f"{of_all} is used: validation accuracy {100 * best:.4f}%")
 
     def descend(self, model: "BlendedProbe", train: LabelledFeatures) -> Iterator[int]:
         """Yield the number of each epoch after its steps, the first of which is 1."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.dicom import rendering_of
+from datasets.pictures import read_picture
 from reporting.pages import thumbnail, write_page
 from results.predictions import Predictions
 from vision_llm.agreement import Agreement
@@ -78,7 +80,8 @@ def _card(
     task: Task, answers: Sequence[ImageAnswers], found: Predictions, i: int
 ) -> dict[str, Any]:
     image = task.images[i]
-    data, size = thumbnail(image.impath)
+    picture = read_picture(image.impath, rendering=rendering_of(task.cfg.DATASET))
+    data, size = thumbnail(picture)
     return {
         "id": image.id,
         "data": data,
