@@ -168,10 +168,11 @@ class MedicalDataset(ImageSource, DatasetBase):
         self.duplicates = find_duplicates(every, self._memory)
         allowed = self.settings.ALLOW_DUPLICATES or self.duplicates_allowed
         apart = self.settings.PATIENTS_APART or self.patients_known_apart
-        together = [] if allowed else self.duplicates
+        anew = self.settings.SPLIT == "patients"
+        together = self.duplicates if anew or not allowed else []
         settings = self.settings
         try:
-            if settings.SPLIT == "patients":
+            if anew:
                 given, settings, notes = pooled(given, settings)
                 self.notes += notes
                 apart = True
