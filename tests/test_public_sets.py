@@ -1,9 +1,10 @@
 """Public sets as their archives release them, on made copies: true names and columns."""
 
+import re
 import shutil
 
 import pytest
-from made_sets import counts, draw, load, table
+from made_sets import NAMES, counts, draw, load, table
 
 from core.errors import InputError
 from core.yaml_files import read_yaml
@@ -347,3 +348,16 @@ def test_a_wrong_setting_of_a_table_is_one_line(tmp_path, options, message):
     with pytest.raises(InputError, match=message) as error:
         load("ham10000", tmp_path, *options)
     assert "\n" not in str(error.value)
+
+
+def test_the_page_has_every_set_and_the_settings_of_its_examples(checkout):
+    """docs/datasets.md: a row for each configuration; each line of an example is in its file."""
+    page = (checkout / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted([*SETS, *NAMES])
+    named = r"\(`(?:configs/datasets/)?(\w+)\.yaml`\).*?```yaml\n(.*?)```"
+    examples = re.findall(named, page, re.DOTALL)
+    assert len(examples) == 7
+    for name, text in examples:
+        lines = (checkout / "configs" / "datasets" / f"{name}.yaml").read_text().splitlines()
+        assert set(text.splitlines()) <= set(lines), name
