@@ -43,11 +43,9 @@ def run_shots(args: argparse.Namespace) -> int:
 
     Its failed runs are named; they are no reason to leave out other numbers of shots.
     """
-    status = 0
-    for shots in dict.fromkeys(args.shots):
-        opts = [*args.opts, "DATASET.NUM_SHOTS", str(shots)]
-        status |= compare.run_all(argparse.Namespace(**vars(args) | {"opts": opts}))
-    return status
+    every = [[*args.opts, "DATASET.NUM_SHOTS", str(shots)] for shots in dict.fromkeys(args.shots)]
+    failed = [compare.run_all(argparse.Namespace(**vars(args) | {"opts": opts})) for opts in every]
+    return int(any(failed))
 
 
 if __name__ == "__main__":
