@@ -5,6 +5,7 @@ python parse_results.py --paper --ci               with the ViP paper's figures 
 python parse_results.py --paper vip biomedcoop     with the figures of several papers
 python parse_results.py --by backbone --format csv
 python parse_results.py --ablation --knowledge --zeroshot --shots --cost
+python parse_results.py --mean --dataset btmri --dataset retina     means over datasets
 python parse_results.py --compare ViP CoOp --dataset derm7pt
 python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve;
                                                    --plot meaning: what symptoms still mean
@@ -73,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--dataset", help="only this dataset")
-    add("--backbone", help="only this backbone")
+    add("--dataset", action="append", help="only this dataset; may be given several times")
+    add("--backbone", action="append", help="only this backbone; may be given several times")
     add(
         "--seeds",
         nargs="+",
@@ -134,10 +135,11 @@ def chosen_runs(args: argparse.Namespace) -> list[Run]:
     if not runs:
         raise InputError(f"{args.folder}: no finished runs; train some, or name another folder")
     for name in ("dataset", "backbone"):
-        wanted, there = getattr(args, name), sorted({getattr(run, name) for run in runs})
-        if wanted is not None and wanted not in there:
-            raise InputError(f"no runs of {name} {wanted}; there are {', '.join(there)}")
-        runs = [run for run in runs if wanted in (None, getattr(run, name))]
+        chosen, there = getattr(args, name), sorted({getattr(run, name) for run in runs})
+        for wanted in chosen or ():
+            if wanted not in there:
+                raise InputError(f"no runs of {name} {wanted}; there are {', '.join(there)}")
+        runs = [run for run in runs if not chosen or getattr(run, name) in chosen]
     return runs
 
 

@@ -28,6 +28,7 @@ from .splits import (
     class_half,
     complete,
     few_shot,
+    pooled,
     split_fingerprint,
 )
 
@@ -161,7 +162,7 @@ class MedicalDataset(ImageSource, DatasetBase):
     def _split(self) -> None:
         given = self.read_split_file() if self.settings.SPLIT_FILE else self.read()
         given = {side: pictures for side, pictures in given.items() if pictures}
-        if len(given) > 1:
+        if len(given) > 1 and self.settings.SPLIT == "released":
             sides = ", ".join(side for side in SPLITS if side in given)
             self.notes.append(f"{sides}: given by {self.given_by}")
         self._memory = FileMemory(self.dataset_dir)
@@ -171,9 +172,15 @@ class MedicalDataset(ImageSource, DatasetBase):
         self.duplicates = find_duplicates(every, self._memory)
         allowed = self.settings.ALLOW_DUPLICATES or self.duplicates_allowed
         apart = self.settings.PATIENTS_APART or self.patients_known_apart
-        together = [] if allowed else self.duplicates
+        anew = self.settings.SPLIT == "patients"
+        together = self.duplicates if anew or not allowed else []
+        settings = self.settings
         try:
-            done = complete(given, self.settings, apart, self.split_key, together)
+            if anew:
+                given, settings, notes = pooled(given, settings)
+                self.notes += notes
+                apart = True
+            done = complete(given, settings, apart, self.split_key, together)
             notes = check_sides(done.split, self.all_classnames, self.settings.PATIENTS_APART)
         except InputError as error:
             raise InputError(f"{self.dataset_dir}: {error}") from None

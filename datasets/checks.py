@@ -116,7 +116,7 @@ def check_picture(path: str | Path, rendering: Rendering = DEFAULT) -> None:
     Decoding at an eighth of the size still reads the whole compressed stream.
     """
     with open_picture(path, rendering) as picture:
-        picture.draft(picture.mode, (picture.width // 8, picture.height // 8))
+        picture.draft(picture.mode, (max(1, picture.width // 8), max(1, picture.height // 8)))
         large = picture.width * picture.height > _LARGE
         with _one_large if large else contextlib.nullcontext():
             to_rgb(picture)

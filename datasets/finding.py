@@ -49,7 +49,8 @@ class ImageSource:
         """A Picture of ``path``, described by its name where nothing better is known."""
         known_patient, known_subtype = self.describe(Path(path).name, label)
         if self.settings.PATIENT_PATTERN:
-            match = re.search(self.settings.PATIENT_PATTERN, Path(path).name)
+            pattern = self.settings.PATIENT_PATTERN
+            match = re.search(pattern, self.identity(path) if "/" in pattern else Path(path).name)
             known_patient = (match[1] or "") if match else ""
         return Picture(
             path,

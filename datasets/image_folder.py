@@ -8,10 +8,19 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from core.errors import InputError, and_more, short
 from core.names import name_key
-from core.tables import read_table
+from core.tables import Table, read_table
 
 from .base import MedicalDataset
 from .finding import subfolders
+from .image_tables import (
+    ONE_HOT,
+    SplitLists,
+    is_list,
+    join,
+    keep_rows,
+    read_lists,
+    with_one_hot_labels,
+)
 from .pictures import Finder
 from .settings import FIELDS
 from .split_files import names_by_label, read_split_rows
@@ -68,41 +77,87 @@ class ImageFolder(MedicalDataset):
         return self.find_file(self.settings.CSV, "DATASET.CSV")
 
     @cached_property
-    def _table(self) -> list[tuple[int, Row]]:
-        """The table's (line number, row) pairs, without rows that are excluded."""
-        table = read_table(self._csv)
+    def _table(self) -> list[tuple[str, Row]]:
+        """Pairs of a row's place and the row, without rows that are excluded, of all tables."""
+        tables = {"": self._csv}
+        for side, name in self.settings.CSV_SPLITS.items():
+            if name and not is_list(name):
+                tables[side] = self.find_file(name, f"DATASET.CSV_SPLITS.{side}")
+        rows = [pair for side, path in tables.items() for pair in self._rows_of(path, side)]
+        rows = [
+            (where, row)
+            for where, row in rows
+            if not self.is_excluded(self.dataset_dir / row["path"].replace("\\", "/"))
+        ]
+        if not rows:
+            raise InputError(f"{self._csv}: has no images; write one in a line")
+        return self._listed(rows)
+
+    def _rows_of(self, path: Path, side: str) -> list[tuple[str, Row]]:
+        """The rows of one table; ``side`` is the split of all of them, "" if the table says it."""
+        table = keep_rows(read_table(path), self.settings.CSV_ROWS)
+        if self.settings.CSV_JOIN:
+            other = read_table(self.find_file(self.settings.CSV_JOIN, "DATASET.CSV_JOIN"))
+            table = join(table, other, str(self.settings.CSV_COLUMNS["path"]))
+        if self.settings.CSV_ONE_HOT:
+            table = with_one_hot_labels(table, self._one_hot_columns())
+        columns = self._columns(table)
+        rows = []
+        for number, cells in table.rows:
+            row = {field: cells[column] for field, column in columns.items()}
+            where = f"{path}, line {number}"
+            for field in ("path", "label"):
+                if not row[field]:
+                    raise InputError(f"{where}: its {columns[field]} is empty; fill it in")
+            self._check_one_label(row["label"], f"{where}, column {columns['label']}")
+            rows.append((where, row | {"split": side} if side else row))
+        return rows
+
+    def _one_hot_columns(self) -> list[str]:
+        names = self.settings.CLASS_FOLDERS or self.settings.CLASSNAMES
+        if not names:
+            raise InputError(
+                "DATASET.CSV_ONE_HOT is on, but no columns are named; name them in "
+                "DATASET.CLASS_FOLDERS"
+            )
+        return list(map(str, names))
+
+    def _columns(self, table: Table) -> dict[str, str]:
+        """Field -> the column of ``table`` that tells it."""
         columns = {}
         for field in FIELDS:
             name = str(self.settings.CSV_COLUMNS[field])
+            if field == "label" and self.settings.CSV_ONE_HOT:
+                name = ONE_HOT
             column = table.column(name) if name else None
             if column is not None:
                 columns[field] = column
             elif field in ("path", "label") or name not in ("", field):
                 raise InputError(
-                    f"{self._csv}: has no column {short(name)}, only "
+                    f"{table.path}: has no column {short(name)}, only "
                     f"{', '.join(filter(None, table.columns)) or 'none'}; set "
                     f"DATASET.CSV_COLUMNS.{field} to the table's own name for it"
                 )
-        rows = [
-            (number, {field: row[column] for field, column in columns.items()})
-            for number, row in table.rows
+        return columns
+
+    def _listed(self, rows: list[tuple[str, Row]]) -> list[tuple[str, Row]]:
+        """The rows with the splits that lists give; those that lists leave out are left out."""
+        names = {
+            side: self.find_file(name, f"DATASET.CSV_SPLITS.{side}")
+            for side, name in self.settings.CSV_SPLITS.items()
+            if is_list(name)
+        }
+        if not names:
+            return rows
+        lists: SplitLists = read_lists(names)
+        sides = [lists.side(row["path"]) for _, row in rows]
+        if left_out := sides.count(None):
+            self.notes.append(f"left out, in no list of DATASET.CSV_SPLITS: {left_out:,} images")
+        return [
+            (where, row | {"split": side})
+            for (where, row), side in zip(rows, sides, strict=True)
+            if side
         ]
-        for number, row in rows:
-            for field in ("path", "label"):
-                if not row[field]:
-                    raise InputError(
-                        f"{self._csv}, line {number}: its {columns[field]} is empty; fill it in"
-                    )
-            where = f"{self._csv}, line {number}, column {columns['label']}"
-            self._check_one_label(row["label"], where)
-        rows = [
-            (number, row)
-            for number, row in rows
-            if not self.is_excluded(self.dataset_dir / row["path"].replace("\\", "/"))
-        ]
-        if not rows:
-            raise InputError(f"{self._csv}: has no images; write one in a line")
-        return rows
 
     def _check_one_label(self, label: str, where: str) -> None:
         named = [*self.settings.CLASSNAMES, *self.settings.CLASS_FOLDERS]
@@ -116,28 +171,41 @@ class ImageFolder(MedicalDataset):
         self.given_by = str(self._csv)
         finder = Finder()
         given: Split = {side: [] for side in SPLITS}
-        missing: list[tuple[int, str]] = []
-        seen: dict[Path, int] = {}
-        for number, row in self._table:
-            where = f"{self._csv}, line {number}"
+        missing: list[tuple[str, str]] = []
+        seen: dict[Path, tuple[str, Row]] = {}
+        for where, row in self._table:
             label, side = self._label_and_side(row, where)
             found = self._find(finder, row["path"], where)
             if found is None:
-                missing.append((number, row["path"]))
+                missing.append((where, row["path"]))
                 continue
-            if seen.setdefault(found, number) != number:
-                raise InputError(
-                    f"{where}: {row['path']} is in line {seen[found]} already; keep one"
-                )
+            first = seen.setdefault(found, (where, row))
+            if first[0] != where:
+                self._check_repeat(where, row, *first)
+                continue
             patient, subtype = row.get("patient") or None, row.get("subtype") or None
             given[side].append(self.picture(found, label, patient, subtype))
         if missing:
-            number, name = missing[0]
+            where, name = missing[0]
             raise InputError(
-                f"{self._csv}, line {number}: {short(name)} is not below {self.dataset_dir}"
+                f"{where}: {short(name)} is not below {self.dataset_dir}"
                 f"{and_more(missing, 'missing files')}; restore it or remove the line"
             )
+        if repeats := len(self._table) - len(seen):
+            self.notes.append(f"rows that repeat an image: {repeats:,}, each image read once")
         return given
+
+    def _check_repeat(self, where: str, row: Row, first: str, first_row: Row) -> None:
+        """Raise InputError where two rows of one image are not allowed, or do not agree."""
+        place = first.removeprefix(f"{self._csv}, ")
+        if not self.settings.CSV_REPEATS:
+            raise InputError(f"{where}: {row['path']} is in {place} already; keep one")
+        differing = [field for field in row if row[field] != first_row[field]]
+        if differing:
+            raise InputError(
+                f"{where}: {row['path']} is in {place} already, with another {differing[0]} "
+                f"({short(row[differing[0]])}, not {short(first_row[differing[0]])}); correct one"
+            )
 
     def _label_and_side(self, row: Row, where: str) -> tuple[int, str]:
         label = self.label_of(row["label"])

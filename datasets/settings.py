@@ -12,6 +12,7 @@ from core.errors import InputError, short
 from .dicom import window_of
 
 PARTS = ("all", "base", "new")
+SPLIT_CHOICES = ("released", "patients")
 FIELDS = ("path", "label", "split", "patient", "subtype")  # what a row of a table can tell
 
 # Joins Dassl's own cfg.DATASET.
@@ -20,12 +21,24 @@ DEFAULTS: dict[str, Any] = {
     "CSV": "",  # ImageFolder: a table path,label[,split][,patient][,subtype]
     # What the table calls its columns; "" for a column that must not be read.
     "CSV_COLUMNS": CfgNode({field: field for field in FIELDS}),
+    # A column of 0 and 1 for each class, instead of one of labels; CLASS_FOLDERS names them.
+    "CSV_ONE_HOT": False,
+    "CSV_ROWS": [],  # only these rows: "COLUMN=VALUE", every one of which has to hold
+    "CSV_REPEATS": False,  # rows that repeat an image are read once, if they agree
+    "CSV_JOIN": "",  # a second table with further columns (a patient, say) of the same images
+    # Which images are in which split: a .txt file with a name in a line, or a table as CSV is.
+    "CSV_SPLITS": CfgNode({side: "" for side in ("train", "val", "test")}),
     "SPLIT_FILE": "",  # JSON: {"train": [[path, label, classname], ...], "val": ..., "test": ...}
+    # released: as given. patients: drawn from all images that are given, in the same proportions,
+    # with patients apart.
+    "SPLIT": "released",
     "SPLIT_SEED": 1,  # of a split that has to be drawn, whatever the run's SEED
     "VAL_FRACTION": 0.1,  # of each class's training images, where no validation split is given
     "TEST_FRACTION": 0.2,  # of each class's images, where no test split is given
     "PATIENTS_APART": False,  # no patient on two sides of a drawn split; an error in a given one
-    "PATIENT_PATTERN": "",  # regular expression with one group, searched in the file's name
+    # Regular expression with one group, searched in the file's name, or if it contains "/" in the
+    # path below the dataset's folder.
+    "PATIENT_PATTERN": "",
     "EXCLUDE": [],  # files to leave out: patterns such as "*_mask*", below the dataset's folder
     "ALLOW_DUPLICATES": False,  # the same bytes on two sides of a split
     "CLASSNAMES": [],  # in the order of the labels; [] is the dataset's own
@@ -67,6 +80,11 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda n: _is_number(n) and (n == -1 or n >= 1),
         "give -1 for all images, or at least 1",
     ),
+    "SPLIT": (lambda choice: choice in SPLIT_CHOICES, "choose released or patients"),
+    "CSV_ROWS": (
+        lambda rows: _is_texts(rows) and all("=" in str(row) for row in rows),
+        "give a list of COLUMN=VALUE, as in ['Frontal/Lateral=Frontal']",
+    ),
     "SPLIT_SEED": (lambda n: _is_number(n) and n >= 0, "give 0 or more"),
     "FRAME": (lambda n: _is_number(n) and n >= 1, "give 1 for the first frame, or more"),
     "VAL_FRACTION": _FRACTION,
@@ -89,7 +107,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise InputError(f"DATASET.{key} is {short(settings[key])}; {advice}")
     window_of(settings.get("WINDOW", ""))
     columns = settings.get("CSV_COLUMNS", {})
-    for field in ("path", "label"):
+    for field in ("path",) if settings.get("CSV_ONE_HOT") else ("path", "label"):
         if columns and not str(columns[field]).strip():
             raise InputError(f"DATASET.CSV_COLUMNS.{field} is empty; every row needs a {field}")
 

@@ -174,6 +174,37 @@ def complete(
     return Completed(ordered, drawn, notes)
 
 
+def pooled(given: Split, settings: SimpleNamespace) -> tuple[Split, SimpleNamespace, list[str]]:
+    """All images that are given as one split, to be drawn again with patients apart.
+
+    Returns:
+        the images as training images; the settings that draw the given proportions (those of the
+        settings where no split is given); notes for the card.
+
+    Raises:
+        InputError: no patient is known.
+    """
+    pictures = [picture for side in SPLITS for picture in given.get(side, [])]
+    unknown = sum(not picture.patient for picture in pictures)
+    if unknown == len(pictures):
+        raise InputError(
+            "DATASET.SPLIT is patients, but no patient is known; set DATASET.PATIENT_PATTERN, give "
+            "a CSV with a column 'patient', or set DATASET.SPLIT to released"
+        )
+    train, val, test = (len(given.get(side, [])) for side in SPLITS)
+    fractions = {}
+    if test:
+        fractions["TEST_FRACTION"] = test / len(pictures)
+    if val:
+        fractions["VAL_FRACTION"] = val / (train + val)
+    notes = []
+    if test or val:
+        notes.append(f"the released split of {train:,}/{val:,}/{test:,} images is not used")
+    if unknown:
+        notes.append(f"drawn one by one, with no known patient: {unknown:,} images")
+    return {"train": pictures}, SimpleNamespace(**vars(settings) | fractions), notes
+
+
 def _patients_known(split: Split, needed: bool) -> bool:
     known = any(picture.patient for pictures in split.values() for picture in pictures)
     if needed and not known:

@@ -89,7 +89,12 @@ def external_tables(runs: list[Run], choices: Choices) -> list[Table]:
 
 
 def base_to_new_tables(runs: list[Run], choices: Choices) -> list[Table]:
-    """Metrics on base and new classes and their harmonic mean, for tasks that have both.
+    """Metrics on base and new classes and their harmonic mean, for tasks that have both."""
+    return [_base_to_new_table(task, both, choices) for task, both in halves_of(runs).items()]
+
+
+def halves_of(runs: list[Run]) -> dict[Task, dict[str, list[Run]]]:
+    """Task -> half of its classes -> runs, of the tasks that have runs of both halves, sorted.
 
     What learns nothing is the same for every number of shots: it is a row of each of their tables.
     """
@@ -98,15 +103,15 @@ def base_to_new_tables(runs: list[Run], choices: Choices) -> list[Table]:
         if task.subsample_classes in HALVES and not task.trained_on:
             halves[task._replace(subsample_classes="all")][task.subsample_classes] += task_runs
     few_shot = {task.dataset for task in halves if task.shots > 0}
-    tables = []
+    found = {}
     for task, both in sorted(halves.items()):
         for half, others in halves.get(task._replace(shots=-1), {}).items():
             if task.shots > 0:
                 both[half] = both[half] + [run for run in others if not run.learns]
         trained = any(run.learns for half in HALVES for run in both[half])
         if all(both.values()) and (trained or task.dataset not in few_shot):
-            tables.append(_base_to_new_table(task, both, choices))
-    return tables
+            found[task] = both
+    return found
 
 
 def _base_to_new_table(task: Task, both: dict[str, list[Run]], choices: Choices) -> Table:

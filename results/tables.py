@@ -7,7 +7,7 @@ To add one, write its function (runs, ``Choices``) -> tables, and add a ``Kind``
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from results import cost, experiments, few_shot, layouts, meaning, method_tables
+from results import cost, experiments, few_shot, layouts, meaning, method_tables, over_datasets
 from results.choices import Choices
 from results.rendering import Table
 from results.runs import Run
@@ -79,6 +79,12 @@ KINDS = (
         "--cost",
         "time, memory and parameters",
         "no run recorded its cost",
+    ),
+    Kind(
+        over_datasets.mean_tables,
+        option="--mean",
+        help="means over datasets: few-shot and base to new",
+        without="no few-shot or base-to-new runs on two or more datasets",
     ),
     Kind(layouts.seed_tables, option="--by seed"),
     Kind(layouts.backbone_tables, option="--by backbone"),

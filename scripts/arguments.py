@@ -21,6 +21,7 @@ from engine.method import METHODS
 from engine.settings import LARGEST_SEED
 
 PAPER_BACKBONES = ("vit_b16", "vit_l14", "rn50")
+SUBJECTS = ("dataset", "benchmark")  # what a script may run on
 
 # Settings that a script decides itself, and the argument that changes them.
 DECIDED = {
@@ -33,17 +34,20 @@ DECIDED = {
 }
 
 
-def script_parser(prog: str, description: str | None, first: str = "") -> Parser:
+def script_parser(
+    prog: str, description: str | None, first: str = "", subject: str = "dataset"
+) -> Parser:
     """A parser of what all scripts take; a script adds its own flags.
 
     Args:
         first: ``trainer``, if the method is named before the dataset.
+        subject: ``dataset``, or ``benchmark`` where a script runs on several.
     """
     parser = Parser(description, prog=prog)
     add = parser.add_argument
     if first:
         add(first, help="the method, for example CoOp")
-    add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
+    add(subject, help=f"a file of configs/{subject}s, by its name, or a YAML file")
     add(
         "backbones",
         nargs="*",
@@ -75,13 +79,15 @@ def parse_script(
         The arguments; ``opts`` are the settings, ``[KEY, value, ...]``.
 
     Raises:
-        InputError: an unknown dataset, backbone or setting, or wrong seeds.
+        InputError: an unknown dataset, benchmark, backbone or setting, or wrong seeds.
     """
     words, opts = split_options(argv_of(argv), short_keys)
     args = parser.parse_intermixed_args(words)
     args.opts = opts
     args.backbones = args.backbones or list(PAPER_BACKBONES)
-    config_file("datasets", args.dataset)
+    for subject in SUBJECTS:
+        if hasattr(args, subject):
+            config_file(f"{subject}s", getattr(args, subject))
     for backbone in args.backbones:
         config_file("backbones", backbone)
     for key in opts[::2]:

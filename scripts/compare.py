@@ -14,7 +14,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from core.arguments import real_number
+from core.arguments import Parser, real_number
 from core.errors import InputError, command_line
 from engine.config import (
     CONFIGS,
@@ -231,19 +231,10 @@ def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_args(
-    argv: Sequence[str] | None = None, prog: str = "compare.sh", decided: Sequence[str] = ()
-) -> argparse.Namespace:
-    """The arguments of a comparison; ``decided`` are settings that the caller chooses."""
-    parser = script_parser(prog, __doc__)
-    add = parser.add_argument
-    add(
-        "--experiment",
-        choices=EXPERIMENTS,
-        default="methods",
-        help="which runs and tables (default: methods)",
-    )
-    add(
+def comparison_parser(prog: str, description: str | None, subject: str = "dataset") -> Parser:
+    """A parser of what a comparison takes; ``subject`` as for ``script_parser``."""
+    parser = script_parser(prog, description, subject=subject)
+    parser.add_argument(
         "--methods",
         nargs="+",
         metavar="METHOD",
@@ -251,7 +242,23 @@ def parse_args(
         "(default: paper, and of strong those that take seconds because they are fitted at once)",
     )
     add_executor_arguments(parser)
-    return parse_script(parser, argv, decided)
+    parser.set_defaults(experiment="methods")
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = comparison_parser("compare.sh", __doc__)
+    add_experiment_argument(parser)
+    return parse_script(parser, argv)
+
+
+def add_experiment_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--experiment",
+        choices=EXPERIMENTS,
+        default="methods",
+        help="which runs and tables (default: methods)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ SHELL = {
     "compare.sh": "-m scripts.compare --root /data",
     "few_shot.sh": "-m scripts.few_shot --root /data",
     "base_to_new.sh": "-m scripts.base_to_new --root /data",
+    "benchmark.sh": "-m scripts.benchmark --root /data",
     "tune.sh": "-m scripts.tune --root /data",
     "run_seeds.sh": "-m scripts.run_seeds --root /data",
     "evaluate.sh": "-m scripts.evaluate --root /data",
