@@ -18,7 +18,7 @@ from results.rows import expected_backbones, tasks_of
 from results.runs import Run
 
 COLUMNS = 4  # panels in a row
-WIDTH = 26  # characters of a line above a panel
+WIDTH = 28  # characters of a line above a panel
 
 
 def plot_calibration(runs: list[Run], folder: Path | str) -> list[Path]:
@@ -74,4 +74,4 @@ def _panel(axis: Any, one: JudgedMethod) -> None:
     axis.set_ylim(0, 1.02)
     axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
-    axis.set_title(textwrap.fill(one.method.label, WIDTH), fontsize=8)
+    axis.set_title(textwrap.fill(one.method.label, WIDTH, break_long_words=False), fontsize=8)

@@ -58,7 +58,7 @@ def prediction_sets(judged: Judged, level: float, by_class: bool) -> np.ndarray:
 def conformal_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Coverage and size of conformal prediction sets: two tables for each task."""
     level = choices.level
-    by_class: list[Table] = []
+    by_class: dict[str, Table] = {}  # title of the first table of a task -> its second
 
     def fill(table: Table, methods: list[JudgedMethod]) -> None:
         table.text_columns = 2
@@ -73,12 +73,13 @@ def conformal_tables(runs: list[Run], choices: Choices) -> list[Table]:
                 worst = None if lowest is None else Estimate(lowest)
                 table.rows.append([one.method.label, how, cells[0], worst, *cells[1:]])
         table.notes += _notes(methods[0].first, level)
-        by_class.append(parts)
+        by_class[table.title] = parts
 
     headers = ["method", "bounds", "coverage", "lowest of a class", "classes in a set"]
     headers += ["one class", "none"]
     tables = decision_tables(runs, choices, fill, f"sets for a coverage of {level:g}", headers)
-    return [each for both in zip(tables, by_class, strict=True) for each in both]
+    pairs = [[table, *filter(None, [by_class.get(table.title)])] for table in tables]
+    return [table for pair in pairs for table in pair]
 
 
 def _cells(one: JudgedMethod, level: float, by_class: bool) -> list[Estimate | None]:

@@ -105,32 +105,31 @@ def decision_tables(
     headers: list[str],
     intervals: bool = True,
 ) -> list[Table]:
-    """A table for each task that has judged runs.
+    """A table for each task that has runs with predictions on validation images.
 
     Args:
-        fill: adds the rows, without their last cell, and the notes on what they say; and columns,
-            where they depend on the classes.
+        fill: adds the rows, without their last cell, and the notes on what they say.
         what: the table's title after the task's.
         headers: before the last one, "runs".
         intervals: whether rows have them; a note then says where patients are drawn.
     """
     tables = []
     for task, task_runs in tasks_of(runs).items():
+        if not any(run.has_validation_predictions for run in task_runs):
+            continue
         table = Table(f"{_title(task, choices)}, {what}", list(headers), [])
         gaps = Gaps(expected_backbones(task_runs), expected_seeds(task_runs, choices.seeds))
         left_out: list[str] = []
         methods = judged_methods(task_runs, choices, gaps.single, left_out)
-        if not methods:
-            continue
-        fill(table, methods)
-        if not table.rows and not table.notes:
-            continue
+        if methods:
+            fill(table, methods)
         table.headers.append("runs")
         counts = {one.method.label: gaps.count(one.method) for one in methods}
         for row in table.rows:
             row.append(counts[row[0]])
-        table.notes.insert(0, over_what(gaps.backbones))
-        table.notes += [*_case_notes(methods[0], choices.patients, intervals)]
+        if methods:
+            table.notes.insert(0, over_what(gaps.backbones))
+            table.notes += _case_notes(methods[0], choices.patients, intervals)
         table.notes += [*_reuse_note(methods), *gaps.notes(), *left_out]
         tables.append(table)
     return tables

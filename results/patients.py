@@ -97,8 +97,18 @@ def patient_notes(run: Predictions, combine: str) -> list[str]:
 
 def patient_tables(runs: list[Run], choices: Choices) -> list[Table]:
     """Metrics over patients, a table for each task whose runs know the patients."""
-    tables = [_patient_table(task, own, choices) for task, own in tasks_of(runs).items()]
-    return [table for table in tables if table.rows]
+    return [
+        _patient_table(task, own, choices)
+        for task, own in tasks_of(runs).items()
+        if any(_knows_patients(run) for run in own)
+    ]
+
+
+def _knows_patients(run: Run) -> bool:
+    try:
+        return len(run.predictions().groups) > 0
+    except InputError:
+        return False
 
 
 def _patient_table(task: Task, runs: list[Run], choices: Choices) -> Table:

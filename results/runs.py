@@ -158,6 +158,10 @@ class Run:
         """
         return self._predictions
 
+    @property
+    def has_validation_predictions(self) -> bool:
+        return (self.folder / predictions.VALIDATION_FILE).exists()
+
     def validation_predictions(self) -> Predictions:
         """The run's predictions on its validation images.
 
@@ -174,7 +178,7 @@ class Run:
 
     @cached_property
     def _validation_predictions(self) -> Predictions:
-        if not (self.folder / predictions.VALIDATION_FILE).exists():
+        if not self.has_validation_predictions:
             raise InputError(
                 f"{self.folder}: there is no {predictions.VALIDATION_FILE}; the run has no "
                 "validation images, or is of an older version"
