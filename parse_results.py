@@ -7,8 +7,12 @@ python parse_results.py --by backbone --format csv
 python parse_results.py --ablation --knowledge --zeroshot --shots --cost
 python parse_results.py --mean --dataset btmri --dataset retina     means over datasets
 python parse_results.py --compare ViP CoOp --dataset derm7pt
+python parse_results.py --patients mean            metrics by patient (or: max)
+python parse_results.py --operating sensitivity=0.9 --calibration --conformal 0.9
+                                                   thresholds, calibration and sets of classes
 python parse_results.py --plot                     bar charts; --plot shots: the few-shot curve;
-                                                   --plot meaning: what symptoms still mean
+                                                   --plot meaning: what symptoms still mean;
+                                                   --plot calibration: reliability diagrams
 """
 
 import argparse
@@ -27,7 +31,7 @@ from results.rows import wanted_seeds
 from results.runs import Run, find_runs
 from results.tables import KINDS, Kind, tables_of
 
-PLOTS = ("bars", "shots", "meaning")
+PLOTS = ("bars", "shots", "meaning", "calibration")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--ci", action="store_true", help="95 %% intervals (bootstrap)")
     _add_selection(parser)
     for kind in KINDS:
-        if kind.option and " " not in kind.option:
+        if kind.value:
+            default = kind.value.default
+            add(
+                kind.option,
+                nargs="?" if default else None,
+                const=default,
+                metavar=kind.value.names,
+                help=kind.help,
+            )
+        elif kind.option and " " not in kind.option:
             add(kind.option, action="store_true", help=kind.help)
     add(
         "--compare",
@@ -66,8 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="bars",
         metavar="KIND",
-        help="draw Fig. 3 I and Fig. 5, with 'shots' the few-shot curve, or with 'meaning' what "
-        "symptoms still mean after training, into FOLDER/plots",
+        help="draw Fig. 3 I and Fig. 5, with 'shots' the few-shot curve, with 'meaning' what "
+        "symptoms still mean after training, or with 'calibration' reliability diagrams before and "
+        "after temperature scaling, into FOLDER/plots",
     )
     return parser
 
@@ -102,6 +116,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if args.folder is not None:
             parser.error(f"--plot {args.plot}: choose from {', '.join(PLOTS)}")
         args.folder, args.plot = args.plot, "bars"
+    _read_values(args)
     args.paper = [VIP] if args.paper == [] else args.paper or []
     if args.folder is None and args.paper and Path(args.paper[-1]).is_dir():
         # `--paper output` reads as if output were a paper.
@@ -112,6 +127,26 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = _metric_names()
     args.metrics = [names[option] for option in dict.fromkeys(args.metrics)]
     return args
+
+
+def _read_values(args: argparse.Namespace) -> None:
+    """Put what the options of ``KINDS`` with a value say in the place of their texts.
+
+    Raises:
+        InputError: a value is wrong; names the option.
+    """
+    for kind in KINDS:
+        text = getattr(args, kind.option.removeprefix("--"), None) if kind.value else None
+        if text is None or kind.value is None:
+            continue
+        if args.folder is None and kind.value.default and Path(text).is_dir():
+            # `--patients output` reads as if output were the value.
+            args.folder, text = text, kind.value.default
+        try:
+            value = kind.value.read(text)
+        except InputError as error:
+            raise InputError(f"{kind.option} {error}") from None
+        setattr(args, kind.option.removeprefix("--"), value)
 
 
 def _metric_names() -> dict[str, str]:
@@ -145,8 +180,8 @@ def chosen_runs(args: argparse.Namespace) -> list[Run]:
 
 def named_kinds(args: argparse.Namespace) -> list[Kind]:
     """The kinds of table that have an option of their own, and it is given."""
-    given = {f"--{name}" for name, value in vars(args).items() if value is True}
-    return [kind for kind in KINDS if kind.option in given]
+    given = {f"--{name}": value for name, value in vars(args).items()}
+    return [kind for kind in KINDS if given.get(kind.option) not in (None, False)]
 
 
 def chosen_kinds(args: argparse.Namespace) -> list[Kind]:
@@ -161,7 +196,12 @@ def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
     if args.compare:
         return compare_tables(runs, *args.compare)
     intervals = Intervals(args.metrics) if args.ci else None
-    choices = Choices(args.metrics, intervals, args.seeds, papers=args.paper)
+    values = {
+        kind.value.field: getattr(args, kind.option.removeprefix("--"))
+        for kind in named_kinds(args)
+        if kind.value
+    }
+    choices = Choices(args.metrics, intervals, args.seeds, papers=args.paper, **values)
     found = []
     for kind in chosen_kinds(args):
         tables = tables_of([kind], runs, choices)
@@ -190,6 +230,11 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
 
         paths = meaning_plots.plot_meaning(runs, folder)
         needed = "ViP runs whose symptoms explain.py has measured"
+    elif args.plot == "calibration":
+        from results import calibration_plots
+
+        paths = calibration_plots.plot_calibration(runs, folder)
+        needed = "runs with predictions on validation images"
     else:
         paths = plots.plot_zeroshot(runs, folder) + plots.plot_knowledge(runs, folder)
         needed = "zero-shot runs by names and symptoms, or ViP runs with several symptom files"

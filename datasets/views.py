@@ -166,22 +166,49 @@ class EpochBatches(Sampler):
 
     The last batch is dropped when training if it is not full and another one is (as in Dassl).
 
+    Args:
+        labels: of the images, for epochs of as many images that show each class equally often; a
+            class with few images repeats them, one with many shows a part. None: each image once.
+
     Attributes:
         epoch: the one to come; without a seed also a tuple of several, as ``Views`` reads them.
     """
 
-    def __init__(self, n_images: int, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        n_images: int,
+        batch_size: int,
+        seed: int | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         self.n_images = n_images
         self.batch_size = batch_size
         self.seed = seed
         self.epoch: Epoch = 0
+        self.labels = None if labels is None else torch.tensor(labels)
 
     def order(self, epoch: Epoch) -> list[int]:
         """The indices of the images in the order in which ``epoch`` shows them."""
         if self.seed is None:
             return list(range(self.n_images))
         generator = torch.Generator().manual_seed(view_seed(self.seed, epoch, "order"))
-        return torch.randperm(self.n_images, generator=generator).tolist()
+        order = torch.randperm(self.n_images, generator=generator)
+        return (order if self.labels is None else self._balanced(order, generator)).tolist()
+
+    def _balanced(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """As many places as ``order`` has, shared equally among the classes that have an image."""
+        assert self.labels is not None
+        classes = self.labels.unique()
+        # Which classes get one image more than the others changes from epoch to epoch.
+        classes = classes[torch.randperm(len(classes), generator=generator)]
+        share, left = divmod(len(order), len(classes))
+        chosen = []
+        for i, label in enumerate(classes):
+            own = order[self.labels[order] == label]
+            places = share + (i < left)
+            chosen.append(own.repeat(-(-places // len(own)))[:places])
+        mixed = torch.cat(chosen)
+        return mixed[torch.randperm(len(mixed), generator=generator)]
 
     def __len__(self) -> int:
         if self.seed is not None and self.n_images >= self.batch_size:
@@ -230,8 +257,12 @@ class ViewManager:
         self.lab2cname = self.dataset.lab2cname
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         self.scale = self.test_views([]).scale or Scale()
+        labels = [image.label for image in self.dataset.train_x]
         self.train_loader_x = self.loader(
-            self.train_views(), cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.SEED
+            self.train_views(),
+            cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
+            cfg.SEED,
+            labels=labels if cfg.DATALOADER.TRAIN_X.BALANCED else None,
         )
         self.train_loader_u = None
         self.val_loader = self.test_view_loader(self.dataset.val)
@@ -260,19 +291,25 @@ class ViewManager:
         return min(self.cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
 
     def loader(
-        self, views: Views, batch_size: int, seed: int | None = None, persistent: bool = False
+        self,
+        views: Views,
+        batch_size: int,
+        seed: int | None = None,
+        persistent: bool = False,
+        labels: Sequence[int] | None = None,
     ) -> DataLoader:
         """Batches of views: shuffled by ``seed``, or in their own order.
 
         Args:
             persistent: keep the workers from one pass to the next; training always does.
+            labels: of the images, for epochs that show each class equally often.
         """
         cuda = self.cfg.USE_CUDA and torch.cuda.is_available()
         # Where starting a worker takes seconds, those of the evaluation stay as well.
         slow = (start_method(cuda) or multiprocessing.get_start_method()) != "fork"
         return DataLoader(
             views,
-            batch_sampler=EpochBatches(len(views), batch_size, seed),
+            batch_sampler=EpochBatches(len(views), batch_size, seed, labels),
             persistent_workers=self.workers > 0 and (persistent or seed is not None or slow),
             pin_memory=cuda,
             # A generator of its own: starting an epoch draws nothing from the method's.

@@ -78,6 +78,8 @@ def default_cfg() -> CN:
     cfg.MODEL.BACKBONE.update(copy.deepcopy(BACKBONE_DEFAULTS))
     cfg.INPUT.update(copy.deepcopy(BACKBONES_OWN))
     cfg.FEATURES = CN(FEATURES_DEFAULTS)
+    cfg.TRAIN.CLASS_WEIGHTS = "none"  # balanced: the cross-entropy weighs classes by 1 / their size
+    cfg.DATALOADER.TRAIN_X.BALANCED = False  # an epoch shows as many images of each class
     # "shared": configs/protocol.yaml; "own": with what the method's own paper changes in it.
     cfg.PROTOCOL = "shared"
     # The short names, of the YAML files; the fingerprint of the symptoms that the run reads; and

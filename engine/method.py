@@ -45,11 +45,23 @@ class Output(NamedTuple):
     losses: dict[str, Tensor]
 
     @classmethod
-    def with_cross_entropy(cls, logits: Tensor, label: Tensor | None) -> "Output":
+    def with_cross_entropy(
+        cls, logits: Tensor, label: Tensor | None, class_weights: Tensor | None = None
+    ) -> "Output":
         """Logits whose one loss, where there are labels, is the cross-entropy."""
-        return cls(
-            logits, {} if label is None else {"cross_entropy": F.cross_entropy(logits, label)}
-        )
+        if label is None:
+            return cls(logits, {})
+        return cls(logits, {"cross_entropy": cross_entropy(logits, label, class_weights)})
+
+
+def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of a batch, an image weighted by its class: [batch, n_cls] -> scalar.
+
+    Args:
+        class_weights: [n_cls]; None: all alike. The mean is over the weights of the batch.
+    """
+    weight = None if class_weights is None else class_weights.to(logits.dtype)
+    return F.cross_entropy(logits, label, weight)
 
 
 class PromptedModel(nn.Module):
@@ -60,6 +72,7 @@ class PromptedModel(nn.Module):
     """
 
     max_gradient_norm: float | None = None  # gradients are clipped to this norm; None: not at all
+    class_weights: Tensor | None = None  # [n_cls] of the cross-entropy; the trainer sets them
 
     def __init__(self, backbone: Backbone, learned: nn.Module) -> None:
         super().__init__()
@@ -113,7 +126,7 @@ class ClassFeatureModel(PromptedModel):
 
     def losses(self, logits: Tensor, label: Tensor, class_features: Tensor) -> dict[str, Tensor]:
         """The named losses of a batch."""
-        return {"cross_entropy": F.cross_entropy(logits, label)}
+        return {"cross_entropy": cross_entropy(logits, label, self.class_weights)}
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         class_features = self.current_features()
@@ -150,6 +163,7 @@ class Method:
     seeded: ClassVar[bool] = True  # False: every seed gives the same result
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
     explainable: ClassVar[bool] = False  # where it reads symptoms, its model is a ``SymptomModel``
+    fits_class_weights: ClassVar[bool] = False  # whether ``fit`` reads ``model.class_weights``
     checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
     # Its rows in a comparison, each with its options; and the named sets that have these rows.
     rows: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

@@ -166,8 +166,12 @@ def _finish(
     folder: Path,
     trained_in: Path | None = None,
 ) -> None:
-    """Test the model, then write predictions.csv and, last, results.json."""
-    validation = trainer.predict("val").accuracy if trainer.dm.dataset.val else None
+    """Test the model, then write the predictions and, last, results.json."""
+    validation = None
+    if trainer.dm.dataset.val:
+        on_validation = trainer.predict("val")
+        on_validation.write(folder / predictions.VALIDATION_FILE)
+        validation = on_validation.accuracy
     trainer.test()
     trainer.predictions.write(folder / predictions.FILE)
     write_record(folder, _results(trainer, options, validation, trained_in))

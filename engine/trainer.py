@@ -28,6 +28,7 @@ from dassl_compat.checkpoints import (
 )
 from datasets.features import FrozenFeatures
 from datasets.views import ViewManager, read_dataset
+from engine.balance import balanced_weights, check_balance
 from engine.config import method_of, symptom_file
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
 from engine.method import METHODS, FitData, LabelledFeatures, Method, Output, PromptedModel
@@ -75,6 +76,7 @@ class MethodTrainer(TrainerX):
         cfg = self.cfg
         set_random_state(self._start)
         self.method = method_of(cfg)
+        check_balance(cfg, self.method)
         self.classnames = list(self.dm.dataset.classnames)
         self.symptoms = None
         if path := symptom_file(cfg):
@@ -82,6 +84,9 @@ class MethodTrainer(TrainerX):
             self.symptoms = load_symptoms(path, self.classnames, others)
         backbone = self.backbone
         self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
+        if cfg.TRAIN.CLASS_WEIGHTS == "balanced":
+            labels = [image.label for image in self.dm.dataset.train_x]
+            self.model.class_weights = balanced_weights(labels, self.num_classes).to(self.device)
         self._build_optimizer()
         half = backbone.precision in ("amp", "fp16")
         self.scaler = torch.amp.GradScaler(

@@ -9,13 +9,14 @@ from sklearn.metrics import confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
 from results import statistics
+from results.calibration import BINS, expected_calibration_error, reliability_bins
+from results.intervals import independence_note, patients_note
 from results.metrics import default_metrics, heading
 from results.pairs import Pair, pairs_of, sides
 from results.predictions import Predictions
 from results.rendering import Estimate, PValue, Table
 from results.rows import Method
 
-BINS = 10  # of equal width, for reliability and its error
 ByMethod = Mapping[str, Sequence[Predictions]]  # name -> its runs, on the same images
 
 
@@ -30,26 +31,12 @@ def reliability(runs: Sequence[Predictions]) -> dict[str, np.ndarray]:
     Args:
         runs: pooled.
     """
-    confidence, correct = _confidence(runs)
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        return {
-            "count": count,
-            "confidence": np.bincount(place, confidence, BINS) / count,
-            "accuracy": np.bincount(place, correct, BINS) / count,
-        }
+    return reliability_bins(*_confidence(runs))
 
 
 def calibration_error(run: Predictions) -> float:
-    """Expected calibration error of one run: mean |accuracy - confidence| over its images' bins.
-
-    Source: Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, equation 3.
-    """
-    bins = reliability([run])
-    filled = bins["count"] > 0
-    gap = np.abs(bins["accuracy"] - bins["confidence"])[filled]
-    return float(np.average(gap, weights=bins["count"][filled]))
+    """Expected calibration error of one run."""
+    return expected_calibration_error(*_confidence([run]))
 
 
 def confusion(runs: Sequence[Predictions]) -> np.ndarray:
@@ -86,6 +73,7 @@ def rate_table(title: str, methods: ByMethod) -> Table:
         "[low, high]: Wilson's 95 % interval for the mean rate over runs, on as many images as one "
         "run is tested on; several runs on the same images do not narrow it"
     )
+    table.notes += independence_note(first)
     return table
 
 
@@ -133,6 +121,7 @@ def significance_table(
     headers = ["against", *headers, "McNemar: pairs with a significant difference", "smallest p"]
     table = Table(title, headers, [])
     tests = []
+    drawn: list[str] = []
     for other in others:
         said: list[str] = []
         pairs = pairs_of(first, other, said)
@@ -143,6 +132,7 @@ def significance_table(
             table.notes.append(f"{other.label}: left out ({error})")
             continue
         tests.append([statistics.mcnemar(pair.a.correct, pair.b.correct)[2] for pair in pairs])
+        drawn = patients_note([[pair.a, pair.b] for pair in pairs])
         table.rows.append([other.label, *cells])
     if not table.rows:
         return None
@@ -155,6 +145,7 @@ def significance_table(
         "test images; an interval that contains 0 is within their noise",
         "McNemar's exact test for each pair of runs with one backbone and seed; p values by Holm's "
         f"correction over all {sum(map(len, tests))} tests of this table",
+        *drawn,
     ]
     return table
 

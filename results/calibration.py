@@ -1,4 +1,8 @@
-"""Confidence that can be read as a frequency: the temperature that validation images ask for."""
+"""Confidence that can be read as a frequency: how far it is from one, and the temperature for it.
+
+The temperature is fitted on validation images. The measures are of probabilities ``[n, n_cls]`` and
+labels ``[n]``.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +10,7 @@ import numpy as np
 
 LARGEST = 20.0  # temperatures between its inverse and it
 SMALLEST_P = 1e-12  # a probability of 0 has no logarithm
+BINS = 10  # of equal width, for reliability and its error
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,48 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     from scipy.special import softmax
 
     return softmax(np.log(np.maximum(probabilities, SMALLEST_P)) / temperature, axis=-1)
+
+
+def reliability_bins(confidence: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
+    """Images, mean confidence and accuracy in each of ``BINS`` bins of confidence; NaN if empty.
+
+    A bin holds its lower bound, the last one both of its bounds.
+
+    Args:
+        confidence: ``[n]`` probability of the predicted class.
+        correct: ``[n]``, 1 where the prediction is correct.
+    """
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        return {
+            "count": count,
+            "confidence": np.bincount(place, confidence, BINS) / count,
+            "accuracy": np.bincount(place, correct, BINS) / count,
+        }
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Mean |accuracy - confidence| over the images' bins; arguments of ``reliability_bins``.
+
+    Source: Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, equation 3.
+    """
+    bins = reliability_bins(confidence, correct)
+    filled = bins["count"] > 0
+    gap = np.abs(bins["accuracy"] - bins["confidence"])[filled]
+    return float(np.average(gap, weights=bins["count"][filled]))
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over images of the squared distance to the true class, summed over the classes: 0 to 2.
+
+    Source: Brier, Monthly Weather Review 1950, 78:1-3.
+    """
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over images of -log p(true class), by the natural logarithm."""
+    likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST_P)
+    return float(-np.log(likelihood).mean())

@@ -1,12 +1,54 @@
-"""What a user chooses of tables: metrics, intervals, seeds, papers whose figures are shown."""
+"""What a user chooses of tables: metrics, intervals, seeds, papers, patients, thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from core.errors import InputError
 from results.intervals import Intervals
 from results.metrics import METRICS, default_metrics, heading
 from results.paper import VIP, Paper
 from results.rows import Bounds, Method, wanted_seeds
+
+RATES = ("sensitivity", "specificity")
+LEVEL = 0.9  # coverage of prediction sets
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold has to reach on validation images: one of ``RATES``, and a number."""
+
+    rate: str
+    target: float
+
+    def __str__(self) -> str:
+        return f"a {self.rate} of {self.target:g}"
+
+    @classmethod
+    def read(cls, text: str) -> "OperatingPoint":
+        """``sensitivity=0.9`` as a point.
+
+        Raises:
+            InputError: the text says something else.
+        """
+        rate, _, number = text.partition("=")
+        if rate not in RATES:
+            raise InputError(f"{text}: give {' or '.join(f'{name}=0.9' for name in RATES)}")
+        return cls(rate, share(number))
+
+
+def share(text: str) -> float:
+    """A number above 0 and below 1.
+
+    Raises:
+        InputError: the text is something else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise InputError(f"{text or 'nothing'} is not a number above 0 and below 1, such as 0.9")
+    return number
 
 
 @dataclass(frozen=True)
@@ -18,12 +60,19 @@ class Choices:
         intervals: for 95 % intervals.
         seeds: seeds that no row should lack.
         papers: those whose figures are shown beside ours.
+        patients: how the images of a patient become one prediction, "mean" or "max"; None: images
+            are judged.
+        operating: what the thresholds of a table are to reach.
+        level: the coverage of prediction sets.
     """
 
     metrics: Sequence[str] = field(default_factory=default_metrics)
     intervals: Intervals | None = None
     seeds: Sequence[int] = field(default_factory=wanted_seeds)
     papers: Sequence[Paper] = ()
+    patients: str | None = None
+    operating: OperatingPoint | None = None
+    level: float = LEVEL
 
     @property
     def headings(self) -> list[str]:

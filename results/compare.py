@@ -7,6 +7,7 @@ import numpy as np
 
 from core.errors import InputError
 from results import statistics
+from results.intervals import independence_note, patients_note
 from results.metrics import METRICS, default_metrics, heading, positive_label
 from results.pairs import Pair, pairs_of, sides
 from results.rendering import Estimate, PValue, Table
@@ -180,6 +181,7 @@ def _difference_table(
         f"[low, high]: 95 % paired bootstrap, {times} resamples of the test images, each image "
         "drawn for all runs of both methods together; beyond noise: the interval does not contain 0"
     )
+    table.notes += patients_note([[pair.a, pair.b] for pair in pairs])
     return table
 
 
@@ -213,6 +215,7 @@ def _mcnemar_table(title: str, a: Method, b: Method, pairs: list[Pair]) -> Table
         "exact test for each pair of runs; pairs are not pooled, because they share their images",
         f"after Holm's correction over these {len(pairs)} tests, {significant} of {len(pairs)} "
         "differ at the 5 % level",
+        *independence_note(pairs[0].a),
     ]
     headers = ["backbone", "seed", *only, "p", "Holm's p"]
     return Table(f"{title}, McNemar's exact test", headers, rows, notes)
@@ -221,6 +224,7 @@ def _mcnemar_table(title: str, a: Method, b: Method, pairs: list[Pair]) -> Table
 def _auroc_table(title: str, a: Method, b: Method, pairs: list[Pair]) -> Table:
     label = positive_label(pairs[0].a)
     notes = [f"[low, high]: DeLong's 95 % interval; {positive_note(pairs[0].a.positive)}"]
+    notes += independence_note(pairs[0].a)
     headers = ["backbone", "seed", a.label, b.label, "difference, points", "p", "Holm's p"]
     rows = []
     for pair in pairs:

@@ -23,12 +23,18 @@ class Intervals:
         self.metrics, self.times, self.seed = tuple(metrics), times, seed
 
     def groups(self, method: Method, notes: list[str]) -> dict[str, list[Predictions]] | None:
-        """Aligned predictions by backbone, or None (and a note) where they cannot be had."""
+        """Aligned predictions by backbone, or None (and a note) where they cannot be had.
+
+        Another note says where patients are drawn in place of images.
+        """
         try:
-            return aligned_groups(method.prediction_groups())
+            groups = aligned_groups(method.prediction_groups())
         except (InputError, ValueError) as error:
             notes.append(f"{method.label}: no interval ({error})")
             return None
+        said = patients_note(list(groups.values()))
+        notes += [note for note in said if note not in notes]
+        return groups
 
     def bounds(self, method: Method, notes: list[str]) -> dict[str, Bounds]:
         """Metric -> (low, high) of a row's estimate; empty where there are none."""
@@ -71,9 +77,31 @@ def aligned_groups(groups: Mapping[Group, Sequence[Predictions]]) -> dict[Group,
 def same_images(
     groups_a: Mapping[str, Sequence[Predictions]], groups_b: Mapping[str, Sequence[Predictions]]
 ) -> bool:
-    """Whether two rows' aligned predictions are on the same test images."""
-    return np.array_equal(first_of(groups_a).images, first_of(groups_b).images)
+    """Whether two rows' aligned predictions are on the same test images, of the same patients."""
+    a, b = (statistics.clusters_of(list(groups.values())) for groups in (groups_a, groups_b))
+    alike = np.array_equal(first_of(groups_a).images, first_of(groups_b).images)
+    if a is None or b is None:
+        return alike and a is b
+    return alike and np.array_equal(a, b)
 
 
 def first_of(groups: Mapping[str, Sequence[Predictions]]) -> Predictions:
     return next(iter(groups.values()))[0]
+
+
+def patients_note(groups: statistics.Groups) -> list[str]:
+    """How a bootstrap draws patients, for a table's notes; nothing where it draws images."""
+    clusters = statistics.clusters_of(groups)
+    if clusters is None:
+        return []
+    return [
+        f"several images are of one patient: the intervals draw the {clusters.max() + 1} patients "
+        f"in place of the {len(clusters)} images, each with all of its images"
+    ]
+
+
+def independence_note(run: Predictions) -> list[str]:
+    """That a test counts images of one patient as independent; nothing where there are none."""
+    if statistics.clusters_of([[run]]) is None:
+        return []
+    return ["it counts several images of one patient as independent, so it is too sure"]

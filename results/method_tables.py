@@ -1,6 +1,7 @@
 """The paper's Table 1: a row for each method, for each dataset and setting of the runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,19 +58,21 @@ def method_table(task: Task, runs: list[Run], choices: Choices) -> Table:
     papers = paper_columns(choices, task, gaps.backbones, methods)
     columns = [text for paper in papers for text in paper.headings]
     table = Table(task.title, ["method", *choices.headings, *columns, "runs"], [])
-    table.rows += _majority_row(runs, choices, len(columns), table.notes)
     drawn: Drawn = {}
+    said: list[str] = []
     for method in methods:
         bounds = {}
-        if intervals and method.by_backbone and (groups := intervals.groups(method, table.notes)):
+        if intervals and method.by_backbone and (groups := intervals.groups(method, said)):
             samples = intervals.samples(groups)
             drawn[method.label] = (method, groups, samples)
             bounds = {m: statistics.interval(v) for m, v in samples.items()}
         cells = estimates(method, choices, bounds, gaps.single)
         beside = [cell for paper in papers for cell in paper.cells(method)]
         table.rows.append([method.label, *cells, *beside, gaps.count(method)])
+    tested = next((first_of(groups) for _, groups, _ in drawn.values()), None)
+    table.rows[:0] = _majority_row(runs, choices, len(columns), table.notes, tested)
     what, *explained = choices.explain(over_what(gaps.backbones))
-    table.notes += [what, *gaps.notes(), *precision_notes(runs), *explained]
+    table.notes += [*said, what, *gaps.notes(), *precision_notes(runs), *explained]
     table.notes += _noise(drawn, metrics[0])
     table.notes += [note for paper in papers for note in paper.notes()]
     return table
@@ -83,9 +86,17 @@ def estimates(method: Method, choices: Choices, bounds: dict, over_seeds: bool) 
 
 
 def _majority_row(
-    runs: list[Run], choices: Choices, more_columns: int, notes: list[str]
+    runs: list[Run],
+    choices: Choices,
+    more_columns: int,
+    notes: list[str],
+    tested: Predictions | None = None,
 ) -> list[list]:
-    """The row that always predicts the most frequent class of the whole training split."""
+    """The row that always predicts the most frequent class of the whole training split.
+
+    Args:
+        tested: a run on the test images, which tells their patients for the interval.
+    """
     known = [run for run in runs if run.record.class_counts.get(run.record.split)]
     if not known:
         return []
@@ -110,6 +121,12 @@ def _majority_row(
     elif any(run.record.shots > 0 for run in runs):
         notes.append(f"majority class: {tied[0]}, the most frequent in the whole training split")
     rule = majority_predictions(classnames, tied[0], record.class_counts[record.split])
+    if tested is not None and tested.classnames == classnames and len(tested.groups):
+        rule = replace(
+            tested,
+            predicted=np.full(len(tested), rule.predicted[0]),
+            probabilities=np.tile(rule.probabilities[0], (len(tested), 1)),
+        )
     values = metrics_of(rule, choices.metrics)
     bounds = choices.intervals.of({"": [rule]}) if choices.intervals else {}
     cells = [Estimate(values[m], None, *bounds.get(m, (None, None))) for m in choices.metrics]

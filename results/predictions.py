@@ -1,4 +1,4 @@
-"""Predictions of one run on its test images, and predictions.csv, their file."""
+"""Predictions of one run on the images of a split, and the CSV file that holds them."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,7 @@ from core.errors import InputError
 from core.files import atomic_write
 
 FILE = "predictions.csv"
+VALIDATION_FILE = "predictions_val.csv"  # the same of the validation images
 ROW_SUM = 1e-3  # how far from 1 a row of probabilities in a file may sum
 
 
@@ -25,6 +26,8 @@ class Predictions:
         predicted: ``[n]`` int.
         probabilities: ``[n, n_cls]`` float.
         subtypes: ``[n]`` str, "" where none is known; or empty.
+        groups: ``[n]`` str, equal for images of one patient, "" where the patient is not known; or
+            empty, where none is. Never the patient's identifier.
         positive: the positive class by name, None where the dataset names none.
 
     Raises:
@@ -38,6 +41,7 @@ class Predictions:
     classnames: tuple[str, ...]
     subtypes: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
     positive: str | None = None
+    groups: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     def __post_init__(self) -> None:
         p = self.probabilities
@@ -57,7 +61,7 @@ class Predictions:
         classnames: Iterable[str],
         positive: str | None = None,
     ) -> "Predictions":
-        """Predictions on a dataset's images, objects with ``id``, ``label`` and ``subtype``."""
+        """Predictions on a dataset's images: objects with id, label, subtype and patient."""
         return cls(
             np.array([image.id for image in images]),
             np.array([image.label for image in images]),
@@ -66,6 +70,7 @@ class Predictions:
             tuple(classnames),
             np.array([image.subtype for image in images]),
             positive or None,
+            anonymous_groups([image.patient for image in images]),
         )
 
     def __len__(self) -> int:
@@ -89,21 +94,45 @@ class Predictions:
             predicted=self.predicted[index],
             probabilities=self.probabilities[index],
             subtypes=self.subtypes[index] if len(self.subtypes) else self.subtypes,
+            groups=self.groups[index] if len(self.groups) else self.groups,
         )
 
     def write(self, path: Path | str) -> None:
-        """Write predictions.csv: picture (the image), label, prediction, p(class)..., subtype."""
-        names = self.classnames
+        """Write a CSV file: picture (the image), label, prediction, p(class)..., subtype.
+
+        Where patients are known, a last column ``group`` tells which images are of one patient.
+        """
+        names, grouped = self.classnames, len(self.groups) > 0
         subtypes = self.subtypes if len(self.subtypes) else [""] * len(self)
+        groups = self.groups if grouped else [""] * len(self)
         with atomic_write(path) as file:
             writer = csv.writer(file)
             columns = [f"p({name})" for name in names]
-            writer.writerow(["picture", "label", "prediction", *columns, "subtype"])
-            for image, label, predicted, row, subtype in zip(
-                self.images, self.labels, self.predicted, self.probabilities, subtypes, strict=True
+            last = ["group"] if grouped else []
+            writer.writerow(["picture", "label", "prediction", *columns, "subtype", *last])
+            for image, label, predicted, row, subtype, group in zip(
+                self.images,
+                self.labels,
+                self.predicted,
+                self.probabilities,
+                subtypes,
+                groups,
+                strict=True,
             ):
                 values = [repr(float(p)) for p in row]
-                writer.writerow([image, names[label], names[predicted], *values, subtype])
+                last = [group] if grouped else []
+                writer.writerow([image, names[label], names[predicted], *values, subtype, *last])
+
+
+def anonymous_groups(patients: Sequence[str]) -> np.ndarray:
+    """``[n]`` str: a number for each patient in the order of appearance, "" for an unknown one.
+
+    Empty where no patient is known. A patient's identifier does not leave the program this way.
+    """
+    if not any(patients):
+        return np.array([], dtype=str)
+    numbers: dict[str, str] = {"": ""}
+    return np.array([numbers.setdefault(patient, str(len(numbers))) for patient in patients])
 
 
 def read_predictions(
@@ -130,13 +159,14 @@ def _from_rows(
     rows: Iterable[dict[str, str]], classnames: tuple[str, ...], positive: str | None
 ) -> Predictions:
     index = {name: i for i, name in enumerate(classnames)}
-    images, labels, predicted, probabilities, subtypes = [], [], [], [], []
+    images, labels, predicted, probabilities, subtypes, groups = [], [], [], [], [], []
     for row in rows:
         images.append(row["picture"])
         labels.append(index[row["label"]])
         predicted.append(index[row["prediction"]])
         probabilities.append([float(row[f"p({name})"]) for name in classnames])
         subtypes.append(row.get("subtype") or "")
+        groups.append(row.get("group") or "")
     if not images:
         raise ValueError("it has no images")
     if len(set(images)) != len(images):
@@ -149,6 +179,7 @@ def _from_rows(
         classnames,
         np.array(subtypes),
         positive,
+        np.array(groups if any(groups) else [], dtype=str),
     )
     sums = predictions.probabilities.sum(axis=1)
     if wrong := np.flatnonzero(np.abs(sums - 1) > ROW_SUM).tolist():

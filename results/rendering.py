@@ -23,8 +23,12 @@ class Estimate:
     high: float | None = None
     signed: bool = False  # a difference, printed in points
     mark: str | None = None  # printed behind it; a note says what it means
+    tiny: bool = False  # may be far below 1: printed with three significant digits
 
     def __str__(self) -> str:
+        if self.tiny:
+            spread = "" if self.deviation is None else f" ({self.deviation:.2g})"
+            return f"{self.value:.3g}{spread}"
         if self.signed:
             text = f"{100 * self.value:+.2f}"
             bounds = f" [{_points(self.low)}, {_points(self.high)}]"

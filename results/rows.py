@@ -109,13 +109,7 @@ class Method:
         The deviation over a single backbone says nothing; ``over_seeds`` gives the one over its
         seeds instead.
         """
-        values = self.values(metric)
-        if not values:
-            return None
-        means = [float(np.mean(seeds)) for seeds in values.values()]
-        spread = next(iter(values.values())) if over_seeds and len(means) == 1 else means
-        deviation = float(np.std(spread)) if len(spread) > 1 else None
-        return Estimate(float(np.mean(means)), deviation, *(bounds or (None, None)))
+        return estimate_of(self.values(metric), bounds, over_seeds)
 
     def mean(self, metric: str) -> float:
         """The value of ``estimate``; minus infinity where there is none."""
@@ -143,6 +137,18 @@ class Method:
             InputError: one of them cannot be read.
         """
         return {b: [run.predictions() for run in runs] for b, runs in self.by_backbone.items()}
+
+
+def estimate_of(
+    values: Mapping[str, Sequence[float]], bounds: Bounds | None = None, over_seeds: bool = False
+) -> Estimate | None:
+    """``Method.estimate`` of backbone -> the value of each seed."""
+    if not values:
+        return None
+    means = [float(np.mean(seeds)) for seeds in values.values()]
+    spread = next(iter(values.values())) if over_seeds and len(means) == 1 else means
+    deviation = float(np.std(spread)) if len(spread) > 1 else None
+    return Estimate(float(np.mean(means)), deviation, *(bounds or (None, None)))
 
 
 def label_of(trainer: str, settings: Sequence[str]) -> str:

@@ -158,13 +158,37 @@ class Run:
         """
         return self._predictions
 
+    @property
+    def has_validation_predictions(self) -> bool:
+        return (self.folder / predictions.VALIDATION_FILE).exists()
+
+    def validation_predictions(self) -> Predictions:
+        """The run's predictions on its validation images.
+
+        Raises:
+            InputError: there are none, or the file is damaged or not of this results.json.
+        """
+        return self._validation_predictions
+
     @cached_property
     def _predictions(self) -> Predictions:
         if self.is_log or self.metrics is None:
             raise InputError(f"{self.folder}: {self.origin} has no predictions of single images")
-        path = self.folder / predictions.FILE
+        return self._read(predictions.FILE, self.metrics["accuracy"] or 0.0)
+
+    @cached_property
+    def _validation_predictions(self) -> Predictions:
+        if not self.has_validation_predictions:
+            raise InputError(
+                f"{self.folder}: there is no {predictions.VALIDATION_FILE}; the run has no "
+                "validation images, or is of an older version"
+            )
+        return self._read(predictions.VALIDATION_FILE, self.record.validation.accuracy or 0.0)
+
+    def _read(self, name: str, expected: float) -> Predictions:
+        """The predictions in a file, whose accuracy has to be what results.json says."""
+        path = self.folder / name
         found = predictions.read_predictions(path, self.record.classnames, self.record.positive)
-        expected = self.metrics["accuracy"] or 0.0
         if not math.isclose(found.accuracy, expected, abs_tol=1e-6):
             raise InputError(
                 f"{path}: its accuracy {found.accuracy:.4f} is not the {expected:.4f} of "

@@ -2,8 +2,10 @@
 
 A run is given as ``Predictions``. Test images are what is sampled: a bootstrap draws images with
 replacement and takes the predictions of all runs on a drawn image together, because ten predictions
-on one image are not ten images. Several images of one patient count as independent, so where
-patients repeat, the intervals are too narrow rather than too wide.
+on one image are not ten images. Where several images are of one patient, patients are drawn in
+place of images, each with all of its images, because they are not independent either. McNemar's
+test, DeLong's test and the binomial width know no patients: they count every image as independent,
+so where patients repeat, they are too sure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,39 +23,70 @@ CHUNK_ENTRIES = 4_000_000
 
 
 Groups = Sequence[Sequence[Predictions]]  # backbones of seeds, on the same images in one order
+Share = tuple[np.ndarray, np.ndarray]  # numerator and denominator of each image
 
 
 # Bootstrap over test images
 
 
-def resamples(n: int, times: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+def resamples(
+    n: int, times: int = RESAMPLES, seed: int = 0, clusters: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """Yield, in chunks of rows, how often each of n images was drawn: ``[times, n]`` in all.
 
-    The same (n, times, seed) gives the same draws, so two methods meet the same images.
+    The same arguments give the same draws, so two methods meet the same images.
+
+    Args:
+        clusters: ``[n]`` int from 0 on, equal for images that are drawn together; None: each image
+            by itself. As many clusters are drawn as there are, so the number of images varies.
     """
     generator = np.random.default_rng(seed)
+    units = n if clusters is None else int(clusters.max()) + 1
     step = max(1, min(times, CHUNK_ENTRIES // max(n, 1)))
     for start in range(0, times, step):
         rows = min(step, times - start)
-        drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+        drawn = generator.integers(0, units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
+        yield (counts if clusters is None else counts[:, clusters]).astype(float)
+
+
+def clusters_of(groups: Groups) -> np.ndarray | None:
+    """Which images are of one patient: ``[n]`` int from 0 on, in the order of first appearance.
+
+    An image of an unknown patient is a cluster by itself. None where no patient has two images, or
+    none is known; a run that does not know them takes those of another run on the same images.
+    """
+    known = (run.groups for group in groups for run in group if len(run.groups))
+    patients = next(known, None)
+    if patients is None:
+        return None
+    numbers: dict[object, int] = {}
+    keys = [patient or i for i, patient in enumerate(patients.tolist())]
+    clusters = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    return clusters if len(numbers) < len(clusters) else None
 
 
 def bootstrap_means(
-    groups: Groups, names: Sequence[str], times: int = RESAMPLES, seed: int = 0
+    groups: Groups,
+    names: Sequence[str],
+    times: int = RESAMPLES,
+    seed: int = 0,
+    clusters: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Bootstrap the estimate of a table: the mean over groups of the mean over a group's runs.
 
     Args:
         groups: runs on the same images in the same order (``predictions.align``).
         names: of metrics.
+        clusters: images that are drawn together; by default those of one patient.
 
     Returns:
         Name -> ``[times]`` values, one for each resample of the images.
     """
     n = len(groups[0][0])
+    clusters = clusters_of(groups) if clusters is None else clusters
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for weights in resamples(n, times, seed):
+    for weights in resamples(n, times, seed, clusters):
         means = {name: np.zeros(len(weights)) for name in names}
         for group in groups:
             for run in group:
@@ -62,6 +95,31 @@ def bootstrap_means(
         for name in names:
             chunks[name].append(means[name])
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def bootstrap_shares(
+    groups: Sequence[Sequence[Share]],
+    clusters: np.ndarray | None = None,
+    times: int = RESAMPLES,
+    seed: int = 0,
+) -> np.ndarray:
+    """Bootstrap the mean over groups of the mean over a group's shares: ``[times]``.
+
+    Args:
+        groups: (numerator, denominator), ``[n]`` each, of the same images in one order; a share is
+            the sum of the one over the sum of the other. NaN where a denominator is 0.
+        clusters: as ``clusters_of`` gives.
+    """
+    chunks = []
+    for weights in resamples(len(groups[0][0][0]), times, seed, clusters):
+        means = np.zeros(len(weights))
+        for group in groups:
+            for numerator, denominator in group:
+                part, whole = weights @ numerator, weights @ denominator
+                share = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+                means += share / (len(group) * len(groups))
+        chunks.append(means)
+    return np.concatenate(chunks)
 
 
 def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -85,8 +143,9 @@ def bootstrap_difference(
 
     Both sides are computed on the same resampled images. Groups as in ``bootstrap_means``.
     """
-    samples_a = bootstrap_means(groups_a, names, times, seed)
-    samples_b = bootstrap_means(groups_b, names, times, seed)
+    clusters = clusters_of([*groups_a, *groups_b])
+    samples_a = bootstrap_means(groups_a, names, times, seed, clusters)
+    samples_b = bootstrap_means(groups_b, names, times, seed, clusters)
     return {
         name: (
             group_mean(groups_a, name) - group_mean(groups_b, name),
@@ -99,6 +158,14 @@ def bootstrap_difference(
 def group_mean(groups: Groups, name: str) -> float:
     """The mean over groups of the mean over a group's runs, on all images."""
     return float(np.mean([np.mean([metrics_of(run, (name,))[name] for run in g]) for g in groups]))
+
+
+def wilson_interval(share: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval of a share of n cases; also of none and of all, where a bootstrap fails."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(share * n, n, alpha=1 - level, method="wilson")
+    return float(low), float(high)
 
 
 def within_noise(low: float, high: float) -> bool:

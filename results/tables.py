@@ -6,11 +6,43 @@ To add one, write its function (runs, ``Choices``) -> tables, and add a ``Kind``
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from results import cost, experiments, few_shot, layouts, meaning, method_tables, over_datasets
-from results.choices import Choices
+from core.errors import InputError
+from results import (
+    calibration_tables,
+    conformal,
+    cost,
+    experiments,
+    few_shot,
+    layouts,
+    meaning,
+    method_tables,
+    operating,
+    over_datasets,
+    patients,
+)
+from results.choices import LEVEL, Choices, OperatingPoint, share
+from results.predictions import VALIDATION_FILE
 from results.rendering import Table
 from results.runs import Run
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value that an option takes.
+
+    Attributes:
+        field: the attribute of ``Choices`` that it sets.
+        read: its text -> the value; raises InputError.
+        names: how the help calls it.
+        default: its text where the option is given without one; None: it must be given.
+    """
+
+    field: str
+    read: Callable[[str], Any]
+    names: str
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +56,7 @@ class Kind:
             as in ``--by seed``, one of the values of an option.
         help: of the option.
         without: what is said where the option is given and there is no such table.
+        value: what the option takes; None for an option without a value.
     """
 
     make: Callable[[list[Run], Choices], list[Table]]
@@ -31,8 +64,16 @@ class Kind:
     option: str = ""
     help: str = ""
     without: str = ""
+    value: Value | None = None
 
 
+def _combination(text: str) -> str:
+    if text not in patients.WHAT:
+        raise InputError(f"{text}: choose from {', '.join(patients.WHAT)}")
+    return text
+
+
+UNJUDGED = f"no run has predictions on validation images ({VALIDATION_FILE})"
 EXPERIMENTS = "Ablation, knowledge, zero-shot"
 KINDS = (
     Kind(method_tables.paper_tables, "Results"),
@@ -85,6 +126,37 @@ KINDS = (
         option="--mean",
         help="means over datasets: few-shot and base to new",
         without="no few-shot or base-to-new runs on two or more datasets",
+    ),
+    Kind(
+        patients.patient_tables,
+        option="--patients",
+        help="metrics by patient, of the mean of the probabilities of a patient's images, or of "
+        "the image in which the positive class is most probable; with the three options below, "
+        "these are by patient",
+        without="no run knows the patients of its test images",
+        value=Value("patients", _combination, "{mean,max}", "mean"),
+    ),
+    Kind(
+        operating.operating_tables,
+        option="--operating",
+        help="threshold of the positive class that reaches a rate on the validation images, and "
+        "what it achieves on the test images",
+        without=UNJUDGED,
+        value=Value("operating", OperatingPoint.read, "{sensitivity,specificity}=RATE"),
+    ),
+    Kind(
+        calibration_tables.calibration_tables,
+        option="--calibration",
+        help="calibration before and after temperature scaling on the validation images",
+        without=UNJUDGED,
+    ),
+    Kind(
+        conformal.conformal_tables,
+        option="--conformal",
+        help="sets of classes that hold the true one with a probability (default: "
+        f"{LEVEL:g}), calibrated on the validation images",
+        without=UNJUDGED,
+        value=Value("level", share, "COVERAGE", str(LEVEL)),
     ),
     Kind(layouts.seed_tables, option="--by seed"),
     Kind(layouts.backbone_tables, option="--by backbone"),

@@ -8,7 +8,7 @@ probabilities (Tiu et al., Nature Biomedical Engineering 2022). The folder is a 
 and comparisons of `parse_results.py` list it beside the others, with AVERAGED=number of runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from core.arguments import Parser
 from core.errors import InputError, command_line
 from results.metrics import figures, log_lines
 from results.named_runs import add_run_arguments, named_runs
-from results.predictions import FILE, Predictions, align
+from results.predictions import FILE, VALIDATION_FILE, Predictions, align
 from results.record import RESULTS, read_record, write_record
 from results.runs import Run
 
@@ -40,31 +40,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output_dir or folders[0].parent / f"averaged-{len(folders)}"
     if (output / RESULTS).exists():
         raise InputError(f"{output} already holds a run; choose another --output-dir")
-    predictions = average(folders)
+    runs = [Run(read_record(folder), folder) for folder in folders]
+    predictions = average(runs, Run.predictions)
+    val = None
+    if all(run.has_validation_predictions for run in runs):
+        val = average(runs, Run.validation_predictions)
     found = figures(predictions)
     output.mkdir(parents=True, exist_ok=True)
     predictions.write(output / FILE)
-    record = read_record(folders[0])
+    if val is not None:
+        val.write(output / VALIDATION_FILE)
+    record = runs[0].record
     entries = record.model_dump(exclude_unset=True, exclude={"format", "metrics"})
     options = {**record.options, "AVERAGED": str(len(folders))}
     variant = f"{record.variant}_AVERAGED={len(folders)}".removeprefix("default_")
     entries |= {"metrics": found, "options": options, "variant": variant}
+    entries["validation"] = {"accuracy": val.accuracy if val is not None else None}
     write_record(output, entries)
     print("\n".join(log_lines(predictions, found)))
     print(f"The mean of {len(folders)} runs is in {output}")
 
 
-def average(folders: Sequence[Path]) -> Predictions:
-    """The mean of the probabilities of finished runs.
+def average(runs: Sequence[Run], predictions_of: Callable[[Run], Predictions]) -> Predictions:
+    """The mean of the probabilities of finished runs, on their test or validation images.
 
     Raises:
         InputError: a run is not finished, or they are not of the same images and classes.
     """
-    runs = [Run(read_record(folder), folder) for folder in folders]
     try:
-        aligned = align([run.predictions() for run in runs])
+        aligned = align([predictions_of(run) for run in runs])
     except ValueError as error:
-        raise InputError(f"{', '.join(map(str, folders))}: {error}") from None
+        folders = ", ".join(str(run.folder) for run in runs)
+        raise InputError(f"{folders}: {error}") from None
     mean = np.mean([each.probabilities for each in aligned], axis=0)
     return replace(aligned[0], probabilities=mean, predicted=mean.argmax(axis=1))
 

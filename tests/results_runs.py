@@ -5,7 +5,7 @@ import json
 import numpy as np
 from sklearn import metrics as sk
 
-from results.predictions import Predictions
+from results.predictions import Predictions, anonymous_groups
 
 CLASSNAMES = ("melanoma", "nevus")
 
@@ -54,9 +54,15 @@ def write_run(
     subtypes=None,
     config=None,
     predictions=True,
+    patients=None,
+    val=0,
     **record,
 ):
-    """Write a run's folder and return it; ``record`` overrides entries of results.json."""
+    """Write a run's folder and return it; ``record`` overrides entries of results.json.
+
+    ``patients`` are those of the test images, one each or in turn; ``val`` is the number of
+    validation images with predictions, each of a patient of its own where patients are known.
+    """
     options = options or {}
     variant = "_".join(f"{k}={v}".replace("/", "-") for k, v in options.items()) or "default"
     if record.get("symptom_fingerprint"):
@@ -106,18 +112,25 @@ def write_run(
         lines.append("  " * len(parents) + f"{last}: {value}")
     (folder / "config.yaml").write_text("\n".join(lines) + "\n")
     if predictions and results["metrics"] is not None:
-        _write_predictions(folder, label, probability, classnames, subtypes)
+        groups = [patients[i % len(patients)] for i in range(n)] if patients else []
+        _write_predictions(folder, label, probability, classnames, subtypes, groups)
+    if val:
+        label, probability = draw(skill, val, len(classnames), drawn_by + 1, pictures_seed=1)
+        groups = [f"val {i}" for i in range(val)] if patients else []
+        _write_predictions(folder, label, probability, classnames, None, groups, "val")
+        results["validation"] = {"accuracy": metrics_of(label, probability)["accuracy"]}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
 
-def _write_predictions(folder, label, probability, classnames, subtypes):
+def _write_predictions(folder, label, probability, classnames, subtypes, patients=(), split="test"):
     n = len(label)
     Predictions(
-        np.array([f"test/{i:03d}.png" for i in range(n)]),
+        np.array([f"{split}/{i:03d}.png" for i in range(n)]),
         label,
         probability.argmax(1),
         probability,
         tuple(classnames),
         np.array([subtypes[i % len(subtypes)] if subtypes else "" for i in range(n)]),
-    ).write(folder / "predictions.csv")
+        groups=anonymous_groups(patients),
+    ).write(folder / ("predictions.csv" if split == "test" else "predictions_val.csv"))

@@ -27,6 +27,19 @@ def test_the_mean_is_a_run_beside_the_others(tmp_path, capsys):
     assert f"* accuracy: {100 * accuracy:.4f}%" in capsys.readouterr().out
 
 
+def test_validation_predictions_are_averaged_too(tmp_path):
+    """So that thresholds can be chosen for the mean; not where a run has none."""
+    folders = [write_run(tmp_path, seed=s, val=20 if s < 3 else 0) for s in (1, 2, 3)]
+    for number, out in ((2, tmp_path / "two"), (3, tmp_path / "three")):
+        average.main([*map(str, folders[:number]), "--output-dir", str(out)])
+    runs = [Run(read_record(folder), folder).validation_predictions() for folder in folders[:2]]
+    found = Run(read_record(tmp_path / "two"), tmp_path / "two").validation_predictions()
+
+    mean = np.mean([run.probabilities for run in runs], axis=0)
+    assert np.allclose(found.probabilities, mean, atol=1e-12)
+    assert not (tmp_path / "three" / "predictions_val.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
-from engine.method import Method, Output, PromptedModel, register
+from engine.method import Method, Output, PromptedModel, cross_entropy, register
 from engine.prompts import START_WORDS, ContextPrompts, check_names
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
@@ -129,8 +129,8 @@ class BayesianCLIP(PromptedModel):
             return Output(logits, {})
         kl = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).mean()
         # The scores are log-probabilities: cross-entropy is minus that of the label.
-        cross_entropy = F.cross_entropy(logits, label)
-        return Output(logits, {"cross_entropy": cross_entropy, "kl": self.kl_weight * kl})
+        loss = cross_entropy(logits, label, self.class_weights)
+        return Output(logits, {"cross_entropy": loss, "kl": self.kl_weight * kl})
 
     def score(self, image_features: Tensor, bias: Tensor) -> Tensor:
         """[batch, d] image features and [L, batch, d_txt] biases -> [batch, n_cls]."""

@@ -68,4 +68,4 @@ class AdaptedCLIP(PromptedModel):
         features = at_least_fp32(image_features)
         features = self.ratio * self.learned(features) + (1 - self.ratio) * features
         logits = cosine_logits(features, self.known, self.backbone.logit_scale)
-        return Output.with_cross_entropy(logits, label)
+        return Output.with_cross_entropy(logits, label, self.class_weights)

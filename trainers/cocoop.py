@@ -82,7 +82,7 @@ class ConditionalCLIP(PromptedModel):
         contexts = self.learned.contexts(image_features)
         features = encode_with_contexts(self.backbone, self.learned, contexts, self.text_batch)
         logits = cosine_logits(image_features, features, self.backbone.logit_scale)
-        return Output.with_cross_entropy(logits, label)
+        return Output.with_cross_entropy(logits, label, self.class_weights)
 
 
 def encode_with_contexts(

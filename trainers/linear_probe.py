@@ -33,6 +33,7 @@ class LinearProbe(Method):
     place = 20
     sets = ("strong",)
     fitted_at_once = True
+    fits_class_weights = True
 
     def build(
         self, backbone: Backbone, classnames: Sequence[str], symptoms: Symptoms | None = None
@@ -46,9 +47,13 @@ class LinearProbe(Method):
     def fit(self, model: PromptedModel, data: FitData) -> None:
         """Fit once for each strength, from the strongest on; keep the best on validation."""
         train, val = arrays(data.train), data.val and arrays(data.val)
+        weights = model.class_weights
+        by_class = None if weights is None else dict(enumerate(weights.tolist()))
         best = -1.0
         for strength in self.candidates(val):
-            fitted = LogisticRegression(C=strength, max_iter=self.options.MAX_ITER)
+            fitted = LogisticRegression(
+                C=strength, max_iter=self.options.MAX_ITER, class_weight=by_class
+            )
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
                 fitted.fit(*train)
@@ -98,4 +103,4 @@ class LinearHead(PromptedModel):
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned(image_features)
-        return Output.with_cross_entropy(logits, label)
+        return Output.with_cross_entropy(logits, label, self.class_weights)

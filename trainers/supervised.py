@@ -58,4 +58,4 @@ class FineTunedEncoder(PromptedModel):
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned.head(image_features)
-        return Output.with_cross_entropy(logits, label)
+        return Output.with_cross_entropy(logits, label, self.class_weights)
