@@ -3,6 +3,7 @@
 pip install .            the dependencies
 pip install .[dev]       also those of the tests
 pip install .[cluster]   also Ray, for `scripts/compare.sh ... --executor ray`
+pip install .[dicom]     also pydicom and its decoders, for DICOM images
 pip install .[hub]       also huggingface_hub, for `MODEL.BACKBONE.NAME hf-hub:OWNER/NAME`
 """
 
@@ -57,6 +58,18 @@ setup(
             "open_clip_torch>=3.0",
             "timm>=1.0",
             "transformers>=4.45",
+            # DICOM, and real files of it.
+            "pydicom>=3.0",
+            "pylibjpeg>=2.0",
+            "pylibjpeg-libjpeg>=2.1",
+            "pylibjpeg-openjpeg>=2.2",
+            "pydicom-data>=1.0",
+        ],
+        "dicom": [
+            "pydicom>=3.0",
+            "pylibjpeg>=2.0",
+            "pylibjpeg-libjpeg>=2.1",  # JPEG, JPEG Lossless, JPEG-LS; GPL 3
+            "pylibjpeg-openjpeg>=2.2",  # JPEG 2000
         ],
         "cluster": ["ray>=2.30"],
         "hub": ["huggingface_hub>=0.24"],

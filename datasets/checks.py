@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, fingerprint, read_json
 
+from .dicom import DEFAULT, Rendering
 from .pictures import Picture, open_picture, to_rgb
 
 # Below this many, the first check takes no time worth announcing.
@@ -54,7 +55,8 @@ class FileMemory:
     def save(self) -> None:
         if self._changed:
             # Without it the next run checks again.
-            with contextlib.suppress(OSError), atomic_write(self._path) as file:
+            # What is known of patients' images: nobody else may read it.
+            with contextlib.suppress(OSError), atomic_write(self._path, private=True) as file:
                 json.dump({"folder": str(self._folder), "checked": self._facts}, file)
             self._changed = False
 
@@ -62,33 +64,37 @@ class FileMemory:
 # Damage
 
 
-def check_pictures(pictures: Mapping[str, str], memory: FileMemory) -> None:
+def check_pictures(
+    pictures: Mapping[str, str], memory: FileMemory, rendering: Rendering = DEFAULT
+) -> None:
     """Decode every image that has not been seen whole before.
 
     Args:
         pictures: identity below the dataset's folder -> path.
+        rendering: of DICOM files; another frame or window may not be there.
 
     Raises:
         InputError: names the first bad image and how many more there are.
     """
     unseen, errors = {}, {}
+    whole = "whole" if rendering.is_default else f"whole {rendering.key}"
     for identity, path in pictures.items():
         try:
             stat = os.stat(path)
         except OSError:
             errors[identity] = f"{path}: the image is missing"
             continue
-        if "whole" not in memory.recall(identity, stat):
+        if whole not in memory.recall(identity, stat):
             unseen[identity] = stat
     if len(unseen) > _MANY:
         print(f"Checking {len(unseen):,} images (once; the result is kept)", flush=True)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda identity: _error_of(pictures[identity]), unseen)
+        results = pool.map(lambda identity: _error_of(pictures[identity], rendering), unseen)
         for (identity, stat), error in zip(unseen.items(), results, strict=True):
             if error:
                 errors[identity] = error
             else:
-                memory.note(identity, stat, "whole")
+                memory.note(identity, stat, whole)
     memory.save()
     if errors:
         first = next(errors[identity] for identity in pictures if identity in errors)
@@ -96,20 +102,20 @@ def check_pictures(pictures: Mapping[str, str], memory: FileMemory) -> None:
         raise InputError(f"{first}{more}")
 
 
-def _error_of(path: str) -> str | None:
+def _error_of(path: str, rendering: Rendering) -> str | None:
     try:
-        check_picture(path)
+        check_picture(path, rendering)
     except InputError as error:
         return str(error)
     return None
 
 
-def check_picture(path: str | Path) -> None:
+def check_picture(path: str | Path, rendering: Rendering = DEFAULT) -> None:
     """Raise what ``read_picture`` would, at a fraction of its cost for a JPEG.
 
     Decoding at an eighth of the size still reads the whole compressed stream.
     """
-    with open_picture(path) as picture:
+    with open_picture(path, rendering) as picture:
         picture.draft(picture.mode, (picture.width // 8, picture.height // 8))
         large = picture.width * picture.height > _LARGE
         with _one_large if large else contextlib.nullcontext():

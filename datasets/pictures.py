@@ -1,4 +1,7 @@
-"""Images from files: which files are images, where they are, and every mode to the right RGB."""
+"""Images from files: which files are images, where they are, and every mode to the right RGB.
+
+What Pillow reads, and DICOM: its files are told apart here and read in ``datasets/dicom.py``.
+"""
 
 import contextlib
 import functools
@@ -14,9 +17,10 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from core.errors import InputError, short
 
+from .dicom import DEFAULT, Rendering, is_dicom, is_marked_dicom, is_named_dicom, read_dicom
+
 # Pillow opens these, but they are not raster images of one picture, or need outside programs.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
-DICOM = (".dcm", ".dicom")
 # Pillow's own bound (179 million) would refuse slides. At this one an RGB image takes 2 GB.
 MAX_PIXELS = 500_000_000
 Image.MAX_IMAGE_PIXELS = None
@@ -54,18 +58,24 @@ class Picture(Datum):
 # Reading
 
 
-def read_picture(path: str | Path, keep_grey: bool = False) -> Image.Image:
+def read_picture(
+    path: str | Path, keep_grey: bool = False, rendering: Rendering = DEFAULT
+) -> Image.Image:
     """Read an image file as 8-bit RGB, upright; with ``keep_grey``, 8-bit grey as it is.
 
     Grey becomes three equal channels; 16-bit grey is scaled from its whole range (0 to 65535), so
     images compare with each other; transparent pixels become black, the colour around a
     dermatoscope's field and outside an X-ray's collimator, which adds nothing to what is shown.
 
+    Args:
+        rendering: what of a DICOM file is shown: ``run.rendering`` of a loaded run,
+            ``rendering_of(cfg.DATASET)`` of a dataset.
+
     Raises:
         InputError: the file is missing, broken, cut short or too large, or its values have no
             known range.
     """
-    with open_picture(path) as picture:
+    with open_picture(path, rendering) as picture:
         picture = _upright(picture)
         if keep_grey and picture.mode == "L" and "transparency" not in picture.info:
             picture.load()
@@ -74,15 +84,10 @@ def read_picture(path: str | Path, keep_grey: bool = False) -> Image.Image:
 
 
 @contextlib.contextmanager
-def open_picture(path: str | Path) -> Iterator[Image.Image]:
+def open_picture(path: str | Path, rendering: Rendering = DEFAULT) -> Iterator[Image.Image]:
     """Open an image file; whatever fails in the block is an InputError that names the file."""
     try:
-        with Image.open(path, formats=_formats()) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise InputError(
-                    f"has {picture.width:,} x {picture.height:,} pixels; at most {MAX_PIXELS:,} "
-                    "are read: save it at a lower resolution, or cut it into parts"
-                )
+        with _opened(path, rendering) as picture:
             yield picture
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -91,7 +96,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
     except PermissionError:
         raise InputError(f"{path}: the image may not be read; change its permissions") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: {_what_it_is(path)}") from None
+        raise InputError(f"{path}: not an image, or a broken one; replace or remove it") from None
     except MemoryError:
         raise InputError(
             f"{path}: there is too little memory for this image; save it at a lower resolution"
@@ -104,12 +109,26 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
         raise InputError(f"{path}: a broken image ({reason}); replace or remove it") from error
 
 
-def _what_it_is(path: str | Path) -> str:
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        # Some real files lack the mark.
-        if file.read(132)[128:] == b"DICM" or str(path).lower().endswith(DICOM):
-            return "a DICOM file, which is not read; export it to PNG first"
-    return "not an image, or a broken one; replace or remove it"
+def _opened(path: str | Path, rendering: Rendering) -> Image.Image:
+    # The bytes decide: a DICOM file may begin as a TIFF does, and a PNG be called x.dcm.
+    if is_marked_dicom(path):
+        return read_dicom(path, rendering, _check_size)
+    try:
+        picture = Image.open(path, formats=_formats())
+    except Image.UnidentifiedImageError:
+        if is_named_dicom(path):  # some real files lack the mark
+            return read_dicom(path, rendering, _check_size)
+        raise
+    _check_size(picture.width, picture.height)
+    return picture
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read: save it at a "
+            "lower resolution, or cut it into parts"
+        )
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -154,8 +173,8 @@ def endings() -> frozenset[str]:
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether a file is an image by its ending."""
-    return os.path.splitext(path)[1].lower() in endings()
+    """Whether a file is an image by its ending; without an ending, whether it is DICOM."""
+    return os.path.splitext(path)[1].lower() in endings() or is_dicom(path)
 
 
 def is_hidden(name: str) -> bool:
@@ -164,16 +183,11 @@ def is_hidden(name: str) -> bool:
 
 
 def skipped_note(paths: Sequence[str | Path]) -> str:
-    """What to say of files that are not images: their number, the first name, DICOM apart."""
+    """What to say of files that are not images: their number and the first name."""
     names = sorted(os.path.basename(path) for path in paths)
     if len(names) == 1:
-        note = f"skipped 1 file that is not an image: {names[0]}"
-    else:
-        note = f"skipped {len(names):,} files that are not images, first {names[0]}"
-    dicom = [name for name in names if name.lower().endswith(DICOM)]
-    if dicom:
-        note += f" ({len(dicom):,} DICOM, first {dicom[0]}: DICOM is not read, export it to PNG)"
-    return note
+        return f"skipped 1 file that is not an image: {names[0]}"
+    return f"skipped {len(names):,} files that are not images, first {names[0]}"
 
 
 # Finding them
@@ -331,7 +345,8 @@ def _by_name(folder: str, deep: bool) -> dict[str, list[Path]]:
     if deep:
         files = find_pictures(folder)[0]
     else:
-        files = [Path(folder, name) for name in sorted(_listing(folder)[0]) if is_picture(name)]
+        names = sorted(_listing(folder)[0])
+        files = [path for path in (Path(folder, name) for name in names) if is_picture(path)]
     found: dict[str, list[Path]] = {}
     for file in files:
         for name in {file.name.casefold(), file.stem.casefold()}:

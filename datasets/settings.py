@@ -9,6 +9,8 @@ from yacs.config import CfgNode
 
 from core.errors import InputError, short
 
+from .dicom import window_of
+
 PARTS = ("all", "base", "new")
 FIELDS = ("path", "label", "split", "patient", "subtype")  # what a row of a table can tell
 
@@ -29,6 +31,10 @@ DEFAULTS: dict[str, Any] = {
     "CLASSNAMES": [],  # in the order of the labels; [] is the dataset's own
     "CLASS_FOLDERS": [],  # folder or CSV label of each class; [] is the class names
     "POSITIVE": "",  # the positive class of two, for ROC curves; "" is the dataset's own, if any
+    # Of DICOM files: grey values to show, "" (the file's own), a name, or (centre, width).
+    "WINDOW": "",
+    "FRAME": 1,  # of a DICOM file with several; the first is 1
+    "DICOM_PATIENTS": True,  # where nothing else names patients, read them from DICOM headers
     "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the other)
     "SYMPTOMS": "",  # symptom file; "" is symptoms/<dataset>.json
 }
@@ -62,6 +68,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "give -1 for all images, or at least 1",
     ),
     "SPLIT_SEED": (lambda n: _is_number(n) and n >= 0, "give 0 or more"),
+    "FRAME": (lambda n: _is_number(n) and n >= 1, "give 1 for the first frame, or more"),
     "VAL_FRACTION": _FRACTION,
     "TEST_FRACTION": _FRACTION,
     "SUBSAMPLE_CLASSES": (lambda part: part in PARTS, "choose all, base or new"),
@@ -80,6 +87,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key, (is_allowed, advice) in CHECKS.items():
         if key in settings and not is_allowed(settings[key]):
             raise InputError(f"DATASET.{key} is {short(settings[key])}; {advice}")
+    window_of(settings.get("WINDOW", ""))
     columns = settings.get("CSV_COLUMNS", {})
     for field in ("path", "label"):
         if columns and not str(columns[field]).strip():

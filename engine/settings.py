@@ -88,6 +88,7 @@ RULES: dict[str, Any] = {
     "DATASET.ROOT": str,
     "DATASET.NAME": str,
     "DATASET.NUM_SHOTS": int,
+    "DATASET.WINDOW": str | tuple[Number, Number],
     "DATALOADER.NUM_WORKERS": Count,
     "DATALOADER.TRAIN_X.BATCH_SIZE": AtLeastOne,
     "DATALOADER.TEST.BATCH_SIZE": AtLeastOne,

@@ -823,7 +823,9 @@ def test_a_picture_is_checked_once(two, cache, monkeypatch):
     """What passed is remembered until the file changes; a damaged memory is no memory."""
     checked = []
     check = checks.check_picture
-    monkeypatch.setattr(checks, "check_picture", lambda path: (checked.append(path), check(path)))
+    monkeypatch.setattr(
+        checks, "check_picture", lambda path, *of: (checked.append(path), check(path, *of))
+    )
 
     own(two)
     assert len(checked) == 10
