@@ -37,6 +37,8 @@ from tqdm import tqdm
 import dassl_compat
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, write_json
+from datasets.dicom import FORMAT as DICOM_FORMAT
+from datasets.dicom import is_dicom
 from datasets.views import ViewManager, Views
 
 try:
@@ -174,7 +176,19 @@ class FrozenFeatures:
             "block": self.block,
             "versions": versions | {"machine": platform.machine()},
             "images": _identity(views.images),
+            **_dicom_key(views),
         }
+
+
+def _dicom_key(views: Views) -> dict[str, Any]:
+    """What features of DICOM files follow from besides; nothing where there are none."""
+    if views.rendering.is_default and not any(is_dicom(image.impath) for image in views.images):
+        return {}
+    versions = {}
+    for name in ("pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"dicom": [DICOM_FORMAT, *views.rendering.key, versions]}
 
 
 def _identity(images: Sequence[Any]) -> str:

@@ -25,6 +25,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from core.errors import InputError
 from core.processes import start_method, worker_options
+from datasets.dicom import DEFAULT, Rendering, rendering_of
 from datasets.pictures import read_picture
 
 Epoch = int | tuple[int, ...]
@@ -66,6 +67,7 @@ class Views(Dataset):
         seed: of the transform's draws; None: it draws nothing.
         as_bytes: leave scaling and normalisation to ``scale``, where the transform ends in no
             more than these: a quarter of the bytes travel, and the device does the rest.
+        rendering: what of DICOM files is shown.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class Views(Dataset):
         transform: Transform,
         seed: int | None = None,
         as_bytes: bool = False,
+        rendering: Rendering = DEFAULT,
     ) -> None:
         self.images = images
+        self.rendering = rendering
         self.transform = transform
         self.seed = seed
         self.steps: list[Any] = []
@@ -92,7 +96,7 @@ class Views(Dataset):
         """A batch's entry; ``img`` is [3, H, W], or [epochs, 3, H, W] for a tuple of epochs."""
         epochs, index = key
         entry = self.images[index]
-        image = read_picture(entry.impath, keep_grey=self.keep_grey)
+        image = read_picture(entry.impath, self.keep_grey, self.rendering)
         if isinstance(epochs, tuple):
             view = torch.stack([self._view(image, entry, epoch) for epoch in epochs])
         else:
@@ -218,6 +222,7 @@ class ViewManager:
 
     def __init__(self, cfg: Any, dataset: Any = None) -> None:
         self.cfg = cfg
+        self.rendering = rendering_of(cfg.DATASET)
         self.tfm_train = checked_transform(cfg, is_train=True)
         self.tfm_test = checked_transform(cfg, is_train=False)
         self.dataset = dataset or read_dataset(cfg)
@@ -234,11 +239,17 @@ class ViewManager:
 
     def train_views(self) -> Views:
         """The augmented views of the training images, as bytes where they can be."""
-        return Views(self.dataset.train_x, self.tfm_train, self.cfg.SEED, as_bytes=True)
+        return Views(
+            self.dataset.train_x,
+            self.tfm_train,
+            self.cfg.SEED,
+            as_bytes=True,
+            rendering=self.rendering,
+        )
 
     def test_views(self, images: Sequence[Any]) -> Views:
         """The views of images that are not augmented, as bytes where they can be."""
-        return Views(images, self.tfm_test, as_bytes=True)
+        return Views(images, self.tfm_test, as_bytes=True, rendering=self.rendering)
 
     def test_view_loader(self, images: Sequence[Any]) -> DataLoader:
         """Batches of the images' test views, in their own order."""

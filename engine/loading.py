@@ -20,6 +20,7 @@ from backbones.backbone import Backbone
 from backbones.device import usable_device
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError
+from datasets.dicom import Rendering, rendering_of
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
 from datasets.views import ViewManager, checked_transform, seeded_draws
@@ -133,6 +134,11 @@ class LoadedRun:
         """Method, dataset, backbone and seed in one line."""
         cfg = self.cfg
         return f"{cfg.TRAINER.NAME}, {cfg.RUN.DATASET}, {cfg.RUN.BACKBONE}, seed {cfg.SEED}"
+
+    @property
+    def rendering(self) -> Rendering:
+        """What of DICOM files the run sees: its window and its frame."""
+        return rendering_of(self.cfg.DATASET)
 
     @property
     def explainable(self) -> bool:
@@ -253,8 +259,13 @@ class LoadedRun:
     def _view(self, image: ImageSource) -> Tensor:
         if isinstance(image, torch.Tensor):
             return image
-        opened = to_rgb(image) if isinstance(image, Image.Image) else read_picture(image)
-        return self._transform(opened)
+        return self._transform(self.opened(image))
+
+    def opened(self, image: str | Path | Image.Image) -> Image.Image:
+        """An image as the run sees it before its transform: upright, RGB, in the run's window."""
+        if isinstance(image, Image.Image):
+            return to_rgb(image)
+        return read_picture(image, rendering=self.rendering)
 
 
 def read_config(

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.errors import InputError
-from datasets.pictures import read_picture, to_rgb
 from engine.loading import LoadedRun
 
 from .what_if import merge_of
@@ -65,7 +64,7 @@ def heat_maps(run: LoadedRun, image: str | Path | Image.Image, method: str = DEF
         InputError: the run is not explainable, the image cannot be read, or
             ``method`` is not one of ``METHODS``.
     """
-    opened = to_rgb(image) if isinstance(image, Image.Image) else read_picture(image)
+    opened = run.opened(image)
     maps = maps_of_views(run, run.views([opened]), method)[0]
     shown = opened.copy()
     shown.thumbnail((LONGEST, LONGEST))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError
+from engine.loading import LoadedRun
 from engine.method import METHODS
 from explanations.explanation import Explanation, explain_features
 from explanations.reference import reference_of
@@ -52,7 +53,7 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         order = np.argsort(-_lead(explanation, truth), kind="stable")
         best, worst = order[correct[order]].tolist(), order[~correct[order]][::-1].tolist()
         cards = (
-            [_card(explanation, images, i, known) for i in balanced(end, truth, SHOWN)]
+            [_card(run, explanation, images, i, known) for i in balanced(end, truth, SHOWN)]
             for end in (best, worst)
         )
         return {
@@ -97,14 +98,14 @@ def _lead(explanation: Explanation, truth: np.ndarray) -> np.ndarray:
 
 
 def _card(
-    explanation: Explanation, images: Sequence[Chosen], i: int, known: Places
+    run: LoadedRun, explanation: Explanation, images: Sequence[Chosen], i: int, known: Places
 ) -> dict[str, Any]:
     """A small image and the text beside it."""
     truth = images[i].truth
     found = evidence(explanation, i, known)
     for bar in found["bars"] if found else ():  # the table above the cards has the rest
         bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
-    data, size = thumbnail(images[i].path)
+    data, size = thumbnail(images[i].path, run.rendering)
     return {
         "data": data,
         "size": size,

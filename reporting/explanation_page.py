@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from core.files import atomic_write, fingerprint
-from datasets.pictures import read_picture
 from engine.ensemble import Ensemble
 from explanations.drawing import draw_explanation
 from explanations.explanation import Explanation
@@ -116,7 +115,7 @@ def write_explanations(folder: str | Path, explained: Explained) -> Path:
 def _item(folder: Path, explained: Explained, maps: MapFolder | None, i: int) -> dict[str, Any]:
     """Write the files of image ``i``; returns what the page shows of it."""
     chosen, explanation = explained.chosen[i], explained.explanation
-    image = read_picture(chosen.path)
+    image = explained.ensemble.first.opened(chosen.path)
     image.thumbnail((LARGEST, LARGEST))
     stem = file_name(chosen.name)
     save_image(image, folder / "pictures" / f"{stem}.png")

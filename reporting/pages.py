@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.files import atomic_write
+from datasets.dicom import DEFAULT, Rendering
 from datasets.pictures import read_picture
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -30,9 +31,9 @@ def write_page(path: str | Path, template: str, **values: Any) -> Path:
     return Path(path)
 
 
-def thumbnail(path: str | Path) -> tuple[str, tuple[int, int]]:
-    """A small copy of an image as a data: address, and its size."""
-    image = read_picture(path)
+def thumbnail(path: str | Path, rendering: Rendering = DEFAULT) -> tuple[str, tuple[int, int]]:
+    """A small copy of an image as a data: address, and its size; of DICOM in the window given."""
+    image = read_picture(path, rendering=rendering)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=88)

@@ -20,6 +20,7 @@ from backbones.loading import backbone_of, with_preprocessing
 from backbones.numerics import cosine_logits
 from core.errors import InputError, command_line
 from datasets.base import MedicalDataset
+from datasets.dicom import rendering_of
 from datasets.pictures import read_picture
 from engine.prompts import encode_texts
 from symptom_generator.phrases import MAX_TOKENS, NameFinder, tokens
@@ -113,8 +114,12 @@ def _scores(
     if len({image.label for image in images}) < len(dataset.classnames):
         raise InputError(f"--limit {limit} leaves a class without images; raise it")
     features = []
+    rendering = rendering_of(cfg.DATASET)
     for start in range(0, len(images), 64):
-        batch = [transform(read_picture(image.impath)) for image in images[start : start + 64]]
+        batch = [
+            transform(read_picture(image.impath, rendering=rendering))
+            for image in images[start : start + 64]
+        ]
         features.append(clip_model.encode_image(torch.stack(batch)).cpu())
     labels = torch.tensor([image.label for image in images])
     return phrase_aucs(clip_model, torch.cat(features), labels, phrases), len(images)

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from backbones.loading import backbone_of
 from core.errors import InputError, command_line, shortened
+from datasets.dicom import DEFAULT, Rendering, rendering_of
 from symptom_generator.chat import Endpoint
 from symptom_generator.interview import STAGES
 from symptom_generator.montage import TILES, SourceImage, draw, image_fingerprint, sheet
@@ -107,9 +108,10 @@ def _generate(args: argparse.Namespace) -> int:
         args.model, args.temperature, args.retries, args.timeout, not args.no_stream
     )
     chosen = {} if no_images else _chosen(args, images)
-    settings = _settings(args, classes, chosen, no_images, endpoint.host)
+    rendering = rendering_of(_cfg(args).DATASET) if chosen else DEFAULT
+    settings = _settings(args, classes, chosen, rendering, no_images, endpoint.host)
     transcript = Transcript(path, keep=not args.dry_run, fresh=args.fresh)
-    sheets = functools.cache(lambda classname, number: sheet(chosen[classname][number]))
+    sheets = functools.cache(lambda classname, number: sheet(chosen[classname][number], rendering))
     generation = Generation(
         settings, transcript, endpoint, sheets, lambda: backbone_of(_cfg(args), "cpu"), endpoint.say
     )
@@ -215,12 +217,17 @@ def _chosen(args: argparse.Namespace, images: ImagesByClass) -> Chosen:
 
 
 def _cfg(args: argparse.Namespace) -> CfgNode:
-    # Without a dataset only the backbone is read from it.
+    # Without a dataset only the backbone, and how DICOM is shown, are read from it.
     return backbone_cfg(args.dataset or "derm7pt", args.backbone, args.root, args.opts)
 
 
 def _settings(
-    args: argparse.Namespace, classes: list[str], chosen: Chosen, no_images: str | None, host: str
+    args: argparse.Namespace,
+    classes: list[str],
+    chosen: Chosen,
+    rendering: Rendering,
+    no_images: str | None,
+    host: str,
 ) -> Record:
     clip = args.match == "clip" and not no_images
     return {
@@ -242,7 +249,7 @@ def _settings(
         "avoid": [word.strip() for word in args.avoid.split(",") if word.strip()],
         "max": args.max,
         "pictures": {
-            name: [[image_fingerprint(image) for image in one] for one in sheets]
+            name: [[image_fingerprint(image, rendering) for image in one] for one in sheets]
             for name, sheets in chosen.items()
         },
     }

@@ -11,6 +11,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.files import fingerprint
+from datasets.dicom import DEFAULT, Rendering
 from datasets.pictures import read_picture
 
 TILES = 16
@@ -71,15 +72,19 @@ def draw(
     return sheets
 
 
-def sheet(images: Sequence[SourceImage]) -> bytes:
-    """One sheet as JPEG bytes: whole images, white between them, no metadata, at most 1 MiB."""
+def sheet(images: Sequence[SourceImage], rendering: Rendering = DEFAULT) -> bytes:
+    """One sheet as JPEG bytes: whole images, white between them, no metadata, at most 1 MiB.
+
+    Args:
+        rendering: what of DICOM files is shown.
+    """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     size = (columns * (CELL + GAP) + GAP, rows * (CELL + GAP) + GAP)
     # Pixels are pasted onto a new image, so EXIF and other metadata of the files stay behind.
     whole = Image.new("RGB", size, "white")
     for number, source in enumerate(images):
-        image = read_picture(source.impath)
+        image = read_picture(source.impath, rendering=rendering)
         scale = CELL / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -102,9 +107,12 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def image_fingerprint(image: SourceImage) -> str:
-    """Fingerprint of the image's file."""
+def image_fingerprint(image: SourceImage, rendering: Rendering = DEFAULT) -> str:
+    """Fingerprint of the image's file, and of what is shown of it if that is not the file's own."""
     try:
-        return fingerprint(Path(image.impath).read_bytes())
+        content = Path(image.impath).read_bytes()
     except OSError as error:
         raise InputError(f"{image.impath}: cannot be read ({error.strerror})") from None
+    if not rendering.is_default:
+        content += repr(rendering.key).encode()
+    return fingerprint(content)

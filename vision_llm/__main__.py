@@ -18,6 +18,7 @@ from pathlib import Path
 from core.arguments import Parser, not_negative_int, positive_int, real_number
 from core.errors import InputError, command_line
 from core.files import check_place, only_run_in
+from datasets.dicom import DEFAULT, Rendering, rendering_of
 from datasets.pictures import read_picture
 from results.record import RESULTS
 from symptom_generator.chat import Endpoint
@@ -134,7 +135,8 @@ def _ask(args: argparse.Namespace) -> int:
         print(f"{folder} is complete; delete it, or give --fresh, to ask again")
         return 0
     transcript = Transcript(folder / TRANSCRIPT, not args.dry_run, args.fresh, read_line)
-    send = functools.lru_cache(256)(lambda name: as_sent(task.files[name]))
+    rendering = rendering_of(task.cfg.DATASET)
+    send = functools.lru_cache(256)(lambda name: as_sent(task.files[name], rendering))
     asking = Asking(task.settings, transcript, endpoint, send, endpoint.say)
     cost = Cost.of(asking, task, send)
     if args.dry_run:
@@ -216,9 +218,9 @@ def _check(folder: Path, task: Task) -> None:
     check_folder(folder, task.cfg)
 
 
-def as_sent(path: str) -> bytes:
+def as_sent(path: str, rendering: Rendering = DEFAULT) -> bytes:
     """An image as it is sent: JPEG without its name and notes, at most ``MAX_SIDE`` pixels wide."""
-    image = read_picture(path)
+    image = read_picture(path, rendering=rendering)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     return jpeg(image)
 

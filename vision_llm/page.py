@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.dicom import rendering_of
 from reporting.pages import thumbnail, write_page
 from results.predictions import Predictions
 from vision_llm.agreement import Agreement
@@ -78,7 +79,7 @@ def _card(
     task: Task, answers: Sequence[ImageAnswers], found: Predictions, i: int
 ) -> dict[str, Any]:
     image = task.images[i]
-    data, size = thumbnail(image.impath)
+    data, size = thumbnail(image.impath, rendering_of(task.cfg.DATASET))
     return {
         "id": image.id,
         "data": data,
