@@ -14,6 +14,8 @@ from core.errors import InputError, short
 from .card import card
 from .checks import FileMemory, check_pictures, find_duplicates
 from .classes import ClassNames
+from .dicom import rendering_of
+from .dicom_patients import add_dicom_patients
 from .finding import ImageSource
 from .pictures import Picture, skipped_note
 from .settings import DEFAULTS, checked_settings
@@ -79,7 +81,7 @@ class MedicalDataset(ImageSource, DatasetBase):
             side: Counter(picture.classname for picture in used[side]) for side in SPLITS
         }
         pictures = {picture.id: picture.impath for side in SPLITS for picture in used[side]}
-        check_pictures(pictures, self._memory)
+        check_pictures(pictures, self._memory, rendering_of(self.settings))
         self.used = used
         # Lists of their own: Dassl's hold any Datum.
         DatasetBase.__init__(
@@ -163,7 +165,9 @@ class MedicalDataset(ImageSource, DatasetBase):
             sides = ", ".join(side for side in SPLITS if side in given)
             self.notes.append(f"{sides}: given by {self.given_by}")
         self._memory = FileMemory(self.dataset_dir)
-        every = (picture for pictures in given.values() for picture in pictures)
+        every = [picture for pictures in given.values() for picture in pictures]
+        if self.settings.DICOM_PATIENTS and not self.settings.PATIENT_PATTERN:
+            self.notes += add_dicom_patients(every, self._memory)
         self.duplicates = find_duplicates(every, self._memory)
         allowed = self.settings.ALLOW_DUPLICATES or self.duplicates_allowed
         apart = self.settings.PATIENTS_APART or self.patients_known_apart

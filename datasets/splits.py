@@ -11,6 +11,7 @@ from core.errors import InputError, and_more, some
 from core.files import fingerprint
 
 from .pictures import Picture
+from .salt import is_hashed
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -190,7 +191,14 @@ def kept_together(
     duplicates: Sequence[Sequence[Picture]],
 ) -> dict[str, str]:
     """{identity: the group that stays on one side}: a patient's images, and copies of one file."""
-    owners = {p.id: p.patient for p in pictures if apart and p.patient}
+    owners = {}
+    first_of: dict[str, str] = {}  # hashed patient -> its first image
+    for p in sorted(pictures, key=lambda p: p.id) if apart else ():
+        if is_hashed(p.patient):
+            # The hash differs between machines, and the split must not.
+            owners[p.id] = first_of.setdefault(p.patient, p.id)
+        elif p.patient:
+            owners[p.id] = p.patient
     merged: dict[str, str] = {}  # patients who share a file are one group
 
     def root(owner: str) -> str:
