@@ -190,6 +190,24 @@ def test_a_dataset_may_mix_dicom_with_other_files(tmp_path):
     assert known == {".dcm": True, ".jpg": False}
 
 
+def test_a_patient_on_two_given_sides_is_known_by_images(tmp_path):
+    """The hash alone would not say what to correct."""
+    data = drawn(tmp_path / "data", count=6)
+    for side, last in (("train", "0"), ("test", "1")):
+        for path in sorted(data.glob("[rb]*/*.dcm")):
+            if last == "1" or int(path.stem) % 2:
+                target = data / side / path.parent.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+    for folder in ("red", "blue"):
+        (data / folder).rmdir()
+    with pytest.raises(InputError) as error:
+        own(data, PATIENTS_APART=True)
+    line = str(error.value)
+    assert "has hash-" in line and " in both train and test (the first: train/" in line
+    assert " and test/" in line and not any(secret in line for secret in SECRETS)
+
+
 def test_a_damaged_header_is_one_line(tmp_path):
     """Found where patients are read, or where the image is checked."""
     data = drawn(tmp_path / "data", count=6)
