@@ -16,6 +16,7 @@ from test_datasets import coop_split, ids, load, own, put, table, totals
 import predict
 from core.errors import InputError
 from datasets import pictures
+from datasets.checks import check_picture
 from datasets.pictures import Finder, endings, files_below, pictures_at, read_picture
 from datasets.settings import CHECKS, DEFAULTS, check_settings
 from engine.config import default_cfg
@@ -463,6 +464,12 @@ def huge_png(path, width, height, bits=1):
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     )
+
+
+def test_a_jpeg_of_few_pixels_is_whole(tmp_path):
+    """An eighth of 4 pixels is none, which is no damage."""
+    Image.new("L", (4, 4)).save(tmp_path / "x.jpg")
+    check_picture(tmp_path / "x.jpg")
 
 
 def test_an_image_beyond_pillows_limit_is_read(tmp_path):
