@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import threading
 import zipfile
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -37,23 +36,25 @@ IN_MEMORY = 256 * 2**20  # bytes of images in one file; MedMNIST's 28-pixel sets
 KEPT_OPEN = 2  # files that a process has open at a time
 MAX_GB = 40.0  # of all copies
 
-_ADDRESS = re.compile(r"(.+\.npz)#(\w+)/(\d+)", re.DOTALL | re.IGNORECASE)
 _DIGESTS = "digests.npz"  # written last: a folder that has it is complete
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where an image is: entry ``index`` of the array ``<part>_images`` of ``file``."""
+class Address(NamedTuple):
+    """Where an image is: entry ``place`` of the array ``<part>_images`` of ``file``."""
 
     file: str
     part: str
-    index: int
+    place: int
 
 
 def address_of(path: str | Path) -> Address | None:
     """``path`` as the address of an image in an array; None if it is an ordinary path."""
-    match = _ADDRESS.fullmatch(os.fspath(path))
-    return Address(match[1], match[2], int(match[3])) if match else None
+    # No regular expression: it is asked of every image several times.
+    file, _, entry = os.fspath(path).rpartition("#")
+    part, _, index = entry.partition("/")
+    if not file.lower().endswith(".npz") or not part.isidentifier() or not index.isdecimal():
+        return None
+    return Address(file, part, int(index))
 
 
 def file_of(path: str | Path) -> str:
@@ -68,21 +69,21 @@ def image_at(address: Address) -> Image.Image:
     Raises:
         InputError: as ``open_arrays``, or the archive has no such image.
     """
-    return Image.fromarray(_array(address).image(address.index))
+    return Image.fromarray(_array(address).image(address.place))
 
 
 def digest_at(address: Address) -> bytes:
     """16 bytes that two images share if their pixels are the same."""
-    return _array(address).digests[address.index].tobytes()
+    return _array(address).digests[address.place].tobytes()
 
 
 def _array(address: Address) -> "ImageArray":
     arrays = open_arrays(address.file)
     array = arrays.get(address.part)
-    if array is None or address.index >= array.shape[0]:
+    if array is None or address.place >= array.shape[0]:
         sizes = ", ".join(f"{array.shape[0]:,} in {part}" for part, array in arrays.items())
         raise InputError(
-            f"{address.file}: has no image {address.part}/{address.index:05d}; it has {sizes}"
+            f"{address.file}: has no image {address.part}/{address.place:05d}; it has {sizes}"
         )
     return array
 
@@ -139,7 +140,7 @@ def open_arrays(path: str | Path, max_gb: float = MAX_GB) -> dict[str, ImageArra
     Raises:
         InputError: the file is missing, damaged or not of this form, or has no room for its copy.
     """
-    path = os.path.abspath(path)
+    path = os.fspath(path) if os.path.isabs(path) else os.path.abspath(path)
     try:
         stat = os.stat(path)
     except OSError as error:

@@ -71,7 +71,7 @@ class MedMNIST(MedicalDataset):
             given[side] = [
                 Picture(f"{self._file}#{name}", label, self.classes.names[label], name)
                 for name, label in named
-                if not self.is_excluded(self.dataset_dir / name)
+                if not (self.settings.EXCLUDE and self.is_excluded(self.dataset_dir / name))
             ]
         first = self._arrays["train"].shape
         colour = "RGB" if len(first) == 4 else "grey"
@@ -81,7 +81,7 @@ class MedMNIST(MedicalDataset):
     def identity(self, path: Path) -> str:
         address = address_of(path)
         return (
-            super().identity(path) if address is None else self._name(address.part, address.index)
+            super().identity(path) if address is None else self._name(address.part, address.place)
         )
 
     def find_listed(self, finder: Finder, relative: str) -> Path | None:
