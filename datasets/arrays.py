@@ -149,12 +149,22 @@ def open_arrays(path: str | Path, max_gb: float = MAX_GB) -> dict[str, ImageArra
     with _opening:
         if key not in _open:
             while len(_open) >= KEPT_OPEN:
-                oldest = next(iter(_open))
-                del _open[oldest]
-                if oldest in _held:
-                    _held.pop(oldest).close()
+                _close(next(iter(_open)))
             _open[key] = _opened(key, max_gb)
         return _open[key]
+
+
+def close_all() -> None:
+    """Let all files go: their memory, and the hold on their copies."""
+    with _opening:
+        for key in list(_open):
+            _close(key)
+
+
+def _close(key: tuple[str, int, int]) -> None:
+    del _open[key]
+    if key in _held:
+        _held.pop(key).close()
 
 
 def _opened(key: tuple[str, int, int], max_gb: float) -> dict[str, ImageArray]:

@@ -74,8 +74,7 @@ def medmnist(
 def fresh(tmp_path, monkeypatch):
     """A cache folder of its own, and no file open from an earlier test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(arrays, "_open", {})
-    monkeypatch.setattr(arrays, "_held", {})
+    arrays.close_all()
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_a_large_file_is_copied_once_and_said_so(tmp_path, large, capsys):
     assert [path.name for path in copies(tmp_path)] == ["test.bin", "train.bin", "val.bin"]
     assert {path.stat().st_mode & 0o077 for path in copies(tmp_path)} == {0}
 
-    arrays._open.clear()
+    arrays.close_all()
     medmnist(tmp_path)
     assert "Copying" not in capsys.readouterr().out
 
@@ -212,7 +211,7 @@ def test_copies_are_counted_against_the_limit(tmp_path, large):
         open_arrays(other, limit)
     assert np.array_equal(kept["train"].image(0), made["train_images"][0])
 
-    arrays._held.popitem()[1].close()
+    arrays.close_all()
     open_arrays(other, limit)
     assert len(copies(tmp_path)) == 3
 
