@@ -2,4 +2,4 @@
 
 import dassl_compat  # noqa: F401  (makes dassl importable)
 
-from . import derm7pt, image_folder, pneumonia, synthchest, synthderm, synthskin  # noqa: F401
+from . import derm7pt, image_folder, medmnist, pneumonia, synthchest, synthderm, synthskin  # noqa: F401

@@ -65,7 +65,8 @@ class MedicalDataset(ImageSource, DatasetBase):
     def __init__(self, cfg: Any):
         self.settings = checked_settings(cfg.DATASET)
         ImageSource.__init__(self)
-        self.notes: list[str] = []  # lines for the card
+        # Lines for the card.
+        self.notes: list[str] = [self.settings.NOTE] if self.settings.NOTE else []
         self.dataset_dir = self._named_folder(cfg.DATASET.ROOT)
         self.prepare()
         self.dataset_dir = self._found_folder()

@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, fingerprint, read_json
 
+from .arrays import address_of, digest_at
 from .dicom import DEFAULT, Rendering
 from .pictures import Picture, open_picture, to_rgb
 
@@ -79,6 +80,8 @@ def check_pictures(
     unseen, errors = {}, {}
     whole = "whole" if rendering.is_default else f"whole {rendering.key}"
     for identity, path in pictures.items():
+        if address_of(path):  # any bytes are an image; opening the archive compared its checksums
+            continue
         try:
             stat = os.stat(path)
         except OSError:
@@ -131,11 +134,14 @@ def find_duplicates(pictures: Iterable[Picture], memory: FileMemory) -> list[lis
     Only files of equal size are read, and their digests are remembered.
     """
     by_size: dict[int, list[tuple[Picture, os.stat_result]]] = {}
+    by_bytes: dict[tuple[int, str], list[Picture]] = {}
     for picture in pictures:
+        if address := address_of(picture.impath):
+            by_bytes.setdefault((0, digest_at(address).hex()), []).append(picture)
+            continue
         with contextlib.suppress(OSError):  # a missing one is named by the other check
             stat = os.stat(picture.impath)
             by_size.setdefault(stat.st_size, []).append((picture, stat))
-    by_bytes: dict[tuple[int, str], list[Picture]] = {}
     for size, found in by_size.items():
         for picture, stat in found if size and len(found) > 1 else []:
             by_bytes.setdefault((size, _digest(picture, stat, memory)), []).append(picture)

@@ -10,14 +10,12 @@ atomically: a file is whole or absent.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
 import platform
 import re
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -37,14 +35,11 @@ from tqdm import tqdm
 import dassl_compat
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, write_json
+from core.kept_folders import hold, make_room
+from datasets.arrays import file_of
 from datasets.dicom import FORMAT as DICOM_FORMAT
 from datasets.dicom import is_dicom
 from datasets.views import ViewManager, Views
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 # Joins Dassl's cfg. None of these changes a result by more than rounding.
 DEFAULTS = {
@@ -195,7 +190,7 @@ def _identity(images: Sequence[Any]) -> str:
     """A fingerprint of which images these are: id, path, size and modification time of each."""
     digest = hashlib.sha256()
     for image in images:
-        stat = os.stat(image.impath)
+        stat = os.stat(file_of(image.impath))
         state = [image.id, str(image.impath), stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps(state).encode())
     return digest.hexdigest()
@@ -309,10 +304,7 @@ class KeptFeatures:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             self.folder.mkdir(exist_ok=True, mode=0o700)
-            os.utime(self.folder)
-            self._in_use = open(self.folder / "in-use", "a")
-            if fcntl:
-                fcntl.flock(self._in_use, fcntl.LOCK_SH)
+            self._in_use = hold(self.folder)
             if not (self.folder / _KEY).exists():
                 write_json(self.folder / _KEY, self.key)
 
@@ -372,24 +364,4 @@ class KeptFeatures:
         """Drop what was unused longest until ``needed`` bytes fit."""
         # The user may have named a folder that holds other things.
         folders = [path for path in self.root.iterdir() if _NAME.fullmatch(path.name)]
-        sizes = {folder: sum(f.stat().st_size for f in folder.iterdir()) for folder in folders}
-        for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime):
-            if sum(sizes.values()) + needed <= self.max_bytes:
-                return
-            if not _is_in_use(folder):
-                shutil.rmtree(folder)
-                del sizes[folder]
-        if sum(sizes.values()) + needed > self.max_bytes:
-            limit = f"the {self.max_bytes / 1e9:g} GB of FEATURES.MAX_GB"
-            raise OSError(errno.EDQUOT, f"those in use fill {limit}")
-
-
-def _is_in_use(folder: Path) -> bool:
-    if not fcntl:
-        return time.time() - folder.stat().st_mtime < 86400
-    with open(folder / "in-use", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        make_room(folders, needed, self.max_bytes, "FEATURES.MAX_GB")

@@ -177,10 +177,7 @@ class ImageSource:
                         f"{path}: {short(relative)} has the class {short(classname)}, which is not "
                         f"one of {self.classes}; name it in DATASET.CLASSNAMES"
                     )
-                # CoOp-family files leave out the folder that holds the images.
-                found = finder.find(self.dataset_dir, relative) or finder.find(
-                    self.dataset_dir, f"images/{relative}"
-                )
+                found = self.find_listed(finder, relative)
                 if found is None:
                     missing.append(relative)
                 elif not self.is_excluded(found):
@@ -192,6 +189,13 @@ class ImageSource:
             )
         self.given_by = str(path)
         return given
+
+    def find_listed(self, finder: Finder, relative: str) -> Path | None:
+        """The image that a split file calls ``relative``, None if there is none."""
+        # CoOp-family files leave out the folder that holds the images.
+        return finder.find(self.dataset_dir, relative) or finder.find(
+            self.dataset_dir, f"images/{relative}"
+        )
 
     def find_file(self, name: str, setting: str) -> Path:
         """A file named in the settings: absolute, below the dataset's folder, or below this one."""

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from core.errors import InputError, short
 
+from .arrays import address_of, file_of, image_at
 from .dicom import DEFAULT, Rendering, is_dicom, is_marked_dicom, is_named_dicom, read_dicom
 
 # Pillow opens these, but they are not raster images of one picture, or need outside programs.
@@ -31,10 +32,11 @@ _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 class Picture(Datum):
-    """An image file with its label, and what else is known of it.
+    """An image with its label, and what else is known of it.
 
-    ``id`` is its POSIX path below the dataset's folder, by which splits, views and fingerprints
-    know it. ``patient`` and ``subtype`` are "" where unknown.
+    ``impath`` is its file, or its address in an array (``datasets/arrays.py``). ``id`` is its POSIX
+    path below the dataset's folder, by which splits, views and fingerprints know it. ``patient``
+    and ``subtype`` are "" where unknown.
     """
 
     def __init__(
@@ -46,7 +48,8 @@ class Picture(Datum):
         patient: str = "",
         subtype: str = "",
     ):
-        super().__init__(impath=str(impath), label=label, classname=classname)
+        super().__init__(impath=file_of(impath), label=label, classname=classname)
+        self._impath = str(impath)
         self.id = id
         self.patient = patient
         self.subtype = subtype
@@ -85,7 +88,13 @@ def read_picture(
 
 @contextlib.contextmanager
 def open_picture(path: str | Path, rendering: Rendering = DEFAULT) -> Iterator[Image.Image]:
-    """Open an image file; whatever fails in the block is an InputError that names the file."""
+    """Open an image file; whatever fails in the block is an InputError that names the file.
+
+    ``path`` may be the address of an image in an array.
+    """
+    if address := address_of(path):
+        yield image_at(address)
+        return
     try:
         with _opened(path, rendering) as picture:
             yield picture
@@ -278,6 +287,8 @@ def pictures_at(paths: Iterable[str | Path]) -> list[tuple[Path, str]]:
             chosen += [(file, file.relative_to(path).as_posix()) for file in files]
         elif os.path.isfile(path):
             chosen.append((path, path.name))
+        elif (address := address_of(path)) and os.path.isfile(address.file):
+            chosen.append((path, f"{Path(address.file).name}#{address.part}/{path.name}"))
         else:
             raise InputError(f"{short(str(path))}: there is no such image or folder")
     return chosen

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from core.errors import InputError, short
 
+from .arrays import MAX_GB
 from .dicom import window_of
 
 PARTS = ("all", "base", "new")
@@ -50,6 +51,10 @@ DEFAULTS: dict[str, Any] = {
     "DICOM_PATIENTS": True,  # where nothing else names patients, read them from DICOM headers
     "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the other)
     "SYMPTOMS": "",  # symptom file; "" is symptoms/<dataset>.json
+    "NOTE": "",  # a line for the card: what a reader of the figures has to know
+    "FLAG": "",  # MedMNIST: the set, such as "dermamnist"
+    "SIZE": 224,  # MedMNIST: pixels a side of the images: 28, 64, 128 or 224
+    "COPIES_GB": MAX_GB,  # of all uncompressed copies of large .npz files in the cache folder
 }
 
 
@@ -90,6 +95,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "VAL_FRACTION": _FRACTION,
     "TEST_FRACTION": _FRACTION,
     "SUBSAMPLE_CLASSES": (lambda part: part in PARTS, "choose all, base or new"),
+    "SIZE": (lambda n: n in (28, 64, 128, 224), "choose 28, 64, 128 or 224"),
+    "COPIES_GB": (lambda n: _is_number(n) and n >= 0, "give 0 or more"),
     "CLASSNAMES": _TEXTS,
     "CLASS_FOLDERS": _TEXTS,
     "EXCLUDE": (_is_texts, "give a list of patterns, as in ['*_mask*']"),

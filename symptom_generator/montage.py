@@ -11,6 +11,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.files import fingerprint
+from datasets.arrays import address_of, digest_at
 from datasets.dicom import DEFAULT, Rendering
 from datasets.pictures import read_picture
 
@@ -108,7 +109,12 @@ def jpeg(image: Image.Image) -> bytes:
 
 
 def image_fingerprint(image: SourceImage, rendering: Rendering = DEFAULT) -> str:
-    """Fingerprint of the image's file, and of what is shown of it if that is not the file's own."""
+    """Fingerprint of the image's file, and of what is shown of it if that is not the file's own.
+
+    Of an image that lies in an array: of its pixels.
+    """
+    if address := address_of(image.impath):
+        return fingerprint(digest_at(address))
     try:
         content = Path(image.impath).read_bytes()
     except OSError as error:
