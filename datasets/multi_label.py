@@ -1,0 +1,232 @@
+"""A user's own images that may show several findings each, listed in a table."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from core.errors import InputError, short, some
+from core.names import name_key
+
+from .classes import ClassNames
+from .image_folder import ImageFolder, Row
+from .pictures import Picture
+from .splits import SPLITS, Completed, Split, check_sides, complete
+
+Label = tuple[float, ...]  # 1, 0 or UNKNOWN of each finding
+UNKNOWN = math.nan
+_MEANINGS = {"mask": UNKNOWN, "positive": 1.0, "negative": 0.0}
+_ANY = "any findings"  # the one class that splits are drawn and checked by
+_SEPARATOR = re.compile(r"[|;]")  # between the labels of one image
+# DATASET.NAME -> the dataset that reads the same with several findings an image.
+READERS = {"ImageFolder": "MultiLabelFolder"}
+
+
+def reader_of(name: str, multi_label: bool) -> str:
+    """The registered dataset for DATASET.NAME and DATASET.MULTI_LABEL.
+
+    Raises:
+        InputError: the dataset has one class an image.
+    """
+    if not multi_label or name in READERS.values():
+        return name
+    if name not in READERS:
+        raise InputError(
+            f"DATASET.MULTI_LABEL is True, but DATASET.NAME {name} has one class an image; "
+            f"the datasets with several are {', '.join(READERS)}"
+        )
+    return READERS[name]
+
+
+@DATASET_REGISTRY.register()
+class MultiLabelFolder(ImageFolder):
+    """What ``DATASET.NAME ImageFolder`` is with ``DATASET.MULTI_LABEL True``; docs/multi_label.md.
+
+    The label of an image is a tuple of 1, 0 or ``UNKNOWN`` for each finding, read from the label
+    column ("Edema|Effusion") or, where DATASET.CSV_COLUMNS.label is "", from a column for each
+    finding (1, 0, -1 for uncertain, or empty). ``classnames`` are the findings and then the absence
+    of each: a model has a pair of classes for a finding.
+    """
+
+    def prepare(self) -> None:
+        super().prepare()
+        settings = self.settings
+        if not settings.MULTI_LABEL:
+            raise InputError("DATASET.NAME MultiLabelFolder: set DATASET.MULTI_LABEL True")
+        if not settings.CSV:
+            raise InputError(
+                "DATASET.MULTI_LABEL is True, but DATASET.CSV is empty; several labels of an image "
+                "are read from a table"
+            )
+        if not settings.CLASSNAMES:
+            raise InputError("DATASET.CLASSNAMES is empty; DATASET.MULTI_LABEL needs the findings")
+        for key, changed, why in (
+            ("NUM_SHOTS", settings.NUM_SHOTS > 0, "shots are counted for one class an image"),
+            ("SUBSAMPLE_CLASSES", settings.SUBSAMPLE_CLASSES != "all", "halves are of classes"),
+            ("SPLIT_FILE", settings.SPLIT_FILE, "such a file has one class an image; give the "
+             "table a column of splits"),
+            ("POSITIVE", settings.POSITIVE, "each finding is the positive class of its own pair"),
+        ):  # fmt: skip
+            if changed:
+                raise InputError(
+                    f"DATASET.{key} does not apply with DATASET.MULTI_LABEL ({why}); leave it out"
+                )
+
+    def _class_names(self) -> ClassNames:
+        classes = ClassNames(self.settings.CLASSNAMES, self.settings.CLASS_FOLDERS)
+        self.findings = classes.names
+        absent = [self.settings.ABSENT.replace("{}", name) for name in classes.names]
+        self.pairs = ClassNames([*classes.names, *absent]).names  # an error where two are alike
+        return classes
+
+    # The table
+
+    def _columns(self) -> dict[str, tuple[str, str]]:
+        columns = super()._columns()
+        if not columns["label"][0]:
+            del columns["label"]
+            folders = [str(name) for (name, *_) in self.classes.folders]
+            columns |= {_cell(name): (name, "DATASET.CLASS_FOLDERS") for name in folders}
+        return columns
+
+    def _check_one_label(self, label: str, where: str) -> None:
+        """Several labels are what this is for."""
+
+    def _label(self, row: Row, where: str) -> Label:
+        if "label" in row:
+            return self._joined(row["label"], where)
+        return tuple(
+            self._value(row[_cell(str(name))], f"{where}, column {name}")
+            for (name, *_) in self.classes.folders
+        )
+
+    def _joined(self, text: str, where: str) -> Label:
+        none = {name_key(str(name)) for name in self.settings.NOT_FINDINGS}
+        present = set()
+        for name in filter(None, map(str.strip, _SEPARATOR.split(text))):
+            label = self.label_of(name)
+            if label is not None:
+                present.add(label)
+            elif name_key(name) not in none:
+                raise InputError(
+                    f"{where}: the label {short(name)} is not one of {self.classes}; name it in "
+                    "DATASET.CLASSNAMES, where it is called otherwise in DATASET.CLASS_FOLDERS, or "
+                    "in DATASET.NOT_FINDINGS if it is none"
+                )
+        return tuple(float(label in present) for label in range(len(self.findings)))
+
+    def _value(self, text: str, where: str) -> float:
+        if not text:
+            return _MEANINGS[self.settings.UNMENTIONED]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if value == -1:
+            return _MEANINGS[self.settings.UNCERTAIN]
+        if value not in (0, 1):
+            raise InputError(
+                f"{where}: {short(text)} is not a label; give 1, 0, -1 for uncertain, or nothing"
+            )
+        return value
+
+    def picture(
+        self, path: Path, label: Any, patient: str | None = None, subtype: str | None = None
+    ) -> Picture:
+        """A Picture with the labels of its findings; PATIENT_PATTERN is searched in its path."""
+        identity = self.identity(path)
+        if patient is None and self.settings.PATIENT_PATTERN:
+            match = re.search(self.settings.PATIENT_PATTERN, identity)
+            patient = (match[1] or "") if match else ""
+        return Picture(path, label, self._text(label), identity, patient or "", subtype or "")
+
+    def _text(self, label: Label) -> str:
+        """A label in words: what the split's fingerprint knows it by."""
+        marks = {1.0: "", 0.0: None}
+        said = [(name, marks.get(v, "?")) for name, v in zip(self.findings, label, strict=True)]
+        return "|".join(f"{name}{mark}" for name, mark in said if mark is not None)
+
+    # Splits and counts
+
+    def completed(self, given: Split, apart: bool, together: Sequence[list[Picture]]) -> Completed:
+        """Drawn at random by patient or image: an image has no single class to draw a share of."""
+        every = {p.id: p for pictures in given.values() for p in pictures}
+        done = complete(_as_one_class(given), self.settings, apart, self.split_key, together)
+        split = {side: [every[p.id] for p in done.split[side]] for side in SPLITS}
+        notes = check_sides(done.split, [_ANY], self.settings.PATIENTS_APART)
+        return replace(done, split=split, notes=done.notes + notes + self._label_notes(split))
+
+    def _label_notes(self, split: Split) -> list[str]:
+        """What of the findings is unknown or has one value, for the card."""
+        notes = []
+        unknown = Counter(
+            name
+            for pictures in split.values()
+            for picture in pictures
+            for name, value in zip(self.findings, label_of(picture), strict=True)
+            if math.isnan(value)
+        )
+        if unknown:
+            counts = [f"{name} {n:,}" for name, n in unknown.items()]
+            notes.append(f"unknown, left out of loss and figures: {some(counts, 20)}")
+        for side in SPLITS:
+            values = zip(*map(label_of, split[side]), strict=True)
+            one_value = [
+                name
+                for name, of_images in zip(self.findings, values, strict=False)
+                if len({value for value in of_images if not math.isnan(value)}) < 2
+            ]
+            if one_value:
+                notes.append(f"{side} has no two values of {some(one_value, 20)}: no figures of it")
+        return notes
+
+    def counts_of(self, pictures: Sequence[Picture]) -> Counter[str]:
+        """Finding -> images that show it."""
+        return Counter(
+            {
+                name: sum(label_of(picture)[c] == 1 for picture in pictures)
+                for c, name in enumerate(self.findings)
+            }
+        )
+
+    def _record_split(self) -> None:
+        """A split file has one class an image; the seed draws the same split again."""
+
+    # What Dassl asks of a dataset
+
+    def _set_lists(self, used: Split) -> None:
+        # Dassl counts classes by an integer label.
+        super()._set_lists(_as_one_class(used))
+        self._train_x, self._val, self._test = (list(used[side]) for side in SPLITS)
+
+    @property
+    def classnames(self) -> list[str]:
+        return self.pairs
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        return dict(enumerate(self.pairs))
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.pairs)
+
+
+def _as_one_class(split: Split) -> Split:
+    return {side: [p.relabelled(0) for p in pictures] for side, pictures in split.items()}
+
+
+def _cell(name: str) -> str:
+    """The key of a finding's own column in a row, apart from those of FIELDS."""
+    return f"finding {name}"
+
+
+def label_of(picture: Picture) -> Label:
+    """The label of an image that may show several findings."""
+    label: Any = picture.label
+    return label
