@@ -43,6 +43,14 @@ def reader_of(name: str, multi_label: bool) -> str:
     return READERS[name]
 
 
+def check_one_class(dataset: Any, who: str) -> None:
+    """Raise InputError for a dataset with several findings an image; ``who`` cannot read one."""
+    if dataset.findings:
+        raise InputError(
+            f"{who} needs one class an image; DATASET.MULTI_LABEL gives an image several findings"
+        )
+
+
 @DATASET_REGISTRY.register()
 class MultiLabelFolder(ImageFolder):
     """What ``DATASET.NAME ImageFolder`` is with ``DATASET.MULTI_LABEL True``; docs/multi_label.md.

@@ -29,6 +29,7 @@ from engine.labels import finding_logits
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
 from engine.symptom_model import SymptomModel
+from results.findings import DEFAULT_THRESHOLD
 from results.record import Record, find_record
 from results.settings import CONFIG, flatten, read_nested
 from symptoms import Symptoms
@@ -147,6 +148,14 @@ class LoadedRun:
         ``classnames`` are these and then the absence of each.
         """
         return self.classnames[: len(self.classnames) // 2] if self.cfg.DATASET.MULTI_LABEL else []
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[F] from which probability on an image is said to show a finding."""
+        figures = self.record.finding_metrics if self.record else None
+        if figures is None:
+            return np.full(len(self.findings), DEFAULT_THRESHOLD)
+        return np.array([figures.findings[name].threshold for name in self.findings])
 
     @property
     def explainable(self) -> bool:

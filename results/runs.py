@@ -291,6 +291,19 @@ def _with_classes(run: Run) -> Run:
     return run
 
 
+def of_one_class(runs: Iterable[Run], what: str) -> list[Run]:
+    """The runs on one class an image, where ``what`` is not defined for several findings.
+
+    Raises:
+        InputError: there are none.
+    """
+    runs = list(runs)
+    found = [run for run in runs if not run.multi_label]
+    if runs and not found:
+        raise InputError(f"{what} needs runs on one class an image; these have several findings")
+    return found
+
+
 def _without_copies(runs: Iterable[Run], say: Say) -> list[Run]:
     kept: dict[tuple, Run] = {}
     for run in runs:

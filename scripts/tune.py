@@ -20,6 +20,7 @@ from yacs.config import CfgNode as CN
 from core.arguments import positive_int
 from core.errors import InputError, command_line, short
 from core.files import atomic_write
+from datasets.multi_label import check_one_class
 from datasets.views import read_dataset
 from engine.config import key_of, load_cfg, own_options, run_folder, trainer_name
 from engine.method import METHODS
@@ -161,6 +162,7 @@ def check_validation(args: argparse.Namespace) -> None:
     cfg, _ = configuration(args)
     with contextlib.redirect_stdout(io.StringIO()):  # every run prints its card
         dataset = read_dataset(cfg)
+    check_one_class(dataset, "tune.sh, which chooses by the validation accuracy,")
     if not dataset.val:
         raise InputError(f"{args.dataset}: it has no validation images to choose options with")
 

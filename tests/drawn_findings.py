@@ -1,4 +1,4 @@
-"""Drawn chest films with planted findings, in the layout and with the columns of NIH and CheXpert."""
+"""Drawn chest films with planted findings, in the layout and with the columns of two archives."""
 
 import csv
 
@@ -56,7 +56,8 @@ def write_chexpert(folder, count):
     """
     rows = []
     for index, (pixels, found) in enumerate(films(count)):
-        path = f"CheXpert-v1.0-small/train/patient{index // 2:05d}/study{index % 2 + 1}/view1_frontal.jpg"
+        study = f"patient{index // 2:05d}/study{index % 2 + 1}"
+        path = f"CheXpert-v1.0-small/train/{study}/view1_frontal.jpg"
         synthetic.write_jpeg(folder / path, pixels)
         values = []
         for place, there in enumerate(found.values()):
