@@ -12,9 +12,11 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from core.errors import InputError, short, some
 from core.names import name_key
+from core.tables import Table
 
 from .classes import ClassNames
-from .image_folder import ImageFolder, Row
+from .image_folder import ImageFolder
+from .image_tables import ONE_HOT
 from .pictures import Picture
 from .splits import SPLITS, Completed, Split, check_sides, complete
 
@@ -22,6 +24,8 @@ Label = tuple[float, ...]  # 1, 0 or UNKNOWN of each finding
 UNKNOWN = math.nan
 _MEANINGS = {"mask": UNKNOWN, "positive": 1.0, "negative": 0.0}
 _ANY = "any findings"  # the one class that splits are drawn and checked by
+_NOTHING = "-"  # the label of an image that shows none of the findings
+_UNKNOWN_MARK = "?"
 _SEPARATOR = re.compile(r"[|;]")  # between the labels of one image
 # DATASET.NAME -> the dataset that reads the same with several findings an image.
 READERS = {"ImageFolder": "MultiLabelFolder"}
@@ -56,8 +60,8 @@ class MultiLabelFolder(ImageFolder):
     """What ``DATASET.NAME ImageFolder`` is with ``DATASET.MULTI_LABEL True``; docs/multi_label.md.
 
     The label of an image is a tuple of 1, 0 or ``UNKNOWN`` for each finding, read from the label
-    column ("Edema|Effusion") or, where DATASET.CSV_COLUMNS.label is "", from a column for each
-    finding (1, 0, -1 for uncertain, or empty). ``classnames`` are the findings and then the absence
+    column ("Edema|Effusion") or, with DATASET.CSV_ONE_HOT, from a column for each finding (1, 0, -1
+    for uncertain, or empty). ``classnames`` are the findings and then the absence
     of each: a model has a pair of classes for a finding.
     """
 
@@ -73,13 +77,13 @@ class MultiLabelFolder(ImageFolder):
             )
         if not settings.CLASSNAMES:
             raise InputError("DATASET.CLASSNAMES is empty; DATASET.MULTI_LABEL needs the findings")
+        instead = "use a column of splits or DATASET.CSV_SPLITS"
         for key, changed, why in (
             ("NUM_SHOTS", settings.NUM_SHOTS > 0, "shots are counted for one class an image"),
             ("SUBSAMPLE_CLASSES", settings.SUBSAMPLE_CLASSES != "all", "halves are of classes"),
-            ("SPLIT_FILE", settings.SPLIT_FILE, "such a file has one class an image; give the "
-             "table a column of splits"),
+            ("SPLIT_FILE", settings.SPLIT_FILE, f"it has one class an image; {instead}"),
             ("POSITIVE", settings.POSITIVE, "each finding is the positive class of its own pair"),
-        ):  # fmt: skip
+        ):
             if changed:
                 raise InputError(
                     f"DATASET.{key} does not apply with DATASET.MULTI_LABEL ({why}); leave it out"
@@ -94,39 +98,24 @@ class MultiLabelFolder(ImageFolder):
 
     # The table
 
-    def _columns(self) -> dict[str, tuple[str, str]]:
-        columns = super()._columns()
-        if not columns["label"][0]:
-            del columns["label"]
-            folders = [str(name) for (name, *_) in self.classes.folders]
-            columns |= {_cell(name): (name, "DATASET.CLASS_FOLDERS") for name in folders}
-        return columns
-
-    def _check_one_label(self, label: str, where: str) -> None:
-        """Several labels are what this is for."""
-
-    def _label(self, row: Row, where: str) -> Label:
-        if "label" in row:
-            return self._joined(row["label"], where)
-        return tuple(
-            self._value(row[_cell(str(name))], f"{where}, column {name}")
-            for (name, *_) in self.classes.folders
-        )
-
-    def _joined(self, text: str, where: str) -> Label:
-        none = {name_key(str(name)) for name in self.settings.NOT_FINDINGS}
-        present = set()
-        for name in filter(None, map(str.strip, _SEPARATOR.split(text))):
-            label = self.label_of(name)
-            if label is not None:
-                present.add(label)
-            elif name_key(name) not in none:
+    def _with_labels(self, table: Table) -> Table:
+        """``table`` with a column of joined labels, from its columns of 1, 0, -1 or nothing."""
+        columns = {}
+        for name in self._one_hot_columns():
+            column = table.column(name)
+            if column is None:
                 raise InputError(
-                    f"{where}: the label {short(name)} is not one of {self.classes}; name it in "
-                    "DATASET.CLASSNAMES, where it is called otherwise in DATASET.CLASS_FOLDERS, or "
-                    "in DATASET.NOT_FINDINGS if it is none"
+                    f"{table.path}: has no column {short(name)}, only "
+                    f"{', '.join(filter(None, table.columns)) or 'none'}; correct "
+                    "DATASET.CLASS_FOLDERS"
                 )
-        return tuple(float(label in present) for label in range(len(self.findings)))
+            columns[name] = column
+        rows = []
+        for number, row in table.rows:
+            where = f"{table.path}, line {number}, column "
+            values = [self._value(row[column], where + column) for column in columns.values()]
+            rows.append((number, row | {ONE_HOT: joined(list(columns), values) or _NOTHING}))
+        return Table(table.path, [*table.columns, ONE_HOT], rows)
 
     def _value(self, text: str, where: str) -> float:
         if not text:
@@ -134,7 +123,7 @@ class MultiLabelFolder(ImageFolder):
         try:
             value = float(text)
         except ValueError:
-            value = math.nan
+            value = UNKNOWN
         if value == -1:
             return _MEANINGS[self.settings.UNCERTAIN]
         if value not in (0, 1):
@@ -143,28 +132,42 @@ class MultiLabelFolder(ImageFolder):
             )
         return value
 
+    def _check_one_label(self, label: str, where: str) -> None:
+        """Several labels are what this is for."""
+
+    def _label(self, text: str, where: str) -> Label:
+        """Joined labels, as ``joined`` writes them, as a tuple."""
+        values = [0.0] * len(self.findings)
+        none = {name_key(str(name)) for name in (*self.settings.NOT_FINDINGS, _NOTHING)}
+        for word in filter(None, map(str.strip, _SEPARATOR.split(text))):
+            name = word.removesuffix(_UNKNOWN_MARK)
+            label = self.label_of(name)
+            if label is not None:
+                values[label] = 1.0 if name == word else UNKNOWN
+            elif name_key(name) not in none:
+                raise InputError(
+                    f"{where}: the label {short(name)} is not one of {self.classes}; name it in "
+                    "DATASET.CLASSNAMES, where it is called otherwise in DATASET.CLASS_FOLDERS, or "
+                    "in DATASET.NOT_FINDINGS if it is none"
+                )
+        return tuple(values)
+
     def picture(
         self, path: Path, label: Any, patient: str | None = None, subtype: str | None = None
     ) -> Picture:
-        """A Picture with the labels of its findings; PATIENT_PATTERN is searched in its path."""
-        identity = self.identity(path)
-        if patient is None and self.settings.PATIENT_PATTERN:
-            match = re.search(self.settings.PATIENT_PATTERN, identity)
-            patient = (match[1] or "") if match else ""
-        return Picture(path, label, self._text(label), identity, patient or "", subtype or "")
-
-    def _text(self, label: Label) -> str:
-        """A label in words: what the split's fingerprint knows it by."""
-        marks = {1.0: "", 0.0: None}
-        said = [(name, marks.get(v, "?")) for name, v in zip(self.findings, label, strict=True)]
-        return "|".join(f"{name}{mark}" for name, mark in said if mark is not None)
+        """A Picture with the labels of its findings."""
+        known = super().picture(path, 0, patient, subtype)
+        text = joined(self.findings, label)
+        return Picture(path, label, text, known.id, known.patient, known.subtype)
 
     # Splits and counts
 
-    def completed(self, given: Split, apart: bool, together: Sequence[list[Picture]]) -> Completed:
+    def completed(
+        self, given: Split, settings: Any, apart: bool, together: Sequence[list[Picture]]
+    ) -> Completed:
         """Drawn at random by patient or image: an image has no single class to draw a share of."""
         every = {p.id: p for pictures in given.values() for p in pictures}
-        done = complete(_as_one_class(given), self.settings, apart, self.split_key, together)
+        done = complete(_as_one_class(given), settings, apart, self.split_key, together)
         split = {side: [every[p.id] for p in done.split[side]] for side in SPLITS}
         notes = check_sides(done.split, [_ANY], self.settings.PATIENTS_APART)
         return replace(done, split=split, notes=done.notes + notes + self._label_notes(split))
@@ -229,9 +232,16 @@ def _as_one_class(split: Split) -> Split:
     return {side: [p.relabelled(0) for p in pictures] for side, pictures in split.items()}
 
 
-def _cell(name: str) -> str:
-    """The key of a finding's own column in a row, apart from those of FIELDS."""
-    return f"finding {name}"
+def joined(names: Sequence[str], values: Sequence[float]) -> str:
+    """Labels as a text, which a split's fingerprint knows an image by: "edema|effusion?".
+
+    What is unknown has a question mark; what is not there is left out.
+    """
+    marks = {1.0: "", 0.0: None}
+    said = [
+        (name, marks.get(value, _UNKNOWN_MARK)) for name, value in zip(names, values, strict=True)
+    ]
+    return "|".join(f"{name}{mark}" for name, mark in said if mark is not None)
 
 
 def label_of(picture: Picture) -> Label:
