@@ -6,17 +6,20 @@ import numpy as np
 
 from datasets import synthetic
 
-# Finding -> the attribute of a drawn chest that is it; a Hernia is drawn nowhere: pure chance.
+# Label in the table -> the attribute of a drawn chest that it is. A hernia is drawn nowhere: only
+# chance finds it.
 PLANTED = {
     "Consolidation": ("opacity", "opaque"),
     "Effusion": ("effusion", "fluid"),
     "Infiltration": ("markings", "increased"),
 }
-FINDINGS = [*PLANTED, "Hernia"]
+LABELS = [*PLANTED, "Hernia"]
+# The embedded CLIP does not know the word "infiltration", but what it looks like.
+NAMES = ["consolidation", "effusion", "coarse markings", "hernia"]
 SYMPTOMS = {
     "consolidation": ["a white opacity in the lung"],
     "effusion": ["white fluid fills the base of the lung"],
-    "infiltration": ["increased coarse lung markings"],
+    "coarse markings": ["increased coarse lung markings"],
     "hernia": ["a round mass behind the heart"],
     "no effusion": ["clear lung bases without fluid"],
     "no finding": ["clear lungs", "normal lung markings"],
@@ -65,7 +68,7 @@ def write_chexpert(folder, count):
             said = "1.0" if there else "" if number % 11 == 0 else "0.0"
             values.append("-1.0" if number % 7 == 0 else said)
         rows.append([path, "Male", 60, "Frontal", "AP", *values])
-    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
+    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS]
     with open(folder / "CheXpert-v1.0-small" / "train.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return rows
