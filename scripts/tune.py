@@ -162,9 +162,9 @@ def check_validation(args: argparse.Namespace) -> None:
     cfg, _ = configuration(args)
     with contextlib.redirect_stdout(io.StringIO()):  # every run prints its card
         dataset = read_dataset(cfg)
-    check_one_class(dataset, "tune.sh, which chooses by the validation accuracy,")
     if not dataset.val:
         raise InputError(f"{args.dataset}: it has no validation images to choose options with")
+    check_one_class(dataset, "tune.sh, which chooses by the validation accuracy,")
 
 
 # The search
