@@ -28,7 +28,7 @@ from results.metrics import METRICS
 from results.paper import VIP, paper_names, read_paper
 from results.rendering import FORMATS, Table, render
 from results.rows import wanted_seeds
-from results.runs import Run, find_runs
+from results.runs import Run, find_runs, of_one_class
 from results.tables import KINDS, Kind, tables_of
 
 PLOTS = ("bars", "shots", "meaning", "calibration")
@@ -194,7 +194,7 @@ def chosen_kinds(args: argparse.Namespace) -> list[Kind]:
 def chosen_tables(args: argparse.Namespace, runs: list[Run]) -> list[Table]:
     """What the options ask for; each part says so where it has nothing to show."""
     if args.compare:
-        return compare_tables(runs, *args.compare)
+        return compare_tables(of_one_class(runs, "--compare"), *args.compare)
     intervals = Intervals(args.metrics) if args.ci else None
     values = {
         kind.value.field: getattr(args, kind.option.removeprefix("--"))
@@ -220,6 +220,7 @@ def draw(args: argparse.Namespace, runs: list[Run]) -> None:
     from results import plots  # only a plot pays for matplotlib
 
     folder = args.folder / "plots"
+    runs = of_one_class(runs, "--plot")
     if args.plot == "shots":
         from results import shot_plots
 

@@ -5,6 +5,9 @@ python predict.py ViP/tiny --images folder/            the run by a short name
 python predict.py RUN/seed1 RUN/seed2 --images a.jpg   the mean of several seeds' probabilities
 python predict.py RUN --images a.jpg                   the same of all seeds in the folder RUN
 
+Of a run with several findings an image (DATASET.MULTI_LABEL) a column is the probability of a
+finding, and the prediction is all findings that reach their thresholds, joined by "|".
+
 The last column says whether an image is unlike the training images; then do not rely on its
 prediction. It is empty where this cannot be measured.
 """
@@ -50,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     probabilities = ensemble.predict(paths)
     distance = training_distance(ensemble.first)
     unlike = distance.unlike(ensemble.first.encode(paths)) if distance else None
-    rows = [["picture", "prediction", *(f"p({name})" for name in ensemble.classnames), UNLIKE]]
-    for i, (path, row) in enumerate(zip(paths, probabilities, strict=True)):
-        name = ensemble.classnames[row.argmax()]
+    names = ensemble.findings or ensemble.classnames
+    rows = [["picture", "prediction", *(f"p({name})" for name in names), UNLIKE]]
+    predicted = ensemble.said_of(probabilities)
+    for i, (path, name, row) in enumerate(zip(paths, predicted, probabilities, strict=True)):
         mark = "" if unlike is None else "yes" if unlike[i] else "no"
         rows.append([str(path), name, *(repr(float(p)) for p in row), mark])
     if args.output:

@@ -2,4 +2,13 @@
 
 import dassl_compat  # noqa: F401  (makes dassl importable)
 
-from . import derm7pt, image_folder, medmnist, pneumonia, synthchest, synthderm, synthskin  # noqa: F401
+from . import (  # noqa: F401
+    derm7pt,
+    image_folder,
+    medmnist,
+    multi_label,
+    pneumonia,
+    synthchest,
+    synthderm,
+    synthskin,
+)

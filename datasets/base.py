@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .settings import DEFAULTS, checked_settings
 from .split_files import write_split
 from .splits import (
     SPLITS,
+    Completed,
     Split,
     check_duplicates,
     check_sides,
@@ -45,6 +47,7 @@ class MedicalDataset(ImageSource, DatasetBase):
         dataset_dir: the folder that image identities are below.
         all_classnames: every class, also those that SUBSAMPLE_CLASSES leaves out.
         positive: the name of the positive class, "" where none is named.
+        findings: what an image may show several of; empty where it has one class.
         split: {"train": [Picture, ...], "val": ..., "test": ...} before shots and class halves.
         used: the same after shots and class halves.
         split_fingerprint: of ``split``.
@@ -60,6 +63,7 @@ class MedicalDataset(ImageSource, DatasetBase):
     positive_class = ""  # one of class_names
     paper_counts: tuple[int, int, int] | None = None  # of the release, to compare on the card
     patients_known_apart = False  # whether drawn splits always keep patients apart
+    findings: Sequence[str] = ()
     duplicates_allowed = False  # whether the release's protocol has copies on two sides
 
     def __init__(self, cfg: Any):
@@ -79,16 +83,11 @@ class MedicalDataset(ImageSource, DatasetBase):
         self.notes += notes
         used, notes = class_half(used, self.settings.SUBSAMPLE_CLASSES, len(self.all_classnames))
         self.notes += notes
-        self.class_counts = {
-            side: Counter(picture.classname for picture in used[side]) for side in SPLITS
-        }
+        self.class_counts = {side: self.counts_of(used[side]) for side in SPLITS}
         pictures = {picture.id: picture.impath for side in SPLITS for picture in used[side]}
         check_pictures(pictures, self._memory, rendering_of(self.settings))
         self.used = used
-        # Lists of their own: Dassl's hold any Datum.
-        DatasetBase.__init__(
-            self, train_x=list(used["train"]), val=list(used["val"]), test=list(used["test"])
-        )
+        self._set_lists(used)
         name = self.all_classnames[positive] if positive is not None else ""
         self.positive = name if name in self.classnames else ""
         if self.skipped:
@@ -111,6 +110,24 @@ class MedicalDataset(ImageSource, DatasetBase):
     def split_key(self, picture: Picture) -> str:
         """The key of an image; images with the same key are drawn into the same split."""
         return picture.id
+
+    def _set_lists(self, used: Split) -> None:
+        # Lists of their own: Dassl's hold any Datum.
+        DatasetBase.__init__(
+            self, train_x=list(used["train"]), val=list(used["val"]), test=list(used["test"])
+        )
+
+    def counts_of(self, pictures: Sequence[Picture]) -> Counter[str]:
+        """Class name -> images."""
+        return Counter(picture.classname for picture in pictures)
+
+    def completed(
+        self, given: Split, settings: Any, apart: bool, together: Sequence[list[Picture]]
+    ) -> Completed:
+        """The three splits, drawn where they are not given, and checked; as for ``complete``."""
+        done = complete(given, settings, apart, self.split_key, together)
+        notes = check_sides(done.split, self.all_classnames, self.settings.PATIENTS_APART)
+        return replace(done, notes=done.notes + notes)
 
     # The folder and the classes
 
@@ -181,11 +198,10 @@ class MedicalDataset(ImageSource, DatasetBase):
                 given, settings, notes = pooled(given, settings)
                 self.notes += notes
                 apart = True
-            done = complete(given, settings, apart, self.split_key, together)
-            notes = check_sides(done.split, self.all_classnames, self.settings.PATIENTS_APART)
+            done = self.completed(given, settings, apart, together)
         except InputError as error:
             raise InputError(f"{self.dataset_dir}: {error}") from None
-        self.notes += done.notes + notes + self.exclusion_notes()
+        self.notes += done.notes + self.exclusion_notes()
         self.split = done.split
         if not allowed:
             check_duplicates(self.duplicates, self.split)

@@ -20,6 +20,7 @@ class Described(Protocol):
     classes: ClassNames
     class_counts: dict[str, Counter[str]]
     duplicates: list[list[Picture]]
+    findings: Sequence[str]
     notes: list[str]
     paper_counts: tuple[int, int, int] | None
     skipped: list[Path]
@@ -55,7 +56,7 @@ def card(dataset: Described) -> str:
 
 def _count_rows(dataset: Described, used: Split) -> list[tuple[str, list[int]]]:
     rows = []
-    for name in dataset.classnames:
+    for name in dataset.findings or dataset.classnames:
         rows.append((name, [dataset.class_counts[side][name] for side in SPLITS]))
         of_class = [[p for p in used[side] if p.classname == name] for side in SPLITS]
         subtypes = sorted({p.subtype for pictures in of_class for p in pictures})

@@ -3,6 +3,7 @@
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
@@ -100,7 +101,7 @@ class ImageFolder(MedicalDataset):
             other = read_table(self.find_file(self.settings.CSV_JOIN, "DATASET.CSV_JOIN"))
             table = join(table, other, str(self.settings.CSV_COLUMNS["path"]))
         if self.settings.CSV_ONE_HOT:
-            table = with_one_hot_labels(table, self._one_hot_columns())
+            table = self._with_labels(table)
         columns = self._columns(table)
         rows = []
         for number, cells in table.rows:
@@ -112,6 +113,10 @@ class ImageFolder(MedicalDataset):
             self._check_one_label(row["label"], f"{where}, column {columns['label']}")
             rows.append((where, row | {"split": side} if side else row))
         return rows
+
+    def _with_labels(self, table: Table) -> Table:
+        """``table`` with a column ``ONE_HOT`` of labels, from its columns of 0 and 1."""
+        return with_one_hot_labels(table, self._one_hot_columns())
 
     def _one_hot_columns(self) -> list[str]:
         names = self.settings.CLASS_FOLDERS or self.settings.CLASSNAMES
@@ -164,7 +169,8 @@ class ImageFolder(MedicalDataset):
         if _SEVERAL.search(label) and name_key(label) not in {name_key(str(n)) for n in named}:
             raise InputError(
                 f"{where}: {short(label)} is several labels of one image, and an image has one "
-                "class here; remove such lines, or name it in DATASET.CLASSNAMES if it is one class"
+                "class here; set DATASET.MULTI_LABEL True, remove such lines, or name it in "
+                "DATASET.CLASSNAMES if it is one class"
             )
 
     def _read_table(self) -> Split:
@@ -174,7 +180,7 @@ class ImageFolder(MedicalDataset):
         missing: list[tuple[str, str]] = []
         seen: dict[Path, tuple[str, Row]] = {}
         for where, row in self._table:
-            label, side = self._label_and_side(row, where)
+            label, side = self._label(row["label"], where), self._side(row, where)
             found = self._find(finder, row["path"], where)
             if found is None:
                 missing.append((where, row["path"]))
@@ -207,19 +213,22 @@ class ImageFolder(MedicalDataset):
                 f"({short(row[differing[0]])}, not {short(first_row[differing[0]])}); correct one"
             )
 
-    def _label_and_side(self, row: Row, where: str) -> tuple[int, str]:
-        label = self.label_of(row["label"])
+    def _label(self, text: str, where: str) -> Any:
+        label = self.label_of(text)
         if label is None:
             raise InputError(
-                f"{where}: the label {short(row['label'])} is not one of {self.classes}; name it "
+                f"{where}: the label {short(text)} is not one of {self.classes}; name it "
                 "in DATASET.CLASSNAMES or, where it is called otherwise, DATASET.CLASS_FOLDERS"
             )
+        return label
+
+    def _side(self, row: Row, where: str) -> str:
         side = SPLIT_NAMES.get(row.get("split", "train").lower())
         if side is None:
             raise InputError(
                 f"{where}: the split {short(row['split'])} is not one of train, val, test"
             )
-        return label, side
+        return side
 
     def _find(self, finder: Finder, name: str, where: str) -> Path | None:
         # Paths are the dataset's; a table kept elsewhere may also have them beside itself.

@@ -14,6 +14,7 @@ from .dicom import window_of
 
 PARTS = ("all", "base", "new")
 SPLIT_CHOICES = ("released", "patients")
+MEANINGS = ("mask", "positive", "negative")  # of a label that is neither yes nor no
 FIELDS = ("path", "label", "split", "patient", "subtype")  # what a row of a table can tell
 
 # Joins Dassl's own cfg.DATASET.
@@ -50,6 +51,11 @@ DEFAULTS: dict[str, Any] = {
     "FRAME": 1,  # of a DICOM file with several; the first is 1
     "DICOM_PATIENTS": True,  # where nothing else names patients, read them from DICOM headers
     "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the other)
+    "MULTI_LABEL": False,  # ImageFolder: an image may show several of CLASSNAMES, or none
+    "ABSENT": "no {}",  # MULTI_LABEL: what prompts call the absence of the finding {}
+    "NOT_FINDINGS": ["No Finding"],  # MULTI_LABEL: labels of the table that are no finding
+    "UNCERTAIN": "mask",  # MULTI_LABEL: what -1 is: mask (unknown), positive or negative
+    "UNMENTIONED": "mask",  # MULTI_LABEL: what an empty cell of a finding is, likewise
     "SYMPTOMS": "",  # symptom file; "" is symptoms/<dataset>.json
     "NOTE": "",  # a line for the card: what a reader of the figures has to know
     "FLAG": "",  # MedMNIST: the set, such as "dermamnist"
@@ -78,6 +84,7 @@ def _is_pattern(value: Any) -> bool:
 
 _FRACTION = (lambda x: _is_number(x) and 0 < x < 1, "give more than 0 and less than 1")
 _TEXTS = (_is_texts, "give a list of names")
+_MEANING = (lambda word: word in MEANINGS, f"choose {', '.join(MEANINGS)}")
 
 # Key below DATASET -> whether a value is allowed, and what to do where it is not.
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -97,6 +104,13 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SUBSAMPLE_CLASSES": (lambda part: part in PARTS, "choose all, base or new"),
     "SIZE": (lambda n: n in (28, 64, 128, 224), "choose 28, 64, 128 or 224"),
     "COPIES_GB": (lambda n: _is_number(n) and n >= 0, "give 0 or more"),
+    "ABSENT": (
+        lambda text: isinstance(text, str) and text.count("{}") == 1 and text.strip() != "{}",
+        "give words around one {}, as in 'no {}'",
+    ),
+    "NOT_FINDINGS": _TEXTS,
+    "UNCERTAIN": _MEANING,
+    "UNMENTIONED": _MEANING,
     "CLASSNAMES": _TEXTS,
     "CLASS_FOLDERS": _TEXTS,
     "EXCLUDE": (_is_texts, "give a list of patterns, as in ['*_mask*']"),

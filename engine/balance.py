@@ -32,3 +32,13 @@ def check_balance(cfg: Any, method: Method) -> None:
         raise InputError(f"DATALOADER.TRAIN_X.BALANCED {advice}")
     if cfg.TRAIN.CLASS_WEIGHTS != "none" and not method.fits_class_weights:
         raise InputError(f"TRAIN.CLASS_WEIGHTS {advice}")
+
+
+def check_unbalanced(cfg: Any) -> None:
+    """Raise InputError for an option that counts classes, where an image has several findings."""
+    for key, is_set in (
+        ("DATALOADER.TRAIN_X.BALANCED", cfg.DATALOADER.TRAIN_X.BALANCED),
+        ("TRAIN.CLASS_WEIGHTS", cfg.TRAIN.CLASS_WEIGHTS != "none"),
+    ):
+        if is_set:
+            raise InputError(f"{key} counts one class an image; remove it with DATASET.MULTI_LABEL")

@@ -5,7 +5,7 @@ import copy
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from core.files import fingerprint, slug
 from core.yaml_files import ENDINGS, read_yaml
 from datasets.base import DEFAULTS as DATASET_DEFAULTS
 from datasets.features import DEFAULTS as FEATURES_DEFAULTS
+from datasets.multi_label import reader_of
 from engine.method import METHODS, Method
 from engine.settings import SettingError, check_setting, rules_for
 from results.settings import flatten, read_settings
-from symptoms import SymptomFile
+from symptoms import NO_FINDING, SymptomFile, Symptoms
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -156,6 +157,7 @@ def load_cfg(
         if value != standard.get(key, value) and key not in (*INDIFFERENT, *_OTHERWISE_SAID)
     }
     cfg.OUTPUT_DIR = str(output_dir or Path("output") / run_folder(cfg, options))
+    cfg.DATASET.NAME = reader_of(cfg.DATASET.NAME, cfg.DATASET.MULTI_LABEL)
     cfg.freeze()
     return cfg, options
 
@@ -225,6 +227,24 @@ def symptom_path(cfg: CN) -> Path:
     """Where the symptoms of a method with a ``SYMPTOMS`` option are."""
     chosen = cfg.TRAINER[cfg.TRAINER.NAME.upper()].SYMPTOMS or cfg.DATASET.SYMPTOMS
     return Path(chosen or Path("symptoms") / f"{cfg.RUN.DATASET}.json")
+
+
+def read_symptoms(
+    path: Path, classnames: Sequence[str], others: Collection[str] | None, findings: bool
+) -> Symptoms:
+    """The symptoms of a run's classes.
+
+    Args:
+        classnames: the classes; of ``findings``, these and then the absence of each.
+        others: what else the file may hold; None: anything.
+
+    Raises:
+        InputError: the file is missing or malformed, or does not fit the classes.
+    """
+    file = SymptomFile.read(path)
+    if findings:
+        file = file.sharing(NO_FINDING, classnames[len(classnames) // 2 :])
+    return file.select(classnames, file.classes if others is None else others)
 
 
 def symptoms_fingerprint(cfg: CN) -> str:

@@ -49,6 +49,25 @@ class Ensemble:
         return self.first.classnames
 
     @property
+    def findings(self) -> list[str]:
+        return self.first.findings
+
+    def said_of(self, probabilities: np.ndarray) -> list[str]:
+        """The prediction of each image in words.
+
+        Args:
+            probabilities: what ``predict`` returned.
+
+        Returns:
+            the most probable class, or the findings whose probability reaches the mean of the runs'
+            thresholds, joined by "|".
+        """
+        if not self.findings:
+            return [self.classnames[place] for place in probabilities.argmax(axis=1)]
+        there = probabilities >= np.mean([run.thresholds for run in self.runs], axis=0)
+        return ["|".join(np.array(self.findings)[row]) for row in there]
+
+    @property
     def name(self) -> str:
         """Method, dataset, backbone and seeds in one line."""
         if len(self) == 1:
@@ -57,13 +76,13 @@ class Ensemble:
         return f"{self.first.name.rsplit(', seed ', 1)[0]}, seeds {seeds}"
 
     def predict_each(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
-        """[seeds, n, n_cls] class probabilities of each seed; images as for ``LoadedRun``."""
+        """[seeds, n, n_cls] probabilities of each seed, of classes or findings (``LoadedRun``)."""
         if not isinstance(images, str | Path) and isinstance(images, Iterable):
             images = list(images)
         return np.stack([run.predict(images) for run in self.runs])
 
     def predict(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
-        """[n, n_cls] the mean of the seeds' class probabilities."""
+        """[n, n_cls] the mean of the seeds' probabilities."""
         return self.predict_each(images).mean(axis=0)
 
     def probabilities(self, features: Tensor) -> np.ndarray:

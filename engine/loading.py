@@ -24,13 +24,15 @@ from datasets.dicom import Rendering, rendering_of
 from datasets.features import FrozenFeatures
 from datasets.pictures import read_picture, to_rgb
 from datasets.views import ViewManager, checked_transform, seeded_draws
-from engine.config import default_cfg, method_node, method_of, symptom_file
+from engine.config import default_cfg, method_node, method_of, read_symptoms, symptom_file
+from engine.labels import finding_logits
 from engine.learned import find_checkpoint, load_checkpoint
 from engine.method import METHODS, Method, PromptedModel
 from engine.symptom_model import SymptomModel
+from results.findings import DEFAULT_THRESHOLD
 from results.record import Record, find_record
 from results.settings import CONFIG, flatten, read_nested
-from symptoms import SymptomFile, Symptoms
+from symptoms import Symptoms
 
 SPLITS = {"train": "train_x", "val": "val", "test": "test"}
 ImageSource = str | Path | Image.Image | Tensor
@@ -90,8 +92,7 @@ def _symptoms_of(
     if path is None:
         return None
     # A run on half of the classes reads a symptom file that may hold the other half too.
-    file = SymptomFile.read(path)
-    symptoms = file.select(classnames, others=file.classes)
+    symptoms = read_symptoms(path, classnames, None, cfg.DATASET.MULTI_LABEL)
     if known not in (None, symptoms.fingerprint):
         raise InputError(
             f"{path} holds other symptoms than {folder} was made with (fingerprint "
@@ -141,9 +142,26 @@ class LoadedRun:
         return rendering_of(self.cfg.DATASET)
 
     @property
+    def findings(self) -> list[str]:
+        """What an image may show several of; empty for a run on one class an image.
+
+        ``classnames`` are these and then the absence of each.
+        """
+        return self.classnames[: len(self.classnames) // 2] if self.cfg.DATASET.MULTI_LABEL else []
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[F] from which probability on an image is said to show a finding."""
+        figures = self.record.finding_metrics if self.record else None
+        if figures is None:
+            return np.full(len(self.findings), DEFAULT_THRESHOLD)
+        return np.array([figures.findings[name].threshold for name in self.findings])
+
+    @property
     def explainable(self) -> bool:
         """Whether the class scores are sums over symptoms, which explanations take apart."""
-        return self.symptoms is not None and isinstance(self.model, SymptomModel)
+        readable = self.symptoms is not None and isinstance(self.model, SymptomModel)
+        return readable and not self.findings
 
     @cached_property
     def _dm(self) -> ViewManager:
@@ -173,17 +191,20 @@ class LoadedRun:
     def predict(
         self, images: ImageSource | Iterable[ImageSource], progress: str = "predicting"
     ) -> np.ndarray:
-        """Class probabilities.
+        """Class probabilities, or the probability of each finding.
 
         Args:
             images: one image or several: paths, PIL images, or tensors that are views already
                 ([3, H, W], normalised, in the backbone's size).
 
         Returns:
-            [n, n_cls] float64, columns in the order of ``classnames``.
+            [n, n_cls] float64, columns in the order of ``classnames``; or [n, F], in that of
+            ``findings``.
         """
-        logits = self._through(lambda views: self.model(views).logits, images, progress)
-        return logits.double().softmax(dim=1).numpy()
+        logits = self._through(lambda views: self.model(views).logits, images, progress).double()
+        if self.findings:
+            return finding_logits(logits).sigmoid().numpy()
+        return logits.softmax(dim=1).numpy()
 
     def encode(
         self, images: ImageSource | Iterable[ImageSource], progress: str = "encoding"

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.device import PRECISIONS
 from backbones.numerics import cosine_logits
 from core.errors import InputError
 from datasets.features import Encoder
+from engine.labels import label_loss
 from engine.rules import check_value, rule_of_default
 from symptoms import Symptoms
 
@@ -51,17 +51,7 @@ class Output(NamedTuple):
         """Logits whose one loss, where there are labels, is the cross-entropy."""
         if label is None:
             return cls(logits, {})
-        return cls(logits, {"cross_entropy": cross_entropy(logits, label, class_weights)})
-
-
-def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of a batch, an image weighted by its class: [batch, n_cls] -> scalar.
-
-    Args:
-        class_weights: [n_cls]; None: all alike. The mean is over the weights of the batch.
-    """
-    weight = None if class_weights is None else class_weights.to(logits.dtype)
-    return F.cross_entropy(logits, label, weight)
+        return cls(logits, {"cross_entropy": label_loss(logits, label, class_weights)})
 
 
 class PromptedModel(nn.Module):
@@ -85,7 +75,7 @@ class PromptedModel(nn.Module):
         return self.backbone
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
-        """Images [batch, 3, H, W] and, for the losses, labels [batch]."""
+        """Images [batch, 3, H, W] and, for the losses, labels as ``label_loss`` reads them."""
         return self.from_features(self.image_encoder.encode_image(images), label)
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
@@ -126,7 +116,7 @@ class ClassFeatureModel(PromptedModel):
 
     def losses(self, logits: Tensor, label: Tensor, class_features: Tensor) -> dict[str, Tensor]:
         """The named losses of a batch."""
-        return {"cross_entropy": cross_entropy(logits, label, self.class_weights)}
+        return {"cross_entropy": label_loss(logits, label, self.class_weights)}
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         class_features = self.current_features()
@@ -164,6 +154,7 @@ class Method:
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
     explainable: ClassVar[bool] = False  # where it reads symptoms, its model is a ``SymptomModel``
     fits_class_weights: ClassVar[bool] = False  # whether ``fit`` reads ``model.class_weights``
+    multi_label: ClassVar[bool] = False  # it also learns from several findings an image
     checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
     # Its rows in a comparison, each with its options; and the named sets that have these rows.
     rows: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
@@ -238,7 +229,10 @@ class Method:
 
 
 class LabelledFeatures(NamedTuple):
-    """Image features [n, d], of any norm, and their labels [n], on the backbone's device."""
+    """Image features [n, d], of any norm, and their labels, on the backbone's device.
+
+    The labels are [n] integers; of several findings an image, [n, F] floats with NaN for unknown.
+    """
 
     features: Tensor
     label: Tensor

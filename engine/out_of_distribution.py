@@ -96,7 +96,9 @@ def training_distance(run: LoadedRun) -> TrainingDistance | None:
             raise InputError(f"{run.cfg.TRAINER.NAME} learns the image encoder")
         with contextlib.redirect_stdout(sys.stderr):  # it may say that it encodes images
             train, val, test = (run.features(split) for split in ("train", "val", "test"))
-        labels = np.array([picture.label for picture in run.pictures("train")])
+        pictures = run.pictures("train")
+        # Several findings an image are no classes to have a mean each: all images have one.
+        labels = np.array([0 if run.findings else picture.label for picture in pictures])
         return fit_distance(train, labels, val, test)
     except InputError as error:
         print(

@@ -8,7 +8,6 @@ import resource
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +25,9 @@ from dassl_compat.checkpoints import POINTER
 from engine.config import differing_keys, symptom_file, variant_name
 from engine.learned import find_checkpoint
 from engine.method import METHODS, DoesNotApply
-from engine.trainer import MethodTrainer
+from engine.trainer import MethodTrainer, score_of
 from results import predictions
+from results.findings import FindingPredictions
 from results.record import RESULTS, find_record, write_record
 from results.settings import CONFIG, read_settings
 
@@ -169,9 +169,9 @@ def _finish(
     """Test the model, then write the predictions and, last, results.json."""
     validation = None
     if trainer.dm.dataset.val:
-        on_validation = trainer.predict("val")
+        on_validation = trainer.predictions_of("val")
         on_validation.write(folder / predictions.VALIDATION_FILE)
-        validation = on_validation.accuracy
+        validation = score_of(on_validation)
     trainer.test()
     trainer.predictions.write(folder / predictions.FILE)
     write_record(folder, _results(trainer, options, validation, trained_in))
@@ -201,6 +201,7 @@ def _identity(cfg: CN, options: dict[str, Any]) -> dict[str, Any]:
         "split": cfg.TEST.SPLIT,
         "shots": cfg.DATASET.NUM_SHOTS,
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        **({"multi_label": True} if cfg.DATASET.MULTI_LABEL else {}),
     }
 
 
@@ -219,11 +220,9 @@ def _results(
     results = {
         **_identity(cfg, options),
         "classnames": trainer.classnames,
-        "positive": trainer.predictions.positive,
-        "metrics": trainer.metrics,
-        "validation": {"accuracy": validation, "epoch": trainer.best_epoch},
+        **_figures(trainer, validation),
         "class_counts": dataset.class_counts,
-        "training_split_counts": Counter(image.classname for image in dataset.split["train"]),
+        "training_split_counts": dataset.counts_of(dataset.split["train"]),
         "seconds": {**seconds, "total": sum(seconds.values())},
         "features": trainer.feature_use,
         "pictures_per_second": (seen or len(trainer.predictions)) / max(busy, 1e-9),
@@ -245,6 +244,14 @@ def _results(
         with contextlib.suppress(InputError, KeyError):
             results["trained_on"] = read_settings(trained_in / CONFIG)["RUN.DATASET"]
     return results
+
+
+def _figures(trainer: MethodTrainer, validation: float | None) -> dict[str, Any]:
+    """The entries that tell one class an image from several findings."""
+    said = {"validation": {trainer.chosen_by: validation, "epoch": trainer.best_epoch}}
+    if isinstance(trainer.predictions, FindingPredictions):
+        return {"metrics": None, "finding_metrics": trainer.metrics, **said}
+    return {"positive": trainer.predictions.positive, "metrics": trainer.metrics, **said}
 
 
 def versions() -> dict[str, str]:

@@ -28,13 +28,29 @@ from dassl_compat.checkpoints import (
 )
 from datasets.features import FrozenFeatures
 from datasets.views import ViewManager, read_dataset
-from engine.balance import balanced_weights, check_balance
-from engine.config import method_of, symptom_file
+from engine.balance import balanced_weights, check_balance, check_unbalanced
+from engine.config import method_of, read_symptoms, symptom_file
+from engine.labels import correct, finding_logits, has_findings, labels_of
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
-from engine.method import METHODS, FitData, LabelledFeatures, Method, Output, PromptedModel
+from engine.method import (
+    METHODS,
+    DoesNotApply,
+    FitData,
+    LabelledFeatures,
+    Method,
+    Output,
+    PromptedModel,
+)
+from results.findings import (
+    FindingPredictions,
+    best_thresholds,
+    finding_figures,
+    finding_lines,
+    macro_auroc,
+)
 from results.metrics import figures, log_lines
 from results.predictions import Predictions
-from symptoms import Symptoms, load_symptoms
+from symptoms import Symptoms
 
 HISTORY = ("epoch", "loss", "acc", "lr", "val_accuracy", "seconds")
 
@@ -44,7 +60,9 @@ class MethodTrainer(TrainerX):
 
     Attributes:
         method: the ``Method``. model: its ``PromptedModel``. backbone: what both are built on.
-        classnames: in the order of the labels. symptoms: ``Symptoms``, None where none are read.
+        classnames: in the order of the labels; of several findings an image, the findings and then
+            the absence of each. findings: those, none for one class an image.
+        symptoms: ``Symptoms``, None where none are read.
         history: one list of the values of ``HISTORY`` for each epoch.
     """
 
@@ -52,12 +70,19 @@ class MethodTrainer(TrainerX):
     model: PromptedModel
     backbone: Backbone
     classnames: list[str]
+    findings: list[str]
     symptoms: Symptoms | None
+    predictions: Predictions | FindingPredictions
+    metrics: dict[str, Any]
 
     # -- building -------------------------------------------------------------------------------
 
     def build_data_loader(self) -> None:
         dataset = read_dataset(self.cfg)  # before the weights, which take longer
+        self.findings = list(dataset.findings)
+        _check_findings(self.cfg.TRAINER.NAME, self.findings)
+        if self.findings:
+            check_unbalanced(self.cfg)
         set_random_seed(self.cfg.SEED)
         self.backbone = backbone_of(self.cfg, self.device)
         # A method starts behind the draws of its backbone, whatever is built in between.
@@ -81,7 +106,7 @@ class MethodTrainer(TrainerX):
         self.symptoms = None
         if path := symptom_file(cfg):
             others = set(self.dm.dataset.all_classnames) - set(self.classnames)
-            self.symptoms = load_symptoms(path, self.classnames, others)
+            self.symptoms = read_symptoms(path, self.classnames, others, bool(self.findings))
         backbone = self.backbone
         self.model = self.method.build(backbone, self.classnames, self.symptoms).to(self.device)
         if cfg.TRAIN.CLASS_WEIGHTS == "balanced":
@@ -149,8 +174,8 @@ class MethodTrainer(TrainerX):
             torch.nn.utils.clip_grad_norm_(learned, self.model.max_gradient_norm)
         self.scaler.step(self.optim)
         self.scaler.update()
-        correct = (logits.argmax(dim=1) == label).float().mean()
-        return {"loss": value, "acc": 100 * correct.item()}
+        share = correct(logits, label).float().mean()
+        return {"loss": value, "acc": 100 * share.item()}
 
     @property
     def feature_use(self) -> dict[str, dict[str, float]] | None:
@@ -254,56 +279,70 @@ class MethodTrainer(TrainerX):
         """
         assert self.frozen_features is not None
         train = self.labelled_features("train")
-        present = set(train.label.tolist())
-        if missing := set(range(self.num_classes)) - present:
-            raise InputError(f"class {self.classnames[min(missing)]!r} has no training image")
+        if not has_findings(train.label):
+            present = set(train.label.tolist())
+            if missing := set(range(self.num_classes)) - present:
+                raise InputError(f"class {self.classnames[min(missing)]!r} has no training image")
         val = self.labelled_features("val") if self.dm.dataset.val else None
         self.method.fit(self.model, FitData(train, val, self.augmented_features))
         with torch.no_grad():
             logits, losses = self.model.from_features(train.features, train.label)
-        correct = (logits.argmax(dim=1) == train.label).double().mean()
+        share = correct(logits, train.label).double().mean()
         loss: Any = sum(losses.values())
-        return loss.item(), 100 * correct.item(), None
+        return loss.item(), 100 * share.item(), None
 
     def labelled_features(self, split: str) -> LabelledFeatures:
         """The features of a split's test views, and their labels."""
         images = self.dm.dataset.train_x if split == "train" else getattr(self.dm.dataset, split)
         features = self.frozen_features.of_split(split).to(self.device)
-        label = torch.tensor([image.label for image in images], device=self.device)
-        return LabelledFeatures(features, label)
+        return LabelledFeatures(features, labels_of(images).to(self.device))
 
     def augmented_features(self, passes: int) -> Tensor:
         """[passes, n, d] features of the training views of as many epochs."""
         epochs = [self.frozen_features.of_epoch(epoch, passes) for epoch in range(passes)]
         return torch.stack(epochs).to(self.device)
 
+    @property
+    def chosen_by(self) -> str:
+        """What of the validation images chooses the epoch: a word for the logs."""
+        return "auroc" if self.findings else "accuracy"
+
+    def predictions_of(self, split: str) -> Predictions | FindingPredictions:
+        """``predict``, or ``predict_findings`` where an image has several findings."""
+        return self.predict_findings(split) if self.findings else self.predict(split)
+
     def after_epoch(self) -> None:
         epoch = self.epoch + 1
         best_val = self.cfg.TEST.FINAL_MODEL == "best_val"
-        val_accuracy = self.predict("val").accuracy if self.dm.dataset.val and best_val else None
-        summary = self.epoch_summary | {"val_accuracy": val_accuracy}
+        score = score_of(self.predictions_of("val")) if self.dm.dataset.val and best_val else None
+        summary = self.epoch_summary | {"val_accuracy": score}
         self.history.append([summary[name] for name in HISTORY])
-        for name in ("loss", "acc", "lr", "val_accuracy"):
-            if summary[name] is not None:
-                self.write_scalar(f"train/{name}", summary[name], epoch)
-        if val_accuracy is not None:
-            print(f"epoch [{epoch}/{self.max_epoch}] validation accuracy {100 * val_accuracy:.4f}%")
-            if val_accuracy > self.best_result:
-                self.best_result, self.best_epoch = val_accuracy, epoch
-                self.save_model(
-                    self.epoch, self.output_dir, val_result=val_accuracy, model_name=BEST
-                )
+        for name, value in zip(self.history_columns, self.history[-1], strict=True):
+            if name not in ("epoch", "seconds") and value is not None:
+                self.write_scalar(f"train/{name}", value, epoch)
+        if score is not None:
+            print(
+                f"epoch [{epoch}/{self.max_epoch}] validation {self.chosen_by} {100 * score:.4f}%"
+            )
+            if score > self.best_result:
+                self.best_result, self.best_epoch = score, epoch
+                self.save_model(self.epoch, self.output_dir, val_result=score, model_name=BEST)
         # Best before last: killed between the two, the epoch is done again and says the same.
         every = self.cfg.TRAIN.CHECKPOINT_FREQ
         if epoch == self.max_epoch or (every > 0 and epoch % every == 0):
-            self.save_model(self.epoch, self.output_dir, val_result=val_accuracy)
+            self.save_model(self.epoch, self.output_dir, val_result=score)
         keep_last_epoch(self)
         self.write_history()
+
+    @property
+    def history_columns(self) -> tuple[str, ...]:
+        """``HISTORY``, with the name of what chooses the epoch."""
+        return tuple(name.replace("val_accuracy", f"val_{self.chosen_by}") for name in HISTORY)
 
     def write_history(self) -> None:
         """Write history.csv: an epoch a line, in the units of ``HISTORY``."""
         with atomic_write(Path(self.output_dir) / "history.csv") as file:
-            csv.writer(file).writerows([HISTORY, *self.history])
+            csv.writer(file).writerows([self.history_columns, *self.history])
 
     def after_train(self) -> None:
         if self.history:  # again: a run cut just before the last line resumes here
@@ -352,21 +391,27 @@ class MethodTrainer(TrainerX):
 
     # -- evaluation -----------------------------------------------------------------------------
 
-    @torch.no_grad()
     def predict(self, split: str) -> Predictions:
         """Predictions on ``val`` or ``test``, in the order of the split's images."""
+        probabilities = self.logits(split).double().softmax(dim=1).numpy()
+        dataset = self.dm.dataset
+        images = getattr(dataset, split)
+        return Predictions.of(images, probabilities, self.classnames, dataset.positive)
+
+    def predict_findings(self, split: str) -> FindingPredictions:
+        """The same of several findings an image."""
+        probabilities = finding_logits(self.logits(split).double()).sigmoid().numpy()
+        images = getattr(self.dm.dataset, split)
+        return FindingPredictions.of(images, probabilities, self.findings)
+
+    @torch.no_grad()
+    def logits(self, split: str) -> Tensor:
+        """[n, n_cls] fp32 logits of a split's images, on the CPU; counts the seconds."""
         start, encoding = time.time(), self.encoding_seconds()
         self.set_model_mode("eval")
         logits = torch.cat([batch.float().cpu() for batch in self._logits(split)])
-        phase = "validate" if split == "val" else "test"
-        self.add_seconds(phase, start, encoding)
-        dataset = self.dm.dataset
-        return Predictions.of(
-            getattr(dataset, split),
-            logits.double().softmax(dim=1).numpy(),
-            self.classnames,
-            dataset.positive,
-        )
+        self.add_seconds("validate" if split == "val" else "test", start, encoding)
+        return logits
 
     def _logits(self, split: str) -> Iterator[Tensor]:
         """Logits of a split's test views, batch by batch."""
@@ -382,10 +427,38 @@ class MethodTrainer(TrainerX):
         """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""
         split = split or self.cfg.TEST.SPLIT
         print(f"Evaluate on the *{split}* set")
-        self.predictions = self.predict(split)
-        self.metrics = figures(self.predictions)
-        print("\n".join(log_lines(self.predictions, self.metrics)))
+        if self.findings:
+            return self._test_findings(split)
+        self.predictions = found = self.predict(split)
+        self.metrics = figures(found)
+        print("\n".join(log_lines(found, self.metrics)))
         return 100 * self.metrics["accuracy"]
+
+    def _test_findings(self, split: str) -> float:
+        """``test`` of several findings an image, with thresholds chosen on validation."""
+        val = self.predict_findings("val") if self.dm.dataset.val else None
+        self.predictions = found = self.predict_findings(split)
+        self.metrics = finding_figures(found, None if val is None else best_thresholds(val))
+        print("\n".join(finding_lines(found, self.metrics)))
+        return 100 * (self.metrics["macro_auroc"] or 0)
+
+
+def score_of(found: Predictions | FindingPredictions) -> float | None:
+    """What chooses the epoch: the accuracy, or the macro AUROC of several findings.
+
+    None where no finding has both values.
+    """
+    return macro_auroc(found) if isinstance(found, FindingPredictions) else found.accuracy
+
+
+def _check_findings(trainer: str, findings: list[str]) -> None:
+    """Raise DoesNotApply for a method that is defined for one class an image."""
+    if findings and not METHODS[trainer].multi_label:
+        others = ", ".join(name for name, method in METHODS.items() if method.multi_label)
+        raise DoesNotApply(
+            f"{trainer} is defined for one class an image, and DATASET.MULTI_LABEL gives an image "
+            f"several findings; choose one of {others}"
+        )
 
 
 def register_with_dassl() -> None:

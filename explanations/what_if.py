@@ -18,6 +18,10 @@ def merge_of(run: LoadedRun) -> tuple[SymptomModel, Symptoms]:
         InputError: the run is not explainable.
     """
     if not run.explainable:
+        if run.findings:
+            raise InputError(
+                f"{run.folder}: has several findings an image; explanations need one class an image"
+            )
         lacks = "does not read symptoms"
         if run.symptoms is not None:
             lacks = "reads symptoms, but its class scores are not sums over them"

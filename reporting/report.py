@@ -61,7 +61,8 @@ def make_report(
     def bare(text: object) -> str:
         return without_paths(str(text), folder)
 
-    methods = {task: main_methods(own) for task, own in tasks_of(runs).items()}
+    one_class = [run for run in runs if not run.multi_label]  # what the charts are defined for
+    methods = {task: main_methods(own) for task, own in tasks_of(one_class).items()}
     return write_page(
         output,
         "report.html.jinja",

@@ -59,16 +59,28 @@ class Scored:
 
         It is the chance that an image of the class scores higher than another; ties count half.
         """
-        positive, scores = self.run.labels == label, self.run.probabilities[:, label]
-        order = np.argsort(scores, kind="stable")
-        starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)  # first of each tie
-        weights = self.weights[:, order]
-        positives = np.add.reduceat(weights * positive[order], starts, axis=1)
-        negatives = np.add.reduceat(weights * ~positive[order], starts, axis=1)
-        below = np.cumsum(negatives, axis=1) - negatives
-        wins = (positives * (below + negatives / 2)).sum(1)
-        pairs = positives.sum(1) * negatives.sum(1)
-        return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return weighted_area(
+            self.run.labels == label, self.run.probabilities[:, label], self.weights
+        )
+
+
+def weighted_area(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``[times]`` areas under a ROC curve under many weightings of its images; NaN if undefined.
+
+    Args:
+        positive: ``[n]`` bool. scores: ``[n]``. weights: ``[times, n]``.
+    """
+    if not len(scores):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)  # first of each tie
+    weights = weights[:, order]
+    positives = np.add.reduceat(weights * positive[order], starts, axis=1)
+    negatives = np.add.reduceat(weights * ~positive[order], starts, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives
+    wins = (positives * (below + negatives / 2)).sum(1)
+    pairs = positives.sum(1) * negatives.sum(1)
+    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
 def accuracy(scored: Scored) -> np.ndarray:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from core.errors import InputError
 from core.files import write_json
+from results.findings import auroc_of, f1_of
 
 RESULTS = "results.json"
 FORMAT = 2
@@ -57,10 +58,45 @@ class Metrics(Part):
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, **extra}
 
 
+class FindingFigures(Part):
+    """Of one finding: figures (None where not defined), threshold of the F1, numbers of images."""
+
+    auroc: Fraction | None
+    f1: Fraction | None
+    threshold: Fraction
+    known: NonNegativeInt
+    positive: NonNegativeInt
+
+
+class FindingMetrics(Part):
+    """Figures of several findings an image, as ``results.findings`` computes them.
+
+    Attributes:
+        thresholds_from: what chose the thresholds of F1.
+        findings: name -> its figures, in the order of the labels.
+    """
+
+    macro_auroc: Fraction | None
+    macro_f1: Fraction | None
+    thresholds_from: Literal["validation", "0.5"]
+    findings: dict[Text, FindingFigures]
+
+    def values(self) -> dict[str, float | None]:
+        """Name of ``results.findings.weighted_figures`` -> fraction or None."""
+        found = {"macro_auroc": self.macro_auroc, "macro_f1": self.macro_f1}
+        for name, figures in self.findings.items():
+            found |= {auroc_of(name): figures.auroc, f1_of(name): figures.f1}
+        return found
+
+
 class Validation(Part):
-    """How well the chosen model did on the validation split, and its epoch."""
+    """How well the chosen model did on the validation split, and its epoch.
+
+    The AUROC is the mean over several findings an image; there is then no accuracy.
+    """
 
     accuracy: Fraction | None = None
+    auroc: Fraction | None = None
     epoch: NonNegativeInt | None = None
 
 
@@ -86,7 +122,10 @@ class Record(Part):
         place: position of the method's row in a table, from the top.
         seeded: False for a method that gives the same result with every seed.
         fitted_at_once: True for a method that is fitted to kept features, without training steps.
-        metrics: None where the method is not defined for the backbone, as ``does_not_apply`` says.
+        metrics: None where the method is not defined for the backbone, as ``does_not_apply`` says,
+            and where there are ``finding_metrics``.
+        multi_label: True for a run on several findings an image; ``classnames`` are then the
+            findings and, in the same order, the absence of each.
         class_counts: "train", "val" and "test", as used -> images by class.
         training_split_counts: images by class of the whole training split, before shots are drawn.
         seconds: setup, encode, train, validate, test and their total.
@@ -105,6 +144,8 @@ class Record(Part):
     backbone: Name
     seed: Annotated[int, Field(ge=-1)]  # -1: Dassl's mark of a run without a seed
     metrics: Metrics | None
+    multi_label: bool = False
+    finding_metrics: FindingMetrics | None = None
     variant: Text = "default"
     options: dict[Text, str] = {}
     split: Text = "test"
@@ -149,7 +190,7 @@ class Record(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Record":
-        if self.metrics is None and not self.does_not_apply:
+        if not (self.metrics or self.finding_metrics or self.does_not_apply):
             raise ValueError("no metrics and no reason why (does_not_apply)")
         if len(set(self.classnames)) != len(self.classnames):
             raise ValueError("classnames has a name twice")

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.errors import InputError
 from results import predictions, settings
+from results.findings import FindingPredictions, macro_auroc, read_finding_predictions
 from results.logs import is_log, read_logs
 from results.predictions import Predictions
 from results.record import RESULTS, Record, read_record, to_stderr
@@ -83,7 +84,13 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, float | None] | None:
         """Metric name -> fraction; None where the method does not apply."""
-        return self.record.metrics.values() if self.record.metrics else None
+        found = self.record.metrics or self.record.finding_metrics
+        return found.values() if found else None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether it is on several findings an image, with metrics and tables of their own."""
+        return self.record.multi_label
 
     @property
     def place(self) -> int:
@@ -172,6 +179,10 @@ class Run:
 
     @cached_property
     def _predictions(self) -> Predictions:
+        if self.multi_label:
+            raise InputError(
+                f"{self.folder}: has several findings an image, and this needs one class an image"
+            )
         if self.is_log or self.metrics is None:
             raise InputError(f"{self.folder}: {self.origin} has no predictions of single images")
         return self._read(predictions.FILE, self.metrics["accuracy"] or 0.0)
@@ -195,6 +206,29 @@ class Run:
                 f"{RESULTS}; one of the two belongs to another run"
             )
         return found
+
+    @cached_property
+    def finding_predictions(self) -> FindingPredictions:
+        """The predictions of a run on several findings an image.
+
+        Raises:
+            InputError: predictions.csv is missing, damaged or not of this results.json.
+        """
+        found = self.record.finding_metrics
+        if found is None:
+            raise InputError(f"{self.folder}: has no predictions of several findings an image")
+        path = self.folder / predictions.FILE
+        read = read_finding_predictions(path, tuple(found.findings))
+        of_file = macro_auroc(read)
+        expected = found.macro_auroc
+        if (of_file is None) != (expected is None) or not math.isclose(
+            of_file or 0, expected or 0, abs_tol=1e-6
+        ):
+            raise InputError(
+                f"{path}: its macro AUROC is not that of {RESULTS}; one of the two belongs to "
+                "another run"
+            )
+        return read
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
@@ -255,6 +289,19 @@ def _with_classes(run: Run) -> Run:
             "so every prediction is correct"
         )
     return run
+
+
+def of_one_class(runs: Iterable[Run], what: str) -> list[Run]:
+    """The runs on one class an image, where ``what`` is not defined for several findings.
+
+    Raises:
+        InputError: there are none.
+    """
+    runs = list(runs)
+    found = [run for run in runs if not run.multi_label]
+    if runs and not found:
+        raise InputError(f"{what} needs runs on one class an image; these have several findings")
+    return found
 
 
 def _without_copies(runs: Iterable[Run], say: Say) -> list[Run]:

@@ -15,6 +15,7 @@ from results import (
     cost,
     experiments,
     few_shot,
+    finding_tables,
     layouts,
     meaning,
     method_tables,
@@ -57,6 +58,7 @@ class Kind:
         help: of the option.
         without: what is said where the option is given and there is no such table.
         value: what the option takes; None for an option without a value.
+        multi_label: whether it is of the runs on several findings an image; others never see them.
     """
 
     make: Callable[[list[Run], Choices], list[Table]]
@@ -65,6 +67,7 @@ class Kind:
     help: str = ""
     without: str = ""
     value: Value | None = None
+    multi_label: bool = False
 
 
 def _combination(text: str) -> str:
@@ -77,6 +80,7 @@ UNJUDGED = f"no run has predictions on validation images ({VALIDATION_FILE})"
 EXPERIMENTS = "Ablation, knowledge, zero-shot"
 KINDS = (
     Kind(method_tables.paper_tables, "Results"),
+    Kind(finding_tables.finding_tables, "Results", multi_label=True),
     Kind(layouts.base_to_new_tables, "Results"),
     Kind(layouts.external_tables, "Results"),
     Kind(
@@ -165,4 +169,8 @@ KINDS = (
 
 def tables_of(kinds: Iterable[Kind], runs: list[Run], choices: Choices) -> list[Table]:
     """The tables of some kinds."""
-    return [table for kind in kinds for table in kind.make(runs, choices)]
+    return [
+        table
+        for kind in kinds
+        for table in kind.make([r for r in runs if r.multi_label == kind.multi_label], choices)
+    ]

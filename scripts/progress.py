@@ -5,6 +5,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 
+from results.record import Record
 from scripts.jobs import Job, Outcome
 
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
@@ -63,11 +64,19 @@ class Progress:
 
 
 def _describe(outcome: Outcome) -> str:
-    if (record := outcome.record) and record.metrics:
-        text = f"ACC {100 * record.metrics.accuracy:.2f} %"
+    if text := _figure(outcome.record):
         took = f", {duration(outcome.seconds)}" if outcome.status == "trained" else " (complete)"
         return text + took
     return f"{outcome.status}: {outcome.reason}"
+
+
+def _figure(record: Record | None) -> str:
+    """The first figure of a run; "" where it has none."""
+    if record and record.metrics:
+        return f"ACC {100 * record.metrics.accuracy:.2f} %"
+    if record and record.finding_metrics:
+        return f"macro AUROC {100 * (record.finding_metrics.macro_auroc or 0):.2f} %"
+    return ""
 
 
 def duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from yacs.config import CfgNode as CN
 from core.arguments import positive_int
 from core.errors import InputError, command_line, short
 from core.files import atomic_write
+from datasets.multi_label import check_one_class
 from datasets.views import read_dataset
 from engine.config import key_of, load_cfg, own_options, run_folder, trainer_name
 from engine.method import METHODS
@@ -163,6 +164,7 @@ def check_validation(args: argparse.Namespace) -> None:
         dataset = read_dataset(cfg)
     if not dataset.val:
         raise InputError(f"{args.dataset}: it has no validation images to choose options with")
+    check_one_class(dataset, "tune.sh, which chooses by the validation accuracy,")
 
 
 # The search

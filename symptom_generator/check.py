@@ -21,11 +21,12 @@ from backbones.numerics import cosine_logits
 from core.errors import InputError, command_line
 from datasets.base import MedicalDataset
 from datasets.dicom import rendering_of
+from datasets.multi_label import check_one_class
 from datasets.pictures import read_picture
 from engine.prompts import encode_texts
 from symptom_generator.phrases import MAX_TOKENS, NameFinder, tokens
 from symptom_generator.sources import backbone_cfg
-from symptoms import SymptomFile, Symptoms
+from symptoms import NO_FINDING, SymptomFile, Symptoms
 from symptoms.phrases import same
 
 CHANCE = 0.55  # an AUC below it says little about the class
@@ -61,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dataset:
         cfg = backbone_cfg(args.dataset, args.backbone or "vit_b16", args.root, args.opts)
         dataset = build_dataset(cfg)
+        if args.backbone:
+            check_one_class(dataset, "the AUC of phrases (--backbone)")
+        if dataset.findings:
+            file = file.sharing(NO_FINDING, dataset.classnames[len(dataset.findings) :])
         symptoms = file.select(dataset.classnames, dataset.all_classnames)
     else:
         symptoms = file.select(list(file.classes))

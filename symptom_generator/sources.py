@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from core.errors import InputError
 from datasets.base import MedicalDataset
+from datasets.multi_label import check_one_class
 from datasets.pictures import find_pictures
 from engine.config import load_cfg
 from symptom_generator.montage import SourceImage
@@ -34,6 +35,7 @@ def backbone_cfg(dataset: str, backbone: str, root: str, opts: Sequence[str] = (
 def training_images(cfg: CfgNode) -> tuple[MedicalDataset, ImagesByClass]:
     """The dataset of ``cfg``, and its training images by class."""
     dataset = build_dataset(cfg)
+    check_one_class(dataset, "a question about the images of each class")
     images: ImagesByClass = {name: [] for name in dataset.classnames}
     for image in dataset.train_x:
         images[image.classname].append(image)

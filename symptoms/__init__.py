@@ -11,7 +11,7 @@ Classes are matched by name, so their order in the file has no meaning.
 import difflib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from core.files import fingerprint, read_json, write_json
 from core.names import prompt_name
 from symptoms.phrases import MAX_LETTERS, clean, without_marks
 
+NO_FINDING = "no finding"  # the class whose phrases the absence of every finding may share
 EDITED = "; edited by hand since"  # the end of a generated class's provenance after an edit
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,14 @@ class SymptomFile:
     def fingerprint(self) -> str:
         """Of the phrases of every class in the file."""
         return fingerprint(self.phrases)
+
+    def sharing(self, key: str, names: Iterable[str]) -> "SymptomFile":
+        """The file with the phrases of ``key`` for each of ``names`` that has none of its own."""
+        classes = {name: entry for name, entry in self.classes.items() if name != key}
+        if key in self.classes:
+            lacking = (name for name in map(prompt_name, names) if name not in classes)
+            classes |= dict.fromkeys(lacking, self.classes[key])
+        return replace(self, classes=classes)
 
     def select(self, classnames: Sequence[str], others: Collection[str] = ()) -> Symptoms:
         """The symptoms of ``classnames``, in this order; logs the notes.

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from backbones.numerics import cosine_logits
-from engine.method import Method, Output, PromptedModel, cross_entropy, register
+from engine.labels import label_loss
+from engine.method import Method, Output, PromptedModel, register
 from engine.prompts import START_WORDS, ContextPrompts, check_names
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
@@ -129,7 +130,7 @@ class BayesianCLIP(PromptedModel):
             return Output(logits, {})
         kl = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).mean()
         # The scores are log-probabilities: cross-entropy is minus that of the label.
-        loss = cross_entropy(logits, label, self.class_weights)
+        loss = label_loss(logits, label, self.class_weights)
         return Output(logits, {"cross_entropy": loss, "kl": self.kl_weight * kl})
 
     def score(self, image_features: Tensor, bias: Tensor) -> Tensor:

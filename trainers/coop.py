@@ -28,6 +28,7 @@ class CoOp(Method):
     }
     RULES = {"N_CTX": AtLeastOne, "CLASS_TOKEN_POSITION": Literal[POSITIONS]}
     place = 30
+    multi_label = True
     sets: ClassVar[tuple[Literal["paper", "strong"], ...]] = ("paper",)
 
     def prompts(self, backbone: Backbone, classnames: Sequence[str]) -> ContextPrompts:

@@ -28,6 +28,7 @@ class KgCoOp(CoOp):
     RULES = CoOp.RULES | {"W": NotNegative}
     GRID = {"W": (1.0, 2.0, 4.0, 8.0)}
     place = 50
+    multi_label = False
     sets = ("paper",)
 
     def build(

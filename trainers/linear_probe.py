@@ -1,20 +1,24 @@
 """Logistic regression on CLIP's frozen image features."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
+from engine.labels import has_findings
 from engine.method import FitData, LabelledFeatures, Method, Output, PromptedModel, register
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
 STRENGTHS = [10.0**exponent for exponent in range(-6, 7)]
+Arrays = tuple[np.ndarray, np.ndarray]  # features [n, d] and labels
+Score = Callable[[LogisticRegression, np.ndarray, np.ndarray], float]
 
 
 @register
@@ -22,7 +26,8 @@ class LinearProbe(Method):
     """Fit a linear classifier to centre-crop features; validation chooses its regularisation.
 
     Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.2. The one epoch that its log
-    speaks of is the whole fit.
+    speaks of is the whole fit. Of several findings an image, each has a logistic regression of its
+    own, on the images where it is known; the AUROC on validation chooses its regularisation.
     """
 
     DEFAULTS = {
@@ -31,6 +36,7 @@ class LinearProbe(Method):
     }
     RULES = {"C": NotNegative, "MAX_ITER": AtLeastOne}
     place = 20
+    multi_label = True
     sets = ("strong",)
     fitted_at_once = True
     fits_class_weights = True
@@ -46,9 +52,24 @@ class LinearProbe(Method):
 
     def fit(self, model: PromptedModel, data: FitData) -> None:
         """Fit once for each strength, from the strongest on; keep the best on validation."""
+        assert isinstance(model, LinearHead)
         train, val = arrays(data.train), data.val and arrays(data.val)
         weights = model.class_weights
+        if has_findings(data.train.label):
+            self.fit_findings(model.learned, train, val)
+            return
         by_class = None if weights is None else dict(enumerate(weights.tolist()))
+        keep(self.best(train, val, accuracy_of, "accuracy", by_class), model.learned)
+
+    def best(
+        self,
+        train: Arrays,
+        val: Arrays | None,
+        score: Score,
+        name: str,
+        by_class: dict[int, float] | None = None,
+    ) -> LogisticRegression:
+        """The classifier of the strength that scores best, the strongest of equals."""
         best = -1.0
         for strength in self.candidates(val):
             fitted = LogisticRegression(
@@ -58,17 +79,35 @@ class LinearProbe(Method):
                 warnings.simplefilter("always", ConvergenceWarning)
                 fitted.fit(*train)
             unfinished = any(issubclass(w.category, ConvergenceWarning) for w in caught)
-            judged = val or train
-            accuracy = fitted.score(*judged)
+            found = score(fitted, *(val or train))
             print(
-                f"C {strength:g}: accuracy {100 * accuracy:.4f}%"
+                f"C {strength:g}: {name} {100 * found:.4f}%"
                 + (", stopped at MAX_ITER" if unfinished else "")
             )
-            if accuracy > best:
-                best, chosen = accuracy, fitted
+            if found > best:
+                best, chosen = found, fitted
         print(f"C {chosen.C:g} is used")
-        assert isinstance(model, LinearHead)
-        keep(chosen, model.learned)
+        return chosen
+
+    def fit_findings(self, head: nn.Linear, train: Arrays, val: Arrays | None) -> None:
+        """Fit each finding on the images where it is known; its absence has a score of zero.
+
+        A finding that training knows only one value of gets a score of zero too.
+        """
+        weight, bias = torch.zeros_like(head.weight), torch.zeros_like(head.bias)
+        for finding in range(train[1].shape[1]):
+            known = known_of(train, finding)
+            if known is None:
+                print(f"finding {finding + 1}: training has one value of it alone; not fitted")
+                continue
+            print(f"finding {finding + 1}:")
+            judged = val and known_of(val, finding)
+            fitted = self.best(known, judged, auroc_of, "AUROC")
+            weight[finding] = torch.from_numpy(fitted.coef_[0])
+            bias[finding] = float(fitted.intercept_[0])
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
 
     def candidates(self, val: object | None) -> list[float]:
         """The strengths to try, the strongest regularisation first."""
@@ -80,7 +119,25 @@ class LinearProbe(Method):
         return STRENGTHS
 
 
-def arrays(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
+def accuracy_of(fitted: LogisticRegression, features: np.ndarray, label: np.ndarray) -> float:
+    """The share of images that are classified correctly."""
+    return float(fitted.score(features, label))
+
+
+def auroc_of(fitted: LogisticRegression, features: np.ndarray, label: np.ndarray) -> float:
+    """The area under the ROC curve of the second class."""
+    return float(roc_auc_score(label, fitted.decision_function(features)))
+
+
+def known_of(data: Arrays, finding: int) -> Arrays | None:
+    """The images where a finding is known, and its values; None unless it has both values."""
+    features, label = data[0], data[1][:, finding]
+    known = ~np.isnan(label)
+    has_both = len(np.unique(label[known])) == 2
+    return (features[known], label[known]) if has_both else None
+
+
+def arrays(data: LabelledFeatures) -> Arrays:
     """Features in float64 and labels, as scikit-learn reads them."""
     return data.features.double().cpu().numpy(), data.label.cpu().numpy()
 

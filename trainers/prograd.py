@@ -35,6 +35,7 @@ class ProGrad(CoOp):
     RULES = CoOp.RULES | {"T": Positive, "LAMBDA": NotNegative}
     GRID = {"T": (0.25, 1.0, 2.0, 4.0), "LAMBDA": (0.8, 1.0)}
     place = 35
+    multi_label = False
     sets = ("strong",)
 
     def build(

@@ -46,6 +46,7 @@ class ViP(Method):
         "MERGE": Literal[MERGES],
     }
     place = 90
+    multi_label = True
     sets = ("paper",)
     rows = ({}, {"ANCHOR": ANCHOR})
     checkpoint_name = "vip"

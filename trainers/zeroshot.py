@@ -25,6 +25,7 @@ class ZeroshotCLIP(Method):
     }
     RULES = {"PROMPTS": Literal["names", "symptoms"]}
     place = 10
+    multi_label = True
     sets = ("paper",)
     rows = ({}, {"PROMPTS": "symptoms"})
     seeded = False

@@ -10,6 +10,7 @@ from yacs.config import CfgNode as CN
 
 from core.errors import InputError
 from core.files import slug
+from datasets.multi_label import check_one_class
 from datasets.pictures import Picture
 from datasets.views import read_dataset
 from engine.config import load_cfg, run_folder
@@ -79,6 +80,7 @@ def new_task(wanted: Wanted, host: str, root: str) -> Task:
     """
     cfg, changed = _dataset_cfg(wanted, root)
     dataset = read_dataset(cfg)
+    check_one_class(dataset, "VisionLLM")
     file = wanted.symptoms or cfg.DATASET.SYMPTOMS or f"symptoms/{cfg.RUN.DATASET}.json"
     others = set(dataset.all_classnames) - set(dataset.classnames)
     symptoms = load_symptoms(file, dataset.classnames, others)

@@ -11,8 +11,9 @@ from torch.testing import assert_close
 import train
 from dassl_compat.checkpoint_reader import read_checkpoint
 from engine.config import load_cfg
+from engine.method import FitData, LabelledFeatures
 from results.record import read_record
-from trainers.linear_probe import STRENGTHS, keep
+from trainers.linear_probe import STRENGTHS, LinearProbe, keep
 
 
 @pytest.fixture
@@ -96,3 +97,23 @@ def test_fixed_strength(toy_args, short, capsys):
     train.main(["--trainer", "LinearProbe", *toy_args, *short, "TRAINER.LINEARPROBE.C", "0.5"])
 
     assert "C 0.5 is used" in capsys.readouterr().out
+
+
+def test_findings_have_a_logistic_regression_each(tiny_clip, build):
+    """On the known images of each finding; validation's AUROC chooses C; one value: not fitted."""
+    rng = np.random.default_rng(0)
+    label = rng.choice([0.0, 1.0, np.nan], size=(80, 3))
+    label[:, 2] = np.where(np.isnan(label[:, 2]), np.nan, 1)
+    features = rng.normal(size=(80, 48)) + np.nan_to_num(label[:, :1], nan=0.5)
+    names = ["a", "b", "c", "no a", "no b", "no c"]
+    built = build("LinearProbe", frozen_clip(tiny_clip), "C", "0.5", classnames=names)
+    train_data = LabelledFeatures(torch.tensor(features), torch.tensor(label))
+    LinearProbe(C=0.5).fit(built.model, FitData(train_data, None, lambda passes: None))
+    logits = built.model.from_features(torch.tensor(features).float()).logits
+    odds = (logits[:, :3] - logits[:, 3:]).detach().numpy()
+
+    for c in range(2):
+        known = ~np.isnan(label[:, c])
+        fitted = LogisticRegression(C=0.5, max_iter=1000).fit(features[known], label[known, c])
+        np.testing.assert_allclose(odds[:, c], fitted.decision_function(features), atol=1e-3)
+    assert not odds[:, 2].any()
