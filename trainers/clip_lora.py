@@ -12,7 +12,7 @@ from backbones.backbone import Backbone
 from backbones.numerics import at_least_fp32
 from engine.method import ClassFeatureModel, DoesNotApply, Method, PromptedModel, register
 from engine.prompts import START_WORDS, check_names
-from engine.rules import AtLeastOne, BelowOne, Number
+from engine.rules import AtLeastOne, BelowOne, Positive
 from symptoms import Symptoms
 
 
@@ -37,7 +37,7 @@ class CLIPLoRA(Method):
         "ALPHA": 1.0,  # the change is ALPHA / sqrt(RANK) * B A
         "DROPOUT": 0.25,  # of the entries of a map's input, in training
     }
-    RULES = {"RANK": AtLeastOne, "ALPHA": Number, "DROPOUT": BelowOne}
+    RULES = {"RANK": AtLeastOne, "ALPHA": Positive, "DROPOUT": BelowOne}
     place = 74
     sets = ("strong",)
     learns_image_encoder = True
