@@ -44,12 +44,12 @@ class ImageSource:
         return self.classes.label_of(name)
 
     def picture(
-        self, path: Path, label: int, patient: str | None = None, subtype: str | None = None
+        self, path: str | Path, label: int, patient: str | None = None, subtype: str | None = None
     ) -> Picture:
         """A Picture of ``path``, described by its name where nothing better is known."""
-        known_patient, known_subtype = self.describe(Path(path).name, label)
+        known_patient, known_subtype = self.describe(os.path.basename(path), label)
         if self.settings.PATIENT_PATTERN:
-            match = re.search(self.settings.PATIENT_PATTERN, Path(path).name)
+            match = re.search(self.settings.PATIENT_PATTERN, os.path.basename(path))
             known_patient = (match[1] or "") if match else ""
         return Picture(
             path,
@@ -60,16 +60,24 @@ class ImageSource:
             known_subtype if subtype is None else subtype,
         )
 
-    def identity(self, path: Path) -> str:
+    def identity(self, path: str | Path) -> str:
         """The POSIX path below the dataset's folder."""
-        identity = Path(os.path.relpath(path, self.dataset_dir)).as_posix()
+        identity = self._path_below(str(path))
         try:
             identity.encode()
         except UnicodeEncodeError:
             raise InputError(f"{identity!r}: the file name is not UTF-8; rename it") from None
         return identity
 
-    def is_excluded(self, path: Path) -> bool:
+    def _path_below(self, path: str) -> str:
+        folder = str(self.dataset_dir)
+        inner = path[len(folder) :]
+        # As most paths are spelled; of 100,000, the general way would take a second.
+        if path.startswith(folder) and inner[:1] == "/" and "/." not in inner and "//" not in inner:
+            return inner[1:]
+        return Path(os.path.relpath(path, self.dataset_dir)).as_posix()
+
+    def is_excluded(self, path: str | Path) -> bool:
         """Whether a pattern of DATASET.EXCLUDE matches the end of a file's path."""
         if not self.settings.EXCLUDE:
             return False

@@ -64,6 +64,7 @@ class Views(Dataset):
     Args:
         transform: from a PIL image to a tensor.
         seed: of the transform's draws; None: it draws nothing.
+        n_views: views of an image, used in turn by the epochs; 0: a new one in each epoch.
         as_bytes: leave scaling and normalisation to ``scale``, where the transform ends in no
             more than these: a quarter of the bytes travel, and the device does the rest.
     """
@@ -74,10 +75,12 @@ class Views(Dataset):
         transform: Transform,
         seed: int | None = None,
         as_bytes: bool = False,
+        n_views: int = 0,
     ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.n_views = n_views
         self.steps: list[Any] = []
         self.scale: Scale | None = None
         if as_bytes:
@@ -108,6 +111,7 @@ class Views(Dataset):
     def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
         draws: AbstractContextManager[None] = nullcontext()
         if self.seed is not None:
+            epoch = epoch % self.n_views if self.n_views else epoch
             draws = seeded_draws(view_seed(self.seed, epoch, entry.id))
         with draws:
             if self.scale is None:
@@ -234,7 +238,9 @@ class ViewManager:
 
     def train_views(self) -> Views:
         """The augmented views of the training images, as bytes where they can be."""
-        return Views(self.dataset.train_x, self.tfm_train, self.cfg.SEED, as_bytes=True)
+        return Views(
+            self.dataset.train_x, self.tfm_train, self.cfg.SEED, True, self.cfg.FEATURES.VIEWS
+        )
 
     def test_views(self, images: Sequence[Any]) -> Views:
         """The views of images that are not augmented, as bytes where they can be."""
