@@ -76,6 +76,7 @@ class MedicalDataset(ImageSource, DatasetBase):
     paper_counts: tuple[int, int, int] | None = None  # of the release, to compare on the card
     patients_known_apart = False  # whether drawn splits always keep patients apart
     duplicates_allowed = False  # whether the release's protocol has copies on two sides
+    refuses_duplicates = True  # a command that lists copies turns this off
 
     @_collector_paused()
     def __init__(self, cfg: Any):
@@ -178,6 +179,7 @@ class MedicalDataset(ImageSource, DatasetBase):
 
     def _split(self) -> None:
         given = self.read_split_file() if self.settings.SPLIT_FILE else self.read()
+        given = self.without_excluded(given)
         given = {side: pictures for side, pictures in given.items() if pictures}
         if len(given) > 1:
             sides = ", ".join(side for side in SPLITS if side in given)
@@ -195,7 +197,7 @@ class MedicalDataset(ImageSource, DatasetBase):
             raise InputError(f"{self.dataset_dir}: {error}") from None
         self.notes += done.notes + notes + self.exclusion_notes()
         self.split = done.split
-        if not allowed:
+        if self.refuses_duplicates and not allowed:
             check_duplicates(self.duplicates, self.split)
         self.split_fingerprint = split_fingerprint(self.split)
         if done.drawn:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from core.errors import InputError, and_more, short
+from core.errors import InputError, and_more, short, some
 
 from .classes import ClassNames
 from .pictures import Finder, Picture, files_below, is_hidden, is_picture, skipped_note
@@ -28,6 +28,7 @@ class ImageSource:
     dataset_dir: Any
     classes: ClassNames
     source: str
+    notes: list[str]
 
     def __init__(self) -> None:
         self.skipped: list[Path] = []
@@ -96,6 +97,23 @@ class ImageSource:
         if not self.settings.EXCLUDE:
             return []
         return [f"left out by DATASET.EXCLUDE: {len(self._excluded):,} files"]
+
+    def without_excluded(self, given: Split) -> Split:
+        """``given`` without the images that DATASET.EXCLUDE_FILE lists."""
+        if not self.settings.EXCLUDE_FILE:
+            return given
+        path = self.find_file(self.settings.EXCLUDE_FILE, "DATASET.EXCLUDE_FILE")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        listed = {line for line in lines if line.strip() and not line.startswith("#")}
+        found = {p.id for pictures in given.values() for p in pictures if p.id in listed}
+        note = f"left out by DATASET.EXCLUDE_FILE: {len(found):,} images"
+        if missing := sorted(listed - found):
+            note += f"; not among the images: {some(missing, 2)}"
+        self.notes.append(note)
+        return {side: [p for p in given[side] if p.id not in found] for side in given}
 
     def split_folders(self) -> dict[str, Path]:
         """The split folders there are, by split, under any usual name and in any case."""

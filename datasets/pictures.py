@@ -78,6 +78,17 @@ def read_picture(path: str | Path, keep_grey: bool = False) -> Image.Image:
         return to_rgb(picture)
 
 
+def read_grey(path: str | Path, least: int) -> Image.Image:
+    """As ``read_picture``, in grey; a JPEG is decoded at a fraction of its size where it can be.
+
+    Args:
+        least: pixels that each side keeps at least, if it has them.
+    """
+    with open_picture(path) as picture:
+        picture.draft("L", (least, least))
+        return to_rgb(_upright(picture)).convert("L")
+
+
 @contextlib.contextmanager
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file; whatever fails in the block is an InputError that names the file."""

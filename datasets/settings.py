@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "PATIENTS_APART": False,  # no patient on two sides of a drawn split; an error in a given one
     "PATIENT_PATTERN": "",  # regular expression with one group, searched in the file's name
     "EXCLUDE": [],  # files to leave out: patterns such as "*_mask*", below the dataset's folder
+    "EXCLUDE_FILE": "",  # a text file of further images to leave out: a path in a line
     "ALLOW_DUPLICATES": False,  # the same bytes on two sides of a split
     "CLASSNAMES": [],  # in the order of the labels; [] is the dataset's own
     "CLASS_FOLDERS": [],  # folder or CSV label of each class; [] is the class names

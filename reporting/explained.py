@@ -101,7 +101,7 @@ def _card(
     found = evidence(explanation, i, known)
     for bar in found["bars"] if found else ():  # the table above the cards has the rest
         bar["trust"] = [text for text in bar["trust"] if bar["lost"] and text.startswith("meaning")]
-    data, size = _thumbnail(images[i].path)
+    data, size = thumbnail(images[i].path)
     return {
         "data": data,
         "size": size,
@@ -113,7 +113,7 @@ def _card(
     }
 
 
-def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
+def thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
     """An image as data: address, small, and its size."""
     image = read_picture(path)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
