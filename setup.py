@@ -40,6 +40,7 @@ setup(
         "tabulate>=0.9",
         "matplotlib>=3.8",
         "jinja2>=3.1",
+        "imagehash>=4.3",
         "openai>=1.60",
     ],
     extras_require={

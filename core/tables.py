@@ -43,7 +43,7 @@ def read_table(path: str | Path, errors: str = "strict") -> Table:
             file.seek(0)
             delimiter = next((mark for mark in ",\t;" if mark in header), ",")
             reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+            lines = [(reader.line_num, [*map(str.strip, row)]) for row in reader]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -68,7 +68,8 @@ def _columns(path: Path, number: int, cells: list[str]) -> list[str]:
 def _row(
     path: Path, number: int, cells: list[str], columns: list[str]
 ) -> tuple[int, dict[str, str]]:
-    cells = _without_empty_end(cells, len(columns))
+    if len(cells) > len(columns):
+        cells = _without_empty_end(cells, len(columns))
     if len(cells) > len(columns):
         raise InputError(
             f"{path}, line {number}: has {len(cells)} cells, the header has {len(columns)} columns "

@@ -56,13 +56,13 @@ def card(dataset: Described) -> str:
 
 def _count_rows(dataset: Described, used: Split) -> list[tuple[str, list[int]]]:
     rows = []
+    counts = {side: Counter((p.classname, p.subtype) for p in used[side]) for side in SPLITS}
     for name in dataset.findings or dataset.classnames:
         rows.append((name, [dataset.class_counts[side][name] for side in SPLITS]))
-        of_class = [[p for p in used[side] if p.classname == name] for side in SPLITS]
-        subtypes = sorted({p.subtype for pictures in of_class for p in pictures})
+        subtypes = sorted({of for side in SPLITS for label, of in counts[side] if label == name})
         for subtype in subtypes if subtypes not in ([""], [name]) else []:
-            counts = [sum(p.subtype == subtype for p in pictures) for pictures in of_class]
-            rows.append((f"  {subtype or '(subtype not known)'}", counts))
+            of_subtype = [counts[side][name, subtype] for side in SPLITS]
+            rows.append((f"  {subtype or '(subtype not known)'}", of_subtype))
     rows.append(("images", [len(used[side]) for side in SPLITS]))
     patients = [{p.patient for p in used[side]} - {""} for side in SPLITS]
     if any(patients):

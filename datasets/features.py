@@ -41,13 +41,14 @@ from datasets.dicom import FORMAT as DICOM_FORMAT
 from datasets.dicom import is_dicom
 from datasets.views import ViewManager, Views
 
-# Joins Dassl's cfg. None of these changes a result by more than rounding.
+# Joins Dassl's cfg. Only VIEWS changes a result by more than rounding.
 DEFAULTS = {
     "KEEP": True,  # keep features on the disk; False: encode them again in every run
     "DIR": "",  # where; empty: $XDG_CACHE_HOME/vip-for-dassl/features, or below ~/.cache
     "MAX_GB": 20.0,  # beyond it the features that were unused longest are dropped
     "BLOCK": 0,  # images encoded together; 0: 64 on a GPU; on a CPU 32, a batch of the protocol
     "AHEAD": 0,  # epochs whose views come from one decoding; 0: 5 on a GPU, 1 on a CPU
+    "VIEWS": 0,  # training views of an image, used in turn by the epochs; 0: a new one each epoch
 }
 
 FORMAT = 2  # to be raised whenever the same key would no longer give the same features
@@ -86,7 +87,7 @@ class FrozenFeatures:
     """
 
     def __init__(self, cfg: Any, dm: ViewManager, encoder: Encoder) -> None:
-        for name in ("BLOCK", "AHEAD", "MAX_GB"):
+        for name in ("BLOCK", "AHEAD", "VIEWS", "MAX_GB"):
             if not cfg.FEATURES[name] >= 0:
                 raise InputError(f"FEATURES.{name} is {cfg.FEATURES[name]}; give at least 0")
         self.cfg = cfg
@@ -113,13 +114,16 @@ class FrozenFeatures:
         """[n, d] fp32 features of the training views of an epoch.
 
         Where they have to be encoded, those of the ``ahead`` epochs from this one on are too, below
-        ``last_epoch``. Where no transform is random, all epochs have the views of the first.
+        ``last_epoch``. Where no transform is random, all epochs have the views of the first; with
+        FEATURES.VIEWS N, an epoch has those of the epoch N before it.
         """
         if self._every_epoch is not None:
             return self._every_epoch
         if self._training is None:
             self._training = self._encoded(self.dm.train_views())
-        epochs = range(epoch, min(epoch + self.ahead, last_epoch))
+        n_views = min(self.cfg.FEATURES.VIEWS or last_epoch, last_epoch)
+        view = epoch % n_views
+        epochs = range(view, min(view + self.ahead, n_views))
         fixed = UNAUGMENTED.issuperset(self.cfg.INPUT.TRANSFORMS)
         if fixed:
             epochs = range(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from core.errors import InputError, and_more, short
+from core.errors import InputError, and_more, short, some
 
 from .classes import ClassNames
 from .pictures import Finder, Picture, files_below, is_hidden, is_picture, skipped_note
@@ -28,6 +28,7 @@ class ImageSource:
     dataset_dir: Any
     classes: ClassNames
     source: str
+    notes: list[str]
 
     def __init__(self) -> None:
         self.skipped: list[Path] = []
@@ -44,13 +45,13 @@ class ImageSource:
         return self.classes.label_of(name)
 
     def picture(
-        self, path: Path, label: int, patient: str | None = None, subtype: str | None = None
+        self, path: str | Path, label: int, patient: str | None = None, subtype: str | None = None
     ) -> Picture:
         """A Picture of ``path``, described by its name where nothing better is known."""
-        known_patient, known_subtype = self.describe(Path(path).name, label)
+        known_patient, known_subtype = self.describe(os.path.basename(path), label)
         if self.settings.PATIENT_PATTERN:
-            pattern = self.settings.PATIENT_PATTERN
-            match = re.search(pattern, self.identity(path) if "/" in pattern else Path(path).name)
+            pattern, name = self.settings.PATIENT_PATTERN, os.path.basename(path)
+            match = re.search(pattern, self.identity(path) if "/" in pattern else name)
             known_patient = (match[1] or "") if match else ""
         return Picture(
             path,
@@ -61,16 +62,24 @@ class ImageSource:
             known_subtype if subtype is None else subtype,
         )
 
-    def identity(self, path: Path) -> str:
+    def identity(self, path: str | Path) -> str:
         """The POSIX path below the dataset's folder."""
-        identity = Path(os.path.relpath(path, self.dataset_dir)).as_posix()
+        identity = self._path_below(str(path))
         try:
             identity.encode()
         except UnicodeEncodeError:
             raise InputError(f"{identity!r}: the file name is not UTF-8; rename it") from None
         return identity
 
-    def is_excluded(self, path: Path) -> bool:
+    def _path_below(self, path: str) -> str:
+        folder = str(self.dataset_dir)
+        inner = path[len(folder) :]
+        # As most paths are spelled; of 100,000, the general way would take a second.
+        if path.startswith(folder) and inner[:1] == "/" and "/." not in inner and "//" not in inner:
+            return inner[1:]
+        return Path(os.path.relpath(path, self.dataset_dir)).as_posix()
+
+    def is_excluded(self, path: str | Path) -> bool:
         """Whether a pattern of DATASET.EXCLUDE matches the end of a file's path."""
         if not self.settings.EXCLUDE:
             return False
@@ -89,6 +98,23 @@ class ImageSource:
         if not self.settings.EXCLUDE:
             return []
         return [f"left out by DATASET.EXCLUDE: {len(self._excluded):,} files"]
+
+    def without_excluded(self, given: Split) -> Split:
+        """``given`` without the images that DATASET.EXCLUDE_FILE lists."""
+        if not self.settings.EXCLUDE_FILE:
+            return given
+        path = self.find_file(self.settings.EXCLUDE_FILE, "DATASET.EXCLUDE_FILE")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        listed = {line for line in lines if line.strip() and not line.startswith("#")}
+        found = {p.id for pictures in given.values() for p in pictures if p.id in listed}
+        note = f"left out by DATASET.EXCLUDE_FILE: {len(found):,} images"
+        if missing := sorted(listed - found):
+            note += f"; not among the images: {some(missing, 2)}"
+        self.notes.append(note)
+        return {side: [p for p in given[side] if p.id not in found] for side in given}
 
     def split_folders(self) -> dict[str, Path]:
         """The split folders there are, by split, under any usual name and in any case."""

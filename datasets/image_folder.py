@@ -85,11 +85,12 @@ class ImageFolder(MedicalDataset):
             if name and not is_list(name):
                 tables[side] = self.find_file(name, f"DATASET.CSV_SPLITS.{side}")
         rows = [pair for side, path in tables.items() for pair in self._rows_of(path, side)]
-        rows = [
-            (where, row)
-            for where, row in rows
-            if not self.is_excluded(self.dataset_dir / row["path"].replace("\\", "/"))
-        ]
+        if self.settings.EXCLUDE:
+            rows = [
+                (where, row)
+                for where, row in rows
+                if not self.is_excluded(self.dataset_dir / row["path"].replace("\\", "/"))
+            ]
         if not rows:
             raise InputError(f"{self._csv}: has no images; write one in a line")
         return self._listed(rows)
@@ -165,8 +166,10 @@ class ImageFolder(MedicalDataset):
         ]
 
     def _check_one_label(self, label: str, where: str) -> None:
+        if not _SEVERAL.search(label):
+            return
         named = [*self.settings.CLASSNAMES, *self.settings.CLASS_FOLDERS]
-        if _SEVERAL.search(label) and name_key(label) not in {name_key(str(n)) for n in named}:
+        if name_key(label) not in {name_key(str(n)) for n in named}:
             raise InputError(
                 f"{where}: {short(label)} is several labels of one image, and an image has one "
                 "class here; set DATASET.MULTI_LABEL True, remove such lines, or name it in "
@@ -178,7 +181,7 @@ class ImageFolder(MedicalDataset):
         finder = Finder()
         given: Split = {side: [] for side in SPLITS}
         missing: list[tuple[str, str]] = []
-        seen: dict[Path, tuple[str, Row]] = {}
+        seen: dict[str, tuple[str, Row]] = {}
         for where, row in self._table:
             label, side = self._label(row["label"], where), self._side(row, where)
             found = self._find(finder, row["path"], where)
@@ -199,6 +202,7 @@ class ImageFolder(MedicalDataset):
             )
         if repeats := len(self._table) - len(seen):
             self.notes.append(f"rows that repeat an image: {repeats:,}, each image read once")
+        del self._table  # of 100,000 images, 60 MB
         return given
 
     def _check_repeat(self, where: str, row: Row, first: str, first_row: Row) -> None:
@@ -230,10 +234,10 @@ class ImageFolder(MedicalDataset):
             )
         return side
 
-    def _find(self, finder: Finder, name: str, where: str) -> Path | None:
+    def _find(self, finder: Finder, name: str, where: str) -> str | None:
         # Paths are the dataset's; a table kept elsewhere may also have them beside itself.
         try:
-            return finder.find_picture(self.dataset_dir, name) or finder.find(
+            return finder.picture_path_of(self.dataset_dir, name) or finder.path_of(
                 self._csv.parent, name
             )
         except InputError as error:

@@ -78,7 +78,7 @@ class MedMNIST(MedicalDataset):
         self.given_by = f"{self._file.name}, {first[2]} x {first[1]} pixels, {colour}"
         return given
 
-    def identity(self, path: Path) -> str:
+    def identity(self, path: str | Path) -> str:
         address = address_of(path)
         return (
             super().identity(path) if address is None else self._name(address.part, address.place)

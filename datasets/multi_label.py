@@ -153,7 +153,7 @@ class MultiLabelFolder(ImageFolder):
         return tuple(values)
 
     def picture(
-        self, path: Path, label: Any, patient: str | None = None, subtype: str | None = None
+        self, path: str | Path, label: Any, patient: str | None = None, subtype: str | None = None
     ) -> Picture:
         """A Picture with the labels of its findings."""
         known = super().picture(path, 0, patient, subtype)

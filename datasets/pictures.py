@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from core.errors import InputError, short
 
-from .arrays import address_of, file_of, image_at
+from .arrays import address_of, image_at
 from .dicom import DEFAULT, Rendering, is_dicom, is_marked_dicom, is_named_dicom, read_dicom
 
 # Pillow opens these, but they are not raster images of one picture, or need outside programs.
@@ -48,8 +48,12 @@ class Picture(Datum):
         patient: str = "",
         subtype: str = "",
     ):
-        super().__init__(impath=file_of(impath), label=label, classname=classname)
+        # Datum's own attributes, set here: Datum would ask the disk for each file, and whether the
+        # files are there is checked once for all.
         self._impath = str(impath)
+        self._label = label
+        self._domain = 0
+        self._classname = classname
         self.id = id
         self.patient = patient
         self.subtype = subtype
@@ -84,6 +88,17 @@ def read_picture(
             picture.load()
             return picture
         return to_rgb(picture)
+
+
+def read_grey(path: str | Path, least: int, rendering: Rendering = DEFAULT) -> Image.Image:
+    """As ``read_picture``, in grey; a JPEG is decoded at a fraction of its size where it can be.
+
+    Args:
+        least: pixels that each side keeps at least, if it has them.
+    """
+    with open_picture(path, rendering) as picture:
+        picture.draft("L", (least, least))
+        return to_rgb(_upright(picture)).convert("L")
 
 
 @contextlib.contextmanager
@@ -211,14 +226,19 @@ def files_below(folder: str | Path) -> dict[str, Path]:
     Returns:
         real path -> path below ``folder``, sorted by path.
     """
+    return {real: Path(path) for real, path in _paths_below(folder).items()}
+
+
+def _paths_below(folder: str | Path) -> dict[str, str]:
+    # Text alone: for 100,000 files, Path objects would take most of the time.
     start = os.path.realpath(folder)
-    files: dict[str, Path] = {}
+    files: dict[str, str] = {}
     seen: set[str] = set()
-    folders: list[Path] = [Path(folder)]
+    folders: list[str] = [str(Path(folder))]
     links: list[Path] = []
     while folders or links:
         # Links come last, so that what they lead to keeps its own path where it has one.
-        here = folders.pop() if folders else heapq.heappop(links)
+        here = folders.pop() if folders else str(heapq.heappop(links))
         real = os.path.realpath(here)
         if os.path.isdir(here):
             if real not in seen and (real == start or not _holds(real, start)):
@@ -229,16 +249,18 @@ def files_below(folder: str | Path) -> dict[str, Path]:
                     heapq.heappush(links, link)
         elif os.path.isfile(here) or not os.path.exists(here):  # a dead link: a missing file
             files.setdefault(real, here)
-    return dict(sorted(files.items(), key=lambda item: item[1]))
+    # In the order of paths: folder by folder, each before what its name begins.
+    return dict(sorted(files.items(), key=lambda item: item[1].replace(os.sep, "\0")))
 
 
 def _holds(outer: str, inner: str) -> bool:
     return os.path.commonpath([outer, inner]) == outer
 
 
-def _list_folder(folder: Path, real: str, files: dict[str, Path]) -> tuple[list[Path], list[Path]]:
+def _list_folder(folder: str, real: str, files: dict[str, str]) -> tuple[list[str], list[Path]]:
     """Add the files directly in ``folder`` to ``files``; returns its folders and its links."""
     folders, links = [], []
+    real = os.path.join(real, "")
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -247,9 +269,9 @@ def _list_folder(folder: Path, real: str, files: dict[str, Path]) -> tuple[list[
                 if entry.is_symlink():
                     links.append(Path(entry.path))
                 elif entry.is_dir():
-                    folders.append(Path(entry.path))
+                    folders.append(entry.path)
                 elif entry.is_file():  # not a pipe or a socket
-                    files.setdefault(os.path.join(real, entry.name), Path(entry.path))
+                    files.setdefault(real + entry.name, entry.path)
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
     return folders, links
@@ -300,12 +322,12 @@ class Finder:
     def __init__(self) -> None:
         self._listing = functools.cache(_listing)
         self._by_name = functools.cache(_by_name)
+        self._folder = functools.cache(self._spelled_folder)
 
     def find(self, folder: str | Path, relative: str) -> Path | None:
         """The file ``relative`` below ``folder`` as the disk spells it, None if there is none."""
-        path, name = self._parent(folder, relative)
-        found = self._spelled(path, name) if path else None
-        return Path(found) if found and os.path.isfile(found) else None
+        found = self.path_of(folder, relative)
+        return Path(found) if found else None
 
     def find_picture(self, folder: str | Path, relative: str) -> Path | None:
         """As ``find``; the image's ending may be missing and, of a bare name, its folder too.
@@ -313,9 +335,18 @@ class Finder:
         Raises:
             InputError: several images fit.
         """
-        if exact := self.find(folder, relative):
-            return exact
+        found = self.picture_path_of(folder, relative)
+        return Path(found) if found else None
+
+    def path_of(self, folder: str | Path, relative: str) -> str | None:
+        """As ``find``, as text: of many files, Path objects would take most of the time."""
+        return self._file(*self._parent(folder, relative))
+
+    def picture_path_of(self, folder: str | Path, relative: str) -> str | None:
+        """As ``find_picture``, as text."""
         path, name = self._parent(folder, relative)
+        if exact := self._file(path, name):
+            return exact
         found = self._by_name(path, False).get(name.casefold(), []) if path else []
         if not found and "/" not in relative.replace("\\", "/"):
             found = self._by_name(str(folder), True).get(name.casefold(), [])
@@ -328,14 +359,24 @@ class Finder:
     def _parent(self, folder: str | Path, relative: str) -> tuple[str | None, str]:
         """The folder of ``relative`` as the disk spells it, None if missing; the last name."""
         relative = relative.strip().replace("\\", "/")
-        if os.path.isabs(relative):
+        if "/" in relative and os.path.isabs(relative):
             relative = os.path.relpath(relative, folder)
-        path: str | None = str(folder)
-        parts = PurePosixPath(relative).parts or ("",)
-        for part in parts[:-1]:
+        above, _, name = relative.rpartition("/")
+        return self._folder(str(folder), above), name
+
+    def _spelled_folder(self, folder: str, relative: str) -> str | None:
+        path: str | None = folder
+        for part in PurePosixPath(relative).parts:
             if path is not None:
                 path = os.path.dirname(path) if part == ".." else self._spelled(path, part)
-        return path, parts[-1]
+        return path
+
+    def _file(self, folder: str | None, name: str) -> str | None:
+        if folder is None:
+            return None
+        is_file, folded = self._listing(folder)
+        spelled = name if name in is_file else folded.get(name.casefold(), "")
+        return os.path.join(folder, spelled) if is_file.get(spelled) else None
 
     def _spelled(self, folder: str, name: str) -> str | None:
         exact, folded = self._listing(folder)
@@ -343,23 +384,26 @@ class Finder:
         return None if spelled is None else os.path.join(folder, spelled)
 
 
-def _listing(folder: str) -> tuple[set[str], dict[str, str]]:
+def _listing(folder: str) -> tuple[dict[str, bool], dict[str, str]]:
+    """What is in a folder: {name: whether it is a file} and {name in lower case: name}."""
     try:
-        names = sorted(os.listdir(folder), reverse=True)
+        with os.scandir(folder) as entries:
+            is_file = {entry.name: entry.is_file() for entry in entries}
     except (OSError, ValueError):
-        names = []
-    return set(names), {name.casefold(): name for name in names}
+        is_file = {}
+    return is_file, {name.casefold(): name for name in sorted(is_file, reverse=True)}
 
 
-def _by_name(folder: str, deep: bool) -> dict[str, list[Path]]:
+def _by_name(folder: str, deep: bool) -> dict[str, list[str]]:
     """Images of a folder by their name and by their name without ending, in lower case."""
     if deep:
-        files = find_pictures(folder)[0]
+        files = list(_paths_below(folder).values())
     else:
-        names = sorted(_listing(folder)[0])
-        files = [path for path in (Path(folder, name) for name in names) if is_picture(path)]
-    found: dict[str, list[Path]] = {}
+        files = [os.path.join(folder, name) for name in sorted(_listing(folder)[0])]
+    found: dict[str, list[str]] = {}
     for file in files:
-        for name in {file.name.casefold(), file.stem.casefold()}:
-            found.setdefault(name, []).append(file)
+        if is_picture(file):
+            name = os.path.basename(file).casefold()
+            for spelled in {name, name.rpartition(".")[0] or name}:
+                found.setdefault(spelled, []).append(file)
     return found

@@ -62,7 +62,7 @@ class Pneumonia(MedicalDataset):
         subtype = next((what for word, what in _SUBTYPES if word in name.lower()), "")
         return (f"person{int(match[1])}" if match else ""), subtype
 
-    def picture(self, path: Path, label: int, *known: Any, **named: Any) -> Picture:
+    def picture(self, path: str | Path, label: int, *known: Any, **named: Any) -> Picture:
         picture = super().picture(path, label, *known, **named)
         if picture.patient and SPLIT_NAMES.get(picture.id.split("/")[0].lower()) == "test":
             # The numbers start again there: the same one is another patient.

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     # path below the dataset's folder.
     "PATIENT_PATTERN": "",
     "EXCLUDE": [],  # files to leave out: patterns such as "*_mask*", below the dataset's folder
+    "EXCLUDE_FILE": "",  # a text file of further images to leave out: a path in a line
     "ALLOW_DUPLICATES": False,  # the same bytes on two sides of a split
     "CLASSNAMES": [],  # in the order of the labels; [] is the dataset's own
     "CLASS_FOLDERS": [],  # folder or CSV label of each class; [] is the class names

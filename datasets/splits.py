@@ -91,10 +91,12 @@ def _taken(groups: Sequence[Sequence[Picture]], wanted: Mapping[int, int]) -> li
     missing = Counter(wanted)
     holders: dict[int, list[int]] = {label: [] for label in wanted}
     for place, group in enumerate(groups):
-        sizes = Counter(picture.label for picture in group)
+        sizes: dict[int, int] = {}  # for a lone image, a Counter would take most of the time
+        for picture in group:
+            sizes[picture.label] = sizes.get(picture.label, 0) + 1
         if all(size <= missing[label] for label, size in sizes.items()):
             taken[place] = True
-            missing -= sizes
+            missing.subtract(sizes)
         for label in sizes:
             holders[label].append(place)
     for places in holders.values():

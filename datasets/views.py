@@ -65,6 +65,7 @@ class Views(Dataset):
     Args:
         transform: from a PIL image to a tensor.
         seed: of the transform's draws; None: it draws nothing.
+        n_views: views of an image, used in turn by the epochs; 0: a new one in each epoch.
         as_bytes: leave scaling and normalisation to ``scale``, where the transform ends in no
             more than these: a quarter of the bytes travel, and the device does the rest.
         rendering: what of DICOM files is shown.
@@ -77,11 +78,13 @@ class Views(Dataset):
         seed: int | None = None,
         as_bytes: bool = False,
         rendering: Rendering = DEFAULT,
+        n_views: int = 0,
     ) -> None:
         self.images = images
         self.rendering = rendering
         self.transform = transform
         self.seed = seed
+        self.n_views = n_views
         self.steps: list[Any] = []
         self.scale: Scale | None = None
         if as_bytes:
@@ -112,6 +115,7 @@ class Views(Dataset):
     def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
         draws: AbstractContextManager[None] = nullcontext()
         if self.seed is not None:
+            epoch = epoch % self.n_views if self.n_views else epoch
             draws = seeded_draws(view_seed(self.seed, epoch, entry.id))
         with draws:
             if self.scale is None:
@@ -276,6 +280,7 @@ class ViewManager:
             self.cfg.SEED,
             as_bytes=True,
             rendering=self.rendering,
+            n_views=self.cfg.FEATURES.VIEWS,
         )
 
     def test_views(self, images: Sequence[Any]) -> Views:

@@ -36,7 +36,7 @@ INDIFFERENT = (
     "VERBOSE",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
-    *(f"FEATURES.{name}" for name in FEATURES_DEFAULTS),
+    *(f"FEATURES.{name}" for name in FEATURES_DEFAULTS if name != "VIEWS"),
     *(f"MODEL.BACKBONE.{name}" for name in DESCRIPTIONS),
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.PRINT_FREQ",

@@ -128,6 +128,7 @@ RULES: dict[str, Any] = {
     "FEATURES.MAX_GB": NotNegative,
     "FEATURES.BLOCK": Count,
     "FEATURES.AHEAD": Count,
+    "FEATURES.VIEWS": Count,
     "RUN.DATASET": str,
     "RUN.BACKBONE": str,
     "RUN.SYMPTOMS": str,

@@ -50,6 +50,7 @@ COMMANDS = {
     "anchor": ["-m", "scripts.anchor"],
     "backbones": ["-m", "backbones"],
     "backbones.pretrain": ["-m", "backbones.pretrain"],
+    "datasets": ["-m", "datasets"],
     "datasets.contact_sheet": ["-m", "datasets.contact_sheet"],
     "benchmarks": ["-m", "benchmarks"],
     "benchmarks.versions": ["-m", "benchmarks.versions"],
@@ -95,7 +96,11 @@ def test_every_command_is_here_and_goes_through_command_line():
             end = text[text.index('if __name__ == "__main__":') :]
             assert "command_line(main)()" in end or "runpy.run_module(" in end, path
     known = {words[-1].removesuffix(".py") for words in COMMANDS.values()}
-    moved = {"symptom_generator.check", "symptom_generator.generate"}
+    moved = {
+        "symptom_generator.check",
+        "symptom_generator.generate",
+        "reporting.check_dataset",
+    }
     entries = {entry.removesuffix(".__main__") for entry in entries}
     assert entries - moved == known
 

@@ -102,6 +102,37 @@ def test_views_that_nothing_draws_are_encoded_once(toy, encoded, keep):
     assert sum(encoded) == 3 * 20 + 8 + 12
 
 
+@pytest.mark.parametrize("ahead", ["1", "3"])
+def test_a_fixed_number_of_views_is_used_in_turn(toy, encoded, ahead):
+    """With two views, the third epoch has those of the first; two sets are kept."""
+    opts = ("FEATURES.VIEWS", "2", "FEATURES.AHEAD", ahead, "OPTIM.MAX_EPOCH", "5")
+    run(cfg_of(toy, *opts))
+    assert sum(encoded) == 2 * 20 + 8 + 12
+    encoded.clear()
+
+    turns = features_of(cfg_of(toy, *opts), Encoder(toy / "notes"), 5)
+    new = features_of(cfg_of(toy), Encoder(toy / "notes"), 5)
+    assert torch.equal(turns, new[[0, 1, 0, 1, 0]])
+    assert len({epoch.numpy().tobytes() for epoch in new}) == 5
+
+
+def test_methods_that_train_on_images_have_the_same_views_in_turn(toy):
+    views = ViewManager(cfg_of(toy, "FEATURES.VIEWS", "2")).train_views()
+    new = ViewManager(cfg_of(toy)).train_views()
+
+    assert torch.equal(views[3, 0]["img"], new[1, 0]["img"])
+    assert not torch.equal(new[3, 0]["img"], new[1, 0]["img"])
+
+
+def test_the_number_of_views_is_in_the_name_of_a_run(toy):
+    """It changes results, unlike the other settings of features."""
+
+    def folder(*opts):
+        return load_cfg("ViP", str(toy / "toy.yaml"), "tiny", opts=opts)[0].OUTPUT_DIR
+
+    assert folder("FEATURES.VIEWS", "5") != folder() == folder("FEATURES.AHEAD", "5")
+
+
 def test_epochs_ahead_are_the_same_bits_in_the_same_blocks(toy, encoded):
     """One decoding for several epochs changes neither."""
     run(cfg_of(toy))
@@ -318,7 +349,8 @@ def test_folder_that_cannot_be_made_costs_the_keeping(toy, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [("BLOCK", "-1"), ("AHEAD", "-1"), ("MAX_GB", "-1.0"), ("MAX_GB", "nan")]
+    "words",
+    [("BLOCK", "-1"), ("AHEAD", "-1"), ("VIEWS", "-1"), ("MAX_GB", "-1.0"), ("MAX_GB", "nan")],
 )
 def test_wrong_settings_are_named(toy, words):
     with pytest.raises(InputError, match=f"FEATURES.{words[0]}"):

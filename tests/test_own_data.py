@@ -1,6 +1,7 @@
 """A user's own data as it comes: names, links, masks, copies, formats, tables and split files."""
 
 import csv
+import gc
 import io
 import json
 import os
@@ -348,6 +349,31 @@ def test_only_files_of_equal_size_are_read_for_copies_and_once(given, monkeypatc
     opened.clear()
     own(given)
     assert opened == []
+
+
+@pytest.mark.parametrize("name", ["{0}", "{0}.png", "part/{0}.png"])
+def test_a_later_load_asks_the_disk_once_for_each_image(tmp_path, monkeypatch, name):
+    """Of 100,000 images, each further question is a second of every run's start."""
+    lines = ["path,label"]
+    for i in range(30):
+        put(tmp_path, f"part/{i}.png")
+        lines.append(f"{name.format(i)},{'ab'[i % 2]}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    first = own(tmp_path, CSV="table.csv")
+    asked = []
+    stat = os.stat
+
+    def counted(path, *args, **kwargs):
+        asked.append(str(path))
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", counted)
+    later = own(tmp_path, CSV="table.csv")
+
+    images = [path for path in asked if path.endswith(".png")]
+    assert sorted(images) == sorted(str(tmp_path / f"part/{i}.png") for i in range(30))
+    assert later.split_fingerprint == first.split_fingerprint
+    assert gc.isenabled()
 
 
 # Formats
