@@ -18,7 +18,7 @@ from engine.method import METHODS, DoesNotApply
 from engine.trainer import _check_findings
 from results.findings import read_finding_predictions
 from results.record import read_record
-from results.runs import find_runs
+from results.runs import Run, find_runs
 from scripts.average import average
 
 METHODS_OF_FINDINGS = ("ZeroshotCLIP", "LinearProbe", "CoOp", "ViP")
@@ -178,7 +178,7 @@ def test_what_does_not_fit_says_so(made, quick):
     with pytest.raises(InputError, match="explanations need one class an image"):
         explain.main([str(quick["ViP"]), "--root", str(made)])
     with pytest.raises(InputError, match="this needs one class an image"):
-        average(list(quick.values()))
+        average([Run(read_record(folder), folder) for folder in quick.values()], Run.predictions)
 
 
 def test_damaged_predictions_are_noticed(made, quick, tmp_path):
