@@ -56,8 +56,12 @@ def test_a_shell_script_hands_its_words_on(called, script):
 
 
 def test_every_method_s_scripts_are_alike():
-    """main.sh and eval.sh of each method call the two scripts that all share."""
-    for folder in (path for path in SCRIPTS.iterdir() if (path / "main.sh").exists()):
+    """main.sh and eval.sh of each method call the two scripts that all share.
+
+    VisionLLM alone has no eval.sh: nothing is trained that another dataset could test.
+    """
+    folders = {path for path in SCRIPTS.iterdir() if (path / "main.sh").exists()}
+    for folder in folders - {SCRIPTS / "vision_llm"}:
         assert "evaluate.sh" in (folder / "eval.sh").read_text()
         main = (folder / "main.sh").read_text()
         assert "run_seeds.sh" in main or "launch.sh" in main
