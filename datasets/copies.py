@@ -2,8 +2,8 @@
 
 What an image looks like is a perceptual hash of ``BITS`` bits, twice: of the whole image, and of
 its middle (``MIDDLE`` of each side), so that an image is also compared with what was cropped out
-of another. Resized and compressed copies differ in a few bits, chest X-rays of two people in more
-than 38 of 256.
+of another. Resized and compressed copies differ in a few bits, different
+chest X-rays (5,856, compared whole) in 38 or more.
 """
 
 import os
