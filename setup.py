@@ -9,6 +9,13 @@ pip install .[hub]       also huggingface_hub, for `MODEL.BACKBONE.NAME hf-hub:O
 
 from setuptools import setup
 
+DICOM = [
+    "pydicom>=3.0",
+    "pylibjpeg>=2.0",
+    "pylibjpeg-libjpeg>=2.1",  # JPEG, JPEG Lossless, JPEG-LS; GPL 3
+    "pylibjpeg-openjpeg>=2.2",  # JPEG 2000
+]
+
 setup(
     name="vip-for-dassl",
     version="0.1.0",
@@ -60,18 +67,10 @@ setup(
             "timm>=1.0",
             "transformers>=4.45",
             # DICOM, and real files of it.
-            "pydicom>=3.0",
-            "pylibjpeg>=2.0",
-            "pylibjpeg-libjpeg>=2.1",
-            "pylibjpeg-openjpeg>=2.2",
+            *DICOM,
             "pydicom-data>=1.0",
         ],
-        "dicom": [
-            "pydicom>=3.0",
-            "pylibjpeg>=2.0",
-            "pylibjpeg-libjpeg>=2.1",  # JPEG, JPEG Lossless, JPEG-LS; GPL 3
-            "pylibjpeg-openjpeg>=2.2",  # JPEG 2000
-        ],
+        "dicom": DICOM,
         "cluster": ["ray>=2.30"],
         "hub": ["huggingface_hub>=0.24"],
     },

@@ -42,6 +42,7 @@ COMMANDS = {
     "run_seeds": ["-m", "scripts.run_seeds"],
     "base_to_new": ["-m", "scripts.base_to_new"],
     "tune": ["-m", "scripts.tune"],
+    "benchmark": ["-m", "scripts.benchmark"],
     "evaluate": ["-m", "scripts.evaluate"],
     "symptoms.check": ["-m", "symptoms.check"],
     "symptoms.generate": ["-m", "symptoms.generate"],
@@ -54,6 +55,7 @@ COMMANDS = {
     "datasets.contact_sheet": ["-m", "datasets.contact_sheet"],
     "benchmarks": ["-m", "benchmarks"],
     "benchmarks.versions": ["-m", "benchmarks.versions"],
+    "benchmarks.arrays": ["-m", "benchmarks.arrays"],
 }
 FAST = ("train", "predict", "explain", "report", "parse_results")  # --help without PyTorch
 SLOW = [

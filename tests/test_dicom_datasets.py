@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHORT, TOY_SYMPTOMS, words_of
 from dicom_files import pydicom, real, write_dicom
 from PIL import Image
+from small_runs import SHORT, TOY_SYMPTOMS, make_toy, words_of
 from test_datasets import ids, own, put, table
 
 import explain
@@ -258,8 +258,6 @@ def test_a_sheet_for_a_model_shows_the_window_and_no_header(tmp_path):
 @pytest.fixture(scope="module")
 def dicom_toy(tmp_path_factory, _vit):
     """A small run's input of DICOM files, in the window of the lung."""
-    from conftest import make_toy
-
     toy = make_toy(tmp_path_factory.mktemp("dicom"), _vit)
     drawn(toy / "data/ct", count=20, images=2)
     text = (toy / "toy.yaml").read_text().replace("PATH: toy", "PATH: ct")

@@ -291,8 +291,10 @@ def test_shipped_file_is_sound(path):
 
     classes, _ = read_symptom_file(path)
 
+    # Of several findings an image, each sign tells a finding from its absence: one may be enough.
+    least = 1 if "no finding" in classes else 4
     for entry in classes.values():
-        assert 4 <= len(entry["phrases"]) <= 6
+        assert least <= len(entry["phrases"]) <= 6
         assert entry["provenance"]
         for phrase in entry["phrases"]:
             assert not any(name in phrase.lower() for name in classes)

@@ -21,7 +21,7 @@ from engine.method import (
     register,
 )
 from engine.prompts import START_WORDS, ContextPrompts, check_names, encode_texts
-from engine.rules import AtLeastOne, NotNegative, Number, Positive
+from engine.rules import AtLeastOne, NotNegative, Positive
 from symptoms import Symptoms
 
 # The first 60 of the 80 that OpenAI published with CLIP for ImageNet, which the paper's code uses:
@@ -71,7 +71,7 @@ class PromptSRC(Method):
         "PROMPT_DEPTH_VISION": AtLeastOne,
         "TEXT_LOSS_WEIGHT": NotNegative,
         "IMAGE_LOSS_WEIGHT": NotNegative,
-        "GPA_MEAN": Number,
+        "GPA_MEAN": Positive,
         "GPA_STD": Positive,
     }
     GRID = {"GPA_MEAN": (30.0, 45.0), "GPA_STD": (5.0, 30.0)}
