@@ -10,7 +10,7 @@ from core.errors import some
 from .checks import masks_among
 from .classes import ClassNames
 from .pictures import Picture, skipped_note
-from .splits import SPLITS, Split, shared_patients
+from .splits import SPLITS, Split, by_images, shared_patients
 
 
 class Described(Protocol):
@@ -77,9 +77,10 @@ def _patient_lines(used: Split) -> list[str]:
     for (one, other), patients in shared_patients(used).items():
         both = set(patients)
         pictures = sum(picture.patient in both for picture in used[other])
+        who = by_images(used, one, other, patients[0]) or f": {some(patients)}"
         lines.append(
             f"in both {one} and {other}: {len(patients):,} patients, with {pictures:,} of the "
-            f"{len(used[other]):,} {other} images: {some(patients)}"
+            f"{len(used[other]):,} {other} images{who}"
         )
     return lines or ["patients in more than one split: none"]
 

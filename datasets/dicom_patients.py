@@ -51,7 +51,7 @@ def _hashes(pictures: Sequence[Picture], memory: FileMemory) -> dict[str, tuple[
     unread: dict[str, tuple[str, os.stat_result]] = {}
     for picture in pictures:
         try:
-            stat = os.stat(picture.impath)
+            stat = memory.stat(picture.impath)
         except OSError:  # named by another check
             continue
         if found := _recalled(memory.recall(picture.id, stat)):

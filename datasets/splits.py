@@ -275,13 +275,13 @@ def check_sides(split: Split, classnames: Sequence[str], patients_apart: bool) -
     for (one, other), patients in shared.items():
         raise InputError(
             f"DATASET.PATIENTS_APART is on, but the given split has {some(patients)} in both {one} "
-            f"and {other}{_by_images(split, one, other, patients[0])}; correct the split or turn "
+            f"and {other}{by_images(split, one, other, patients[0])}; correct the split or turn "
             "this setting off"
         )
     return notes
 
 
-def _by_images(split: Split, one: str, other: str, patient: str) -> str:
+def by_images(split: Split, one: str, other: str, patient: str) -> str:
     """Two images of a patient whom a hash names, which tells a user nothing; else ""."""
     if not is_hashed(patient):
         return ""

@@ -35,6 +35,8 @@ INDIFFERENT = (
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "DATASET.NOTE",
+    "DATASET.COPIES_GB",
     "DATALOADER.NUM_WORKERS",
     *(f"FEATURES.{name}" for name in FEATURES_DEFAULTS if name != "VIEWS"),
     *(f"MODEL.BACKBONE.{name}" for name in DESCRIPTIONS),

@@ -16,6 +16,7 @@ from results.findings import (
     f1_of,
     weighted_figures,
 )
+from results.intervals import patients_note
 from results.method_tables import DOES_NOT_APPLY
 from results.record import FindingMetrics
 from results.rendering import Table
@@ -33,6 +34,8 @@ from results.rows import (
 from results.runs import Run
 
 FIGURES = (("AUROC", auroc_of), ("F1", f1_of))  # of one finding: heading, its name
+# Predictions, thresholds, and the run's share in the mean over backbones of seeds.
+Weighted = tuple[FindingPredictions, np.ndarray, float]
 
 
 def finding_tables(runs: list[Run], choices: Choices) -> list[Table]:
@@ -131,28 +134,27 @@ def _bounds(method: Method, choices: Choices, notes: list[str]) -> dict[str, Bou
     if choices.intervals is None or not method.by_backbone:
         return {}
     try:
-        samples = bootstrap_figures(method, choices.intervals.times, choices.intervals.seed)
+        weighted = _weighted_runs(method)
     except (InputError, ValueError) as error:
         notes.append(f"{method.label}: no interval ({error})")
         return {}
+    said = patients_note([[run for run, _, _ in weighted]])
+    notes += [note for note in said if note not in notes]
+    samples = bootstrap_figures(weighted, choices.intervals.times, choices.intervals.seed)
     return {name: statistics.interval(values) for name, values in samples.items()}
 
 
 def bootstrap_figures(
-    method: Method, times: int = statistics.RESAMPLES, seed: int = 0
+    weighted: Sequence[Weighted], times: int = statistics.RESAMPLES, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Bootstrap a row's estimates: figure -> ``[times]``, NaN where a resample does not define it.
 
-    Images are drawn, each for all of the row's runs together; thresholds stay as validation chose
-    them.
-
-    Raises:
-        InputError: predictions cannot be read.
-        ValueError: the runs are not on the same test images.
+    Images, or patients with all of their images, are drawn, each for all of the row's runs
+    together; thresholds stay as validation chose them.
     """
-    weighted = _weighted_runs(method)
+    clusters = statistics.clusters_of([[run for run, _, _ in weighted]])
     chunks: dict[str, list[np.ndarray]] = defaultdict(list)
-    for weights in statistics.resamples(len(weighted[0][0]), times, seed):
+    for weights in statistics.resamples(len(weighted[0][0]), times, seed, clusters):
         sums: dict[str, np.ndarray] = {}
         for run, thresholds, share in weighted:
             for name, values in weighted_figures(run, weights, thresholds).items():
@@ -162,8 +164,13 @@ def bootstrap_figures(
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
-def _weighted_runs(method: Method) -> list[tuple[FindingPredictions, np.ndarray, float]]:
-    """Aligned predictions, thresholds, and the run's share in the mean over backbones of seeds."""
+def _weighted_runs(method: Method) -> list[Weighted]:
+    """The runs of a row, their predictions aligned.
+
+    Raises:
+        InputError: predictions cannot be read.
+        ValueError: the runs are not on the same test images.
+    """
     groups = method.by_backbone
     runs = [(run, 1 / len(of) / len(groups)) for of in groups.values() for run in of]
     aligned = align_findings([run.finding_predictions for run, _ in runs])

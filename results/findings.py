@@ -6,7 +6,7 @@ have only one value of has no figures and does not enter a mean over findings.
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from core.errors import InputError
 from core.files import atomic_write
 from results.metrics import weighted_area
+from results.predictions import anonymous_groups
 
 DEFAULT_THRESHOLD = 0.5
 VALUES = {"1": 1.0, "0": 0.0, "": np.nan}  # of a label in a file
@@ -30,20 +31,27 @@ class FindingPredictions:
         labels: ``[n, F]`` of 1, 0 and NaN for unknown.
         probabilities: ``[n, F]``.
         findings: the F names.
+        groups: ``[n]`` str, as of ``Predictions``: which images are of one patient; or empty.
     """
 
     images: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     findings: tuple[str, ...]
+    groups: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     @classmethod
     def of(
         cls, images: Sequence[Any], probabilities: np.ndarray, findings: Iterable[str]
     ) -> "FindingPredictions":
-        """Predictions on a dataset's images, objects with ``id`` and ``label``."""
-        labels = np.array([image.label for image in images], dtype=float)
-        return cls(np.array([image.id for image in images]), labels, probabilities, tuple(findings))
+        """Predictions on a dataset's images, objects with ``id``, ``label`` and ``patient``."""
+        return cls(
+            np.array([image.id for image in images]),
+            np.array([image.label for image in images], dtype=float),
+            probabilities,
+            tuple(findings),
+            anonymous_groups([image.patient for image in images]),
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,21 +63,25 @@ class FindingPredictions:
             images=self.images[index],
             labels=self.labels[index],
             probabilities=self.probabilities[index],
+            groups=self.groups[index] if len(self.groups) else self.groups,
         )
 
     def write(self, path: Path | str) -> None:
         """Write predictions.csv: picture (the image), label(finding)..., p(finding)...
 
-        The cell of an unknown label is empty.
+        The cell of an unknown label is empty. Where patients are known, a last column ``group``
+        tells which images are of one patient.
         """
+        columns = [*_columns("label", self.findings), *_columns("p", self.findings)]
+        groups = [[group] for group in self.groups] or [[]] * len(self)
         with atomic_write(path) as file:
             writer = csv.writer(file)
-            writer.writerow(
-                ["picture", *_columns("label", self.findings), *_columns("p", self.findings)]
-            )
-            for image, label, row in zip(self.images, self.labels, self.probabilities, strict=True):
+            writer.writerow(["picture", *columns, *(["group"] if len(self.groups) else [])])
+            for image, label, row, group in zip(
+                self.images, self.labels, self.probabilities, groups, strict=True
+            ):
                 known = ["" if np.isnan(value) else str(int(value)) for value in label]
-                writer.writerow([image, *known, *(repr(float(p)) for p in row)])
+                writer.writerow([image, *known, *(repr(float(p)) for p in row), *group])
 
 
 def _columns(kind: str, findings: Sequence[str]) -> list[str]:
@@ -107,6 +119,7 @@ def _from_rows(rows: Iterable[dict[str, str]], findings: tuple[str, ...]) -> Fin
         np.array([[VALUES[row[column]] for column in labels] for row in listed]),
         np.array([[float(row[column]) for column in probabilities] for row in listed]),
         findings,
+        np.array([row["group"] for row in listed if "group" in row], dtype=str),
     )
     p = found.probabilities
     if wrong := np.flatnonzero(~((p >= 0) & (p <= 1)).all(axis=1)).tolist():  # NaN is neither

@@ -89,7 +89,7 @@ def first_of(groups: Mapping[str, Sequence[Predictions]]) -> Predictions:
     return next(iter(groups.values()))[0]
 
 
-def patients_note(groups: statistics.Groups) -> list[str]:
+def patients_note(groups: Sequence[Sequence[statistics.WithPatients]]) -> list[str]:
     """How a bootstrap draws patients, for a table's notes; nothing where it draws images."""
     clusters = statistics.clusters_of(groups)
     if clusters is None:

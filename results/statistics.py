@@ -9,6 +9,7 @@ so where patients repeat, they are too sure.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +25,13 @@ CHUNK_ENTRIES = 4_000_000
 
 Groups = Sequence[Sequence[Predictions]]  # backbones of seeds, on the same images in one order
 Share = tuple[np.ndarray, np.ndarray]  # numerator and denominator of each image
+
+
+class WithPatients(Protocol):
+    """Predictions of one class or of several findings an image."""
+
+    @property
+    def groups(self) -> np.ndarray: ...  # [n] str, as of ``Predictions``
 
 
 # Bootstrap over test images
@@ -50,7 +58,7 @@ def resamples(
         yield (counts if clusters is None else counts[:, clusters]).astype(float)
 
 
-def clusters_of(groups: Groups) -> np.ndarray | None:
+def clusters_of(groups: Sequence[Sequence[WithPatients]]) -> np.ndarray | None:
     """Which images are of one patient: ``[n]`` int from 0 on, in the order of first appearance.
 
     An image of an unknown patient is a cluster by itself. None where no patient has two images, or

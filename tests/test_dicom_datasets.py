@@ -190,7 +190,7 @@ def test_a_dataset_may_mix_dicom_with_other_files(tmp_path):
     assert known == {".dcm": True, ".jpg": False}
 
 
-def test_a_patient_on_two_given_sides_is_known_by_images(tmp_path):
+def test_a_patient_on_two_given_sides_is_known_by_images(tmp_path, capsys):
     """The hash alone would not say what to correct."""
     data = drawn(tmp_path / "data", count=6)
     for side, last in (("train", "0"), ("test", "1")):
@@ -206,6 +206,11 @@ def test_a_patient_on_two_given_sides_is_known_by_images(tmp_path):
     line = str(error.value)
     assert "has hash-" in line and " in both train and test (the first: train/" in line
     assert " and test/" in line and not any(secret in line for secret in SECRETS)
+
+    own(data)
+    said = capsys.readouterr().out
+    assert "in both train and test: " in said and " test images (the first: train/" in said
+    assert "hash-" not in said
 
 
 def test_a_damaged_header_is_one_line(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from datasets.multi_label import label_of
 from datasets.views import read_dataset
 from engine.config import CONFIGS, load_cfg, read_symptoms
 from engine.labels import correct, finding_logits, label_loss
+from results.finding_tables import bootstrap_figures
 from results.findings import (
     FindingPredictions,
     align_findings,
@@ -337,6 +339,26 @@ def test_file_gives_the_predictions_back(tmp_path):
     shuffled = run.take(np.arange(len(run))[::-1])
     for aligned in align_findings([shuffled, again]):
         np.testing.assert_array_equal(aligned.probabilities, run.probabilities)
+
+
+def test_intervals_draw_patients(tmp_path):
+    """Images of one patient are drawn together, by numbers that come back from the file."""
+    alone = predictions()
+    pictures = [
+        SimpleNamespace(id=image, label=tuple(label), patient=f"Jane Doe {n % 6}")
+        for n, (image, label) in enumerate(zip(alone.images, alone.labels, strict=True))
+    ]
+    run = FindingPredictions.of(pictures, alone.probabilities, alone.findings)
+    run.write(tmp_path / "p.csv")
+    again = read_finding_predictions(tmp_path / "p.csv", run.findings)
+    shares = bootstrap_figures([(again.take(np.arange(len(run))), np.full(3, 0.5), 1.0)], 50)
+
+    assert "Jane" not in (tmp_path / "p.csv").read_text()
+    assert again.groups.tolist() == [str(n % 6 + 1) for n in range(len(run))]
+    drawn = np.random.default_rng(0).integers(0, 6, (50, 6))
+    rows = [np.concatenate([np.arange(n, len(run), 6) for n in patients]) for patients in drawn]
+    naive = [macro_auroc(run.take(of)) for of in rows]
+    np.testing.assert_allclose(shares["macro_auroc"], naive, atol=1e-12)
 
 
 @pytest.mark.parametrize(
