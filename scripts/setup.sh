@@ -24,13 +24,23 @@ prepare_environment() {
     command -v flock >/dev/null && flock 9
     if [[ ! -x $PYTHON || ! -e .venv/ready$extras || $(<".venv/ready$extras") != "$wanted" ]]; then
         python=$(find_python) || exit 2
-        echo "Setting up .venv (once; some minutes and, with CUDA's libraries, some GB)" >&2
+        echo "Setting up .venv (once; it downloads up to 3 GB, see README.md)" >&2
         [[ -x $PYTHON ]] || "$python" -m venv .venv
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-            ".$extras" >&2 || { echo "error: setting up .venv failed, see above" >&2; exit 2; }
+        install_project "$extras" || { echo "error: setting up .venv failed, see above" >&2; exit 2; }
         echo "$wanted" >".venv/ready$extras"
     fi
     exec 9>&-
+}
+
+# uv is faster than pip and, without a GPU, takes PyTorch's CPU build: some 200 MB in place of several
+# GB. PyTorch's own index may be out of reach where PyPI is not; pip then installs what PyPI has.
+install_project() {
+    local options=(--quiet -c constraints.txt ".$1")
+    if command -v uv >/dev/null; then
+        uv pip install --python "$PYTHON" --torch-backend auto "${options[@]}" >&2 && return
+        echo "uv did not install the project; trying pip" >&2
+    fi
+    "$PYTHON" -m pip install --disable-pip-version-check "${options[@]}" >&2
 }
 
 find_python() {

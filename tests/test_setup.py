@@ -49,3 +49,27 @@ def test_every_requirement_has_a_tested_version(checkout):
     lines = (checkout / "constraints.txt").read_text().splitlines()
     assert len(lines) == len(set(lines))
     assert set(names) - {"ray"} == set(tested) - {"setuptools"}
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_uv_installs_where_it_is_and_pip_where_uv_fails(tmp_path, checkout, status):
+    """uv may be unable to reach PyTorch's own index; PyPI's build is then installed by pip."""
+    calls = tmp_path / "calls"
+    for name, code in ("uv", status), ("python", 0):
+        tool = tmp_path / name
+        tool.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"{calls}"\nexit {code}\n')
+        tool.chmod(0o755)
+    found = subprocess.run(
+        ["bash", "-c", 'source scripts/setup.sh; install_project "[dev]"'],
+        cwd=checkout,
+        env=os.environ
+        | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0
+    lines = calls.read_text().splitlines()
+    assert lines[0].startswith("uv pip install") and "--torch-backend auto" in lines[0]
+    assert all(line.endswith("--quiet -c constraints.txt .[dev]") for line in lines)
+    assert [line.split()[0] for line in lines] == ["uv", "python"][: 1 + status]
+    assert ("trying pip" in found.stderr) == bool(status)
