@@ -155,16 +155,13 @@ class MethodTrainer(TrainerX):
         images = self.dm.scale(batch["img"].to(self.device, non_blocking=True))
         return self.model(images, label), label
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
-        """One step; returns the sum of the losses and the accuracy in percent."""
+    def forward_backward(self, batch: dict) -> dict[str, Tensor]:
+        """One step; returns the sum of the losses and the accuracy in percent.
+
+        Both stay on the device: reading a number would let a GPU wait in every step.
+        """
         (logits, losses), label = self.output_of(batch)
         loss: Any = sum(losses.values())
-        value = loss.item()
-        if not math.isfinite(value):
-            raise InputError(
-                f"the loss became {value} in epoch {self.epoch + 1}; lower OPTIM.LR (now "
-                f"{self.cfg.OPTIM.LR:g}), or set the method's PREC to fp32"
-            )
         assert self.optim is not None  # something learns, or there were no step
         self.optim.zero_grad()
         self.model.backward(losses, self.scaler.scale)
@@ -175,7 +172,7 @@ class MethodTrainer(TrainerX):
         self.scaler.step(self.optim)
         self.scaler.update()
         share = correct(logits, label).float().mean()
-        return {"loss": value, "acc": 100 * share.item()}
+        return {"loss": loss.detach(), "acc": 100 * share}
 
     @property
     def feature_use(self) -> dict[str, dict[str, float]] | None:
@@ -246,22 +243,44 @@ class MethodTrainer(TrainerX):
             leave=False,
             disable=not sys.stderr.isatty(),
         )
+        summaries: list[dict[str, Tensor]] = []  # of the steps that no number was read of yet
         for self.batch_idx, batch in enumerate(bar):
             data_time.update(time.time() - end)
-            summary = self.forward_backward(batch)
+            summaries.append(self.forward_backward(batch))
             batch_time.update(time.time() - end)
-            losses.update(summary)
-            self._print_progress(losses, batch_time, data_time)
+            if self.is_time_to_print:
+                self._read(summaries, losses)
+                self._print_progress(losses, batch_time, data_time)
             end = time.time()
+        self._read(summaries, losses)
         return losses.meters["loss"].avg, losses.meters["acc"].avg
+
+    def _read(self, summaries: list[dict[str, Tensor]], losses: MetricMeter) -> None:
+        """Move the steps' figures into ``losses``.
+
+        Raises:
+            InputError: a loss is not finite.
+        """
+        for summary in summaries:
+            losses.update(summary)
+            if not math.isfinite(value := losses.meters["loss"].val):
+                raise InputError(
+                    f"the loss became {value} in epoch {self.epoch + 1}; lower OPTIM.LR (now "
+                    f"{self.cfg.OPTIM.LR:g}), or set the method's PREC to fp32"
+                )
+        summaries.clear()
+
+    @property
+    def is_time_to_print(self) -> bool:
+        """Every ``TRAIN.PRINT_FREQ`` batches; in a shorter epoch, every batch."""
+        every = self.cfg.TRAIN.PRINT_FREQ
+        return self.num_batches < every or (self.batch_idx + 1) % every == 0
 
     def _print_progress(
         self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
     ) -> None:
-        """The line that parsers of Dassl's logs read, every ``TRAIN.PRINT_FREQ`` batches."""
-        done, every = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
-        if done % every and self.num_batches >= every:
-            return
+        """The line that parsers of Dassl's logs read."""
+        done = self.batch_idx + 1
         left = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
         eta = time.strftime("%H:%M:%S", time.gmtime(batch_time.avg * left))
         print(

@@ -358,10 +358,25 @@ def test_an_input_error_after_training_began_deletes_nothing(toy, toy_args, shor
     assert_same_outcome(outcome(toy / "run"), outcome(toy / "whole"))
 
 
-def test_an_infinite_loss_is_one_line_and_keeps_the_run(toy, toy_args, short):
-    with pytest.raises(InputError, match="the loss became .* in epoch .*; lower OPTIM.LR"):
-        vip(toy_args, *short, "OPTIM.LR", "1e30")
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_infinite_loss_is_one_line_and_keeps_the_epochs_before(
+    toy, toy_args, short, monkeypatch, epoch
+):
+    """The epoch in which it appears is not saved; of the one before, nothing is lost."""
+    output_of = MethodTrainer.output_of
+
+    def spoiled(self, batch):
+        output, label = output_of(self, batch)
+        if self.epoch + 1 == epoch:
+            output.losses["loss"] = sum(output.losses.values()) * float("nan")
+        return output, label
+
+    monkeypatch.setattr(MethodTrainer, "output_of", spoiled)
+    with pytest.raises(InputError, match=f"loss became nan in epoch {epoch}; lower OPTIM.LR .now"):
+        vip(toy_args, *short)
     assert (toy / "run" / "config.yaml").exists()
+    saved = sorted(path.name for path in (toy / "run" / "vip").glob("*.pth*"))
+    assert saved == (["model-best.pth.tar", "model.pth.tar-1"] if epoch == 2 else [])
 
 
 def test_other_weights_under_a_trained_model_are_refused(toy, toy_args, short):

@@ -5,8 +5,6 @@ import torch
 from naive import NAMES, cosine, cross_entropy, prompt_rows, rows_to_feature
 
 from core.errors import InputError
-from engine.config import load_cfg
-from engine.trainer import MethodTrainer
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -71,18 +69,3 @@ def test_class_specific_contexts_are_read_by_class_name(frozen64, build):
     assert torch.equal(built.model.learned.ctx, ctx[[1, 2, 0]])
     with pytest.raises(InputError, match="has none for melanoma; test it on the classes"):
         built.load({"ctx": ctx}, trained=["a", NAMES[1], NAMES[2]])
-
-
-def test_an_infinite_loss_stops_the_run_before_the_update(frozen64, build, toy):
-    """One line says in which epoch, and which setting to lower."""
-    trainer = object.__new__(MethodTrainer)
-    trainer.cfg, _ = load_cfg("CoOp", str(toy / "toy.yaml"), str(toy / "random.yaml"))
-    trainer.device, trainer.epoch = torch.device("cpu"), 1
-    trainer.model = build("CoOp", frozen64).model.double()
-    before = trainer.model.learned.ctx.detach().clone()
-    features = torch.full((2, frozen64.embed_dim), float("nan"), dtype=torch.float64)
-    batch = {"features": features, "label": torch.tensor([0, 1])}
-
-    with pytest.raises(InputError, match="became nan in epoch 2; lower OPTIM.LR .now 0.001"):
-        trainer.forward_backward(batch)
-    assert torch.equal(trainer.model.learned.ctx, before)

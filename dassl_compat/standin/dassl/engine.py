@@ -4,7 +4,7 @@ import datetime
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -271,9 +271,9 @@ class SimpleTrainer(TrainerBase):
 
 
 class TrainerX(SimpleTrainer):
-    """Trains on labelled data: a method defines ``forward_backward(batch)``, a dict of floats."""
+    """Trains on labelled data: a method defines ``forward_backward(batch)``, a dict of numbers."""
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> Mapping[str, float | Tensor]:
         """One optimization step; returns what the log shows."""
         raise NotImplementedError(f"{type(self).__name__} has no forward_backward()")
 
