@@ -1,7 +1,7 @@
 """Measure the speed on this machine, beside its limits and beside two references.
 
-python -m benchmarks                       all tables (about 40 minutes on 2 cores)
-python -m benchmarks --quick               the same with few rounds and no sweeps
+python -m benchmarks                       all tables but the sweeps, with few rounds
+python -m benchmarks --full                all tables, as docs/speed.md has them (hours on 2 cores)
 python -m benchmarks --tables steps text   only these
 python -m benchmarks --checkout ~/CoOp     also an unmodified checkout of CoOp
 """
@@ -31,9 +31,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = [table.__name__ for table in TABLES]
     parser = Parser(__doc__, prog="python -m benchmarks")
     add = parser.add_argument
-    add("--tables", nargs="+", choices=names, default=names, help="print only these tables")
-    add("--quick", action="store_true", help="few rounds, small workloads, no sweeps")
-    add("--rounds", type=positive_int, help="how often each measurement is repeated (default: 3)")
+    add("--tables", nargs="+", choices=names, help="print only these tables")
+    add("--full", action="store_true", help="more rounds, larger workloads, and the sweeps")
+    add(
+        "--rounds",
+        type=positive_int,
+        help="how often each measurement is repeated (default: 1, with --full 3)",
+    )
     add(
         "--shared",
         action="store_true",
@@ -45,6 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="also measure this checkout of CoOp, or of a project that contains it",
     )
     args = parser.parse_args(argv)
+    args.tables = args.tables or [name for name in names if args.full or name != "sweeps"]
     if args.checkout and args.shared:
         raise InputError("--checkout measures wall-clock time; leave out --shared")
     if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():
@@ -67,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.environ["XDG_CACHE_HOME"] = folder  # nothing here is worth keeping
         bench = Bench(args, folder)
         for table in TABLES:
-            if table.__name__ in args.tables and not (args.quick and table is sweeps):
+            if table.__name__ in args.tables:
                 table(bench)
         if args.checkout:
             checkout(bench)

@@ -18,12 +18,12 @@ class Bench:
     def __init__(self, args: argparse.Namespace, folder: str | Path) -> None:
         self.args = args
         self.folder = Path(folder)
-        self.rounds = args.rounds or (1 if args.quick else 3)
+        self.rounds = args.rounds or (3 if args.full else 1)
         self.vit = Workload(self.folder / "vit", "vit_b16", pictures=8)
 
     def large(self) -> Workload:
         """ViT-B/16 and large grey JPEGs."""
-        n = 64 if self.args.quick else 128
+        n = 128 if self.args.full else 64
         return Workload(self.folder / "large", "vit_b16", pictures=n, large=True)
 
     def default(self, **options: int) -> Workload:

@@ -61,7 +61,9 @@ def steps(bench: Bench) -> None:
         encoder = image_seconds(work, bench.rounds) if apart else 0.0
         read = reading(work, bench.rounds)
         rows, totals = [], dict.fromkeys(_TOLD, 0.0)
-        for method in METHODS:
+        # A step of the reference on ViT-B/16 takes 7 to 70 s.
+        methods = METHODS if bench.args.full or work is not bench.vit else ("CoOp", "ViP")
+        for method in methods:
             row = step_row(bench, work, method, read, encoder)
             for way, told in _TOLD.items():
                 totals[way] += row[f"{told}, s/step"] * BATCH / row["batch"]
@@ -76,7 +78,7 @@ def steps(bench: Bench) -> None:
             note += (
                 f" The image encoder, measured once and added to both: {encoder:.3g} s an image."
             )
-        show(f"A step of each method, {name}", [*rows, together_row(totals)], note)
+        show(f"A step of each method, {name}", [*rows, together_row(totals, len(methods))], note)
 
 
 def step_row(
@@ -106,10 +108,10 @@ def step_row(
     return row | {"later, not counting reading": computing}
 
 
-def together_row(totals: dict[str, float]) -> Row:
-    """Every method does a step; ``totals`` are the sums of their seconds, by way."""
+def together_row(totals: dict[str, float], methods: int) -> Row:
+    """Each of the methods does a step; ``totals`` are the sums of their seconds, by way."""
     # Only the first of the methods pays for the pictures: the comparison fills the store once.
-    pictures = max(0.0, totals["first"] - totals["later"]) / len(METHODS)
+    pictures = max(0.0, totals["first"] - totals["later"]) / methods
     filling = totals["later"] + pictures
     return {
         "method": "all together",
@@ -172,10 +174,10 @@ def text_row(backbone: str, what: str, classes: Sequence[Sequence[str]], rounds:
 def memory(bench: Bench) -> None:
     """How far two steps raise the memory, in a process of their own."""
     rows = []
-    for backbone in ["tiny"] if bench.args.quick else ["vit_b16", "tiny"]:
+    for backbone in ["vit_b16", "tiny"] if bench.args.full else ["tiny"]:
         # Of some tens of MB the allocator decides a third.
         repeats = max(3, bench.rounds) if backbone == "tiny" else 1
-        for method in ["CoCoOp", "ViP"] if bench.args.quick else METHODS:
+        for method in METHODS if bench.args.full else ["CoCoOp", "ViP"]:
             row: Row = {"backbone": backbone, "method": method}
             for way in ("reference", "first", "later"):
                 folder = str(bench.folder / f"memory-{backbone}-{method}-{way}")

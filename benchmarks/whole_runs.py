@@ -11,14 +11,14 @@ from results.record import Record, read_record
 from .bench import Bench, Row, middle, show
 from .checkout import time_checkout
 from .pairs import BATCH, pair
-from .timing import in_turns, once, seconds
+from .timing import Call, in_turns, once, peak_bytes, seconds
 from .workload import METHODS, PICTURES, Workload, quiet
 
 
 def runs(bench: Bench) -> None:
     """Whole runs on the embedded default: the first fills the store, the second reads it."""
     work = bench.default(pictures=PICTURES)
-    epochs = 3 if bench.args.quick else 10
+    epochs = 10 if bench.args.full else 3
     rows = []
     for method in [*METHODS, "LinearProbe", "MaPLe", "Supervised"]:
         # A store of its own, as if no other method had run before.
@@ -53,23 +53,15 @@ def training_seconds(record: Record) -> float:
 
 def sweeps(bench: Bench) -> None:
     """How the cost of a later step grows, on the embedded default."""
-    classes = {n: bench.default(n_cls=n, n_symptoms=4, pictures=n) for n in (2, 5, 10, 20, 50, 100)}
+    classes = {n: bench.default(n_cls=n, n_symptoms=4, pictures=n) for n in (2, 10, 50, 100, 200)}
     rows = later_rows("classes", classes, ("ViP", "CoOp", "CoCoOp", "BayesianPrompt"), bench.rounds)
     show("Cost against classes, embedded default, 4 symptoms each", rows)
-    symptoms = {n: bench.default(n_symptoms=n) for n in (4, 8, 16, 32)}
+    symptoms = {n: bench.default(n_symptoms=n) for n in (4, 16, 32, 64)}
     rows = later_rows("symptoms", symptoms, ("ViP",), bench.rounds)
     show("Cost against symptoms of each of 2 classes, embedded default", rows)
-    rows = []
-    for times in (1, 2, 5, 10):
-        work = bench.default(pictures=128 * times)
-        row: Row = {"images": 128 * times}
-        for order in ("first", "later"):
-            cfg = work.cfg("ViP", "OPTIM.MAX_EPOCH", "2", output=order)
-            with quiet():
-                run(cfg)
-            row[f"{order}, s/epoch"] = training_seconds(read_record(cfg.OUTPUT_DIR)) / 2
-        rows.append(row)
-    show("Cost against images, ViP, embedded default", rows)
+    rows = [image_row(bench, images) for images in (1_000, 10_000, 112_120)]
+    note = "A quarter as many images each for validation and test."
+    show("Cost against images, ViP, embedded default", rows, note)
     rows, so_far = [], 0.0
     work = bench.default(pictures=128)
     for n, method in enumerate(METHODS, 1):
@@ -78,6 +70,29 @@ def sweeps(bench: Bench) -> None:
             so_far += once(partial(run, cfg), time.perf_counter)
         rows.append({"methods": n, "the last": method, "seconds so far": so_far})
     show("Cost against methods, one after the other on one store, 2 epochs", rows)
+
+
+def image_row(bench: Bench, images: int) -> Row:
+    """Runs of one epoch on as many training images: its seconds, and the memory of the run."""
+    folder = str(bench.folder / f"images-{images}")
+    row: Row = {"images": images}
+    for order in ("first", "later"):
+        peak = peak_bytes(_whole_run, folder, images, order)
+        row[f"{order}, s/epoch"] = training_seconds(read_record(Path(folder) / order))
+        row[f"{order}, MB"] = peak / 1e6
+    return row
+
+
+def _whole_run(folder: str, images: int, order: str) -> Call:
+    """A run of one epoch, to be run where its memory is measured."""
+    work = Workload(folder, "tiny", pictures=images)
+    cfg = work.cfg("ViP", "OPTIM.MAX_EPOCH", "1", output=order)
+
+    def whole() -> None:
+        with quiet():
+            run(cfg)
+
+    return whole
 
 
 def later_rows(

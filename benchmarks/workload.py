@@ -100,7 +100,9 @@ class Workload:
         phrases = iter(_numbered(chain(*lists), sum(counts)))
         pairs = zip(self.classnames, counts, strict=True)
         self.phrases = {name: [*islice(phrases, n)] for name, n in pairs}
-        self._write_pictures({"train": pictures, "val": pictures // 4, "test": pictures // 4}, rng)
+        if not (self.folder / "data").exists():  # a second process finds those of the first
+            made = {"train": pictures, "val": pictures // 4, "test": pictures // 4}
+            self._write_pictures(made, rng)
         self._write("symptoms.json", self.phrases)
         dataset = {
             "NAME": "ImageFolder",

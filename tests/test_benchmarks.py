@@ -59,7 +59,7 @@ def test_rate_of_the_machine_is_plausible():
 
 def test_command_prints_a_table(capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.__main__.TABLES", ())
-    main(["--quick"])
+    main([])
     assert "cores" in capsys.readouterr().out
 
 
@@ -71,7 +71,7 @@ def test_memory_of_a_step_is_measured(tmp_path):
 @pytest.mark.slow
 def test_tables_of_the_command_line(checkout):
     """As the page says, the one that starts processes of its own among them."""
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--tables", "text", "memory"]
+    command = [sys.executable, "-m", "benchmarks", "--tables", "text", "memory"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n### ") == 2
     assert all(f"\n| tiny       | {name}" in done.stdout for name in ("9 symptoms", "ViP"))
