@@ -20,6 +20,7 @@ from .classes import ClassNames
 from .dicom import rendering_of
 from .dicom_patients import add_dicom_patients
 from .finding import ImageSource
+from .kept_reading import KeptReading, Reading
 from .pictures import Picture, skipped_note
 from .settings import DEFAULTS, checked_settings
 from .split_files import write_split
@@ -84,6 +85,7 @@ class MedicalDataset(ImageSource, DatasetBase):
     findings: Sequence[str] = ()
     duplicates_allowed = False  # whether the release's protocol has copies on two sides
     refuses_duplicates = True  # a command that lists copies turns this off
+    keeps_reading = False  # whether all that is read are files that settings name, and images
 
     @_collector_paused()
     def __init__(self, cfg: Any):
@@ -91,22 +93,27 @@ class MedicalDataset(ImageSource, DatasetBase):
         ImageSource.__init__(self)
         # Lines for the card.
         self.notes: list[str] = [self.settings.NOTE] if self.settings.NOTE else []
+        self._memory: FileMemory | None = None
+        self._names: list[str] = []
         self.dataset_dir = self._named_folder(cfg.DATASET.ROOT)
         self.prepare()
         self.dataset_dir = self._found_folder()
+        kept = KeptReading(self) if self.keeps_reading else None
+        self._known = kept.recall() if kept else None
         self.classes = self._class_names()
         self.all_classnames = self.classes.names
         positive = self._positive_label()
-        self._split()
+        reading = self._reading()
+        self.split, self.split_fingerprint = reading.split, reading.fingerprint
+        self.duplicates, self.skipped = reading.duplicates, reading.skipped
+        self.notes = list(reading.notes)
 
         used, notes = few_shot(self.split, self.settings.NUM_SHOTS, cfg.SEED)
         self.notes += notes
         used, notes = class_half(used, self.settings.SUBSAMPLE_CLASSES, len(self.all_classnames))
         self.notes += notes
         self.class_counts = {side: self.counts_of(used[side]) for side in SPLITS}
-        pictures = {picture.id: picture.impath for side in SPLITS for picture in used[side]}
-        check_pictures(pictures, self._memory, rendering_of(self.settings))
-        del self._memory  # of 100,000 images, 100 MB
+        self._check(used, reading, kept)
         self.used = used
         self._set_lists(used)
         name = self.all_classnames[positive] if positive is not None else ""
@@ -173,7 +180,8 @@ class MedicalDataset(ImageSource, DatasetBase):
         return self.dataset_dir
 
     def _class_names(self) -> ClassNames:
-        names = self.find_classnames()
+        names = self._known.names if self._known else self.find_classnames()
+        self._names = names
         if self.class_names and len(names) != len(self.class_names):
             raise InputError(
                 f"DATASET.CLASSNAMES has {len(names)} names; {type(self).__name__} has the classes "
@@ -198,7 +206,15 @@ class MedicalDataset(ImageSource, DatasetBase):
 
     # Splits
 
-    def _split(self) -> None:
+    def _reading(self) -> Reading:
+        """The images and their splits, as known from an earlier start or read now."""
+        reading = self._known or self._read_and_split()
+        self._known = None
+        if self.refuses_duplicates and not self._allows_duplicates():
+            check_duplicates(reading.duplicates, reading.split)
+        return reading
+
+    def _read_and_split(self) -> Reading:
         given = self.read_split_file() if self.settings.SPLIT_FILE else self.read()
         given = self.without_excluded(given)
         given = {side: pictures for side, pictures in given.items() if pictures}
@@ -209,26 +225,57 @@ class MedicalDataset(ImageSource, DatasetBase):
         every = [picture for pictures in given.values() for picture in pictures]
         if self.settings.DICOM_PATIENTS and not self.settings.PATIENT_PATTERN:
             self.notes += add_dicom_patients(every, self._memory)
-        self.duplicates = find_duplicates(every, self._memory)
-        allowed = self.settings.ALLOW_DUPLICATES or self.duplicates_allowed
+        duplicates = find_duplicates(every, self._memory)
+        done = self._completed(given, duplicates)
+        self.notes += done.notes + self.exclusion_notes()
+        return Reading(
+            names=self._names,
+            split=done.split,
+            duplicates=duplicates,
+            notes=self.notes,
+            skipped=self.skipped,
+            drawn=bool(done.drawn),
+            fingerprint=split_fingerprint(done.split),
+        )
+
+    def _allows_duplicates(self) -> bool:
+        return self.settings.ALLOW_DUPLICATES or self.duplicates_allowed
+
+    def _completed(self, given: Split, duplicates: Sequence[list[Picture]]) -> Completed:
         apart = self.settings.PATIENTS_APART or self.patients_known_apart
         anew = self.settings.SPLIT == "patients"
-        together = self.duplicates if anew or not allowed else []
+        together = duplicates if anew or not self._allows_duplicates() else []
         settings = self.settings
         try:
             if anew:
                 given, settings, notes = pooled(given, settings)
                 self.notes += notes
                 apart = True
-            done = self.completed(given, settings, apart, together)
+            return self.completed(given, settings, apart, together)
         except InputError as error:
             raise InputError(f"{self.dataset_dir}: {error}") from None
-        self.notes += done.notes + self.exclusion_notes()
-        self.split = done.split
-        if self.refuses_duplicates and not allowed:
-            check_duplicates(self.duplicates, self.split)
-        self.split_fingerprint = split_fingerprint(self.split)
-        if done.drawn:
+
+    def _check(self, used: Split, reading: Reading, kept: KeptReading | None) -> None:
+        """Decode the images that were not decoded before; keep what was read."""
+        unchecked = reading.unchecked
+        pictures = {
+            p.id: p.impath
+            for side in SPLITS
+            for p in used[side]
+            if unchecked is None or p.id in unchecked
+        }
+        if pictures:
+            memory = self._memory or FileMemory(self.dataset_dir)
+            check_pictures(pictures, memory, rendering_of(self.settings))
+        self._memory = None  # of 100,000 images, 100 MB
+        if kept and unchecked is None:
+            every = {p.id for side in SPLITS for p in reading.split[side]}
+            reading.unchecked = every - pictures.keys()
+            kept.keep(reading)
+        elif kept and pictures:
+            reading.unchecked = unchecked - pictures.keys()
+            kept.keep_checked(reading)
+        if reading.drawn:
             self._record_split()
 
     def write_split(self, path: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Finding a dataset's images: in class folders, or by the names in a split file."""
 
 import fnmatch
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ class ImageSource:
         settings: of ``cfg.DATASET``. dataset_dir: the folder that image identities are below.
         classes: the classes to find. skipped: files met that are not images.
         given_by: what said which splits there are, for the card.
+        files_read: (name, setting) of each file that settings name -> [its path, its digest].
     """
 
     settings: SimpleNamespace
@@ -33,6 +35,7 @@ class ImageSource:
     def __init__(self) -> None:
         self.skipped: list[Path] = []
         self.given_by = "the folders"
+        self.files_read: dict[tuple[str, str], list[str]] = {}
         self._excluded: set[str] = set()
         self._files: dict[Path, tuple[dict[str, Path], list[Path]]] = {}
 
@@ -228,11 +231,21 @@ class ImageSource:
         for folder in (self.dataset_dir, Path.cwd()):
             path = folder / os.path.expanduser(name)
             if os.path.isfile(path):
+                # Of the bytes before they are read: a change in between is noticed later.
+                self.files_read.setdefault((name, setting), [str(path), _digest(path)])
                 return path
         raise InputError(
             f"{short(name, 300)[1:-1]}: there is no such file below {self.dataset_dir} or "
             f"{Path.cwd()}; set {setting}"
         )
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes, "" if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def subfolders(folder: Path) -> list[Path]:

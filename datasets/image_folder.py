@@ -44,6 +44,7 @@ class ImageFolder(MedicalDataset):
 
     source = "put your images in folders train/<class>/"
     patients_known_apart = True
+    keeps_reading = True
 
     def prepare(self) -> None:
         if not self.settings.PATH:
