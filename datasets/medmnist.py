@@ -1,8 +1,9 @@
-"""MedMNIST: the 2D sets, read from the arrays of their .npz files."""
+"""MedMNIST: the 2D sets, read from the arrays of their .npz files; ChestMNIST has findings."""
 
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
@@ -11,6 +12,7 @@ from core.errors import InputError, short
 
 from .arrays import ImageArray, address_of, open_arrays
 from .base import MedicalDataset
+from .multi_label import SeveralFindings, joined
 from .npz import read_values
 from .pictures import Finder, Picture
 from .splits import SPLITS, Split
@@ -69,7 +71,7 @@ class MedMNIST(MedicalDataset):
             labels = self._labels(side)
             named = [(self._name(side, index), label) for index, label in enumerate(labels)]
             given[side] = [
-                Picture(f"{self._file}#{name}", label, self.classes.names[label], name)
+                Picture(f"{self._file}#{name}", label, self._said(label), name)
                 for name, label in named
                 if not (self.settings.EXCLUDE and self.is_excluded(self.dataset_dir / name))
             ]
@@ -150,12 +152,15 @@ class MedMNIST(MedicalDataset):
             )
         return rows
 
-    def _labels(self, side: str) -> list[int]:
+    def _said(self, label: Any) -> str:
+        return self.classes.names[label]
+
+    def _labels(self, side: str) -> list[Any]:
         rows = self.label_rows(side)
         if rows.shape[1] != 1:
             raise InputError(
                 f"{self._file}: each image has {rows.shape[1]} labels, and here it has one class; "
-                "choose another DATASET.FLAG"
+                "set DATASET.MULTI_LABEL True, or choose another DATASET.FLAG"
             )
         n_cls = len(self.classes.names)
         if len(rows) and not 0 <= rows.min() <= rows.max() < n_cls:
@@ -164,3 +169,26 @@ class MedMNIST(MedicalDataset):
                 f"DATASET.CLASSNAMES has {n_cls} names, for 0 to {n_cls - 1}; name every class"
             )
         return rows[:, 0].tolist()
+
+
+@DATASET_REGISTRY.register()
+class MultiLabelMedMNIST(SeveralFindings, MedMNIST):
+    """What ``DATASET.NAME MedMNIST`` is with ``DATASET.MULTI_LABEL True``: ChestMNIST."""
+
+    def _said(self, label: Any) -> str:
+        return joined(self.findings, label)
+
+    def _labels(self, side: str) -> list[Any]:
+        rows = self.label_rows(side)
+        if rows.shape[1] != len(self.findings) or rows.shape[1] == 1:
+            raise InputError(
+                f"{self._file}: {side}_labels has {rows.shape[1]} labels an image, and "
+                f"DATASET.CLASSNAMES has {len(self.findings)} findings"
+                + ("; set DATASET.MULTI_LABEL False" if rows.shape[1] == 1 else "")
+            )
+        if wrong := sorted({*np.unique(rows).tolist()} - {0, 1}):
+            raise InputError(
+                f"{self._file}: {side}_labels has the label {wrong[0]}; a finding is 0 or 1; "
+                f"{self._again()}"
+            )
+        return [tuple(map(float, row)) for row in rows.tolist()]

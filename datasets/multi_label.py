@@ -1,4 +1,4 @@
-"""A user's own images that may show several findings each, listed in a table."""
+"""Images that may show several findings each: what such a dataset is, and those in a table."""
 
 import math
 import re
@@ -14,6 +14,7 @@ from core.errors import InputError, short, some
 from core.names import name_key
 from core.tables import Table
 
+from .base import MedicalDataset
 from .classes import ClassNames
 from .image_folder import ImageFolder
 from .image_tables import ONE_HOT
@@ -28,7 +29,7 @@ _NOTHING = "-"  # the label of an image that shows none of the findings
 _UNKNOWN_MARK = "?"
 _SEPARATOR = re.compile(r"[|;]")  # between the labels of one image
 # DATASET.NAME -> the dataset that reads the same with several findings an image.
-READERS = {"ImageFolder": "MultiLabelFolder"}
+READERS = {"ImageFolder": "MultiLabelFolder", "MedMNIST": "MultiLabelMedMNIST"}
 
 
 def reader_of(name: str, multi_label: bool) -> str:
@@ -55,33 +56,26 @@ def check_one_class(dataset: Any, who: str) -> None:
         )
 
 
-@DATASET_REGISTRY.register()
-class MultiLabelFolder(ImageFolder):
-    """What ``DATASET.NAME ImageFolder`` is with ``DATASET.MULTI_LABEL True``; docs/multi_label.md.
+class SeveralFindings(MedicalDataset):
+    """A dataset whose images may show several findings each; docs/multi_label.md.
 
-    The label of an image is a tuple of 1, 0 or ``UNKNOWN`` for each finding, read from the label
-    column ("Edema|Effusion") or, with DATASET.CSV_ONE_HOT, from a column for each finding (1, 0, -1
-    for uncertain, or empty). ``classnames`` are the findings and then the absence
-    of each: a model has a pair of classes for a finding.
+    The label of an image is a tuple of 1, 0 or ``UNKNOWN`` for each finding. ``classnames`` are the
+    findings and then the absence of each: a model has a pair of classes for a finding.
     """
+
+    instead = ""  # of a split file: where a split may come from
 
     def prepare(self) -> None:
         super().prepare()
         settings = self.settings
         if not settings.MULTI_LABEL:
-            raise InputError("DATASET.NAME MultiLabelFolder: set DATASET.MULTI_LABEL True")
-        if not settings.CSV:
-            raise InputError(
-                "DATASET.MULTI_LABEL is True, but DATASET.CSV is empty; several labels of an image "
-                "are read from a table"
-            )
+            raise InputError(f"DATASET.NAME {type(self).__name__}: set DATASET.MULTI_LABEL True")
         if not settings.CLASSNAMES:
             raise InputError("DATASET.CLASSNAMES is empty; DATASET.MULTI_LABEL needs the findings")
-        instead = "use a column of splits or DATASET.CSV_SPLITS"
         for key, changed, why in (
             ("NUM_SHOTS", settings.NUM_SHOTS > 0, "shots are counted for one class an image"),
             ("SUBSAMPLE_CLASSES", settings.SUBSAMPLE_CLASSES != "all", "halves are of classes"),
-            ("SPLIT_FILE", settings.SPLIT_FILE, f"it has one class an image; {instead}"),
+            ("SPLIT_FILE", settings.SPLIT_FILE, f"it has one class an image{self.instead}"),
             ("POSITIVE", settings.POSITIVE, "each finding is the positive class of its own pair"),
         ):
             if changed:
@@ -95,70 +89,6 @@ class MultiLabelFolder(ImageFolder):
         absent = [self.settings.ABSENT.replace("{}", name) for name in classes.names]
         self.pairs = ClassNames([*classes.names, *absent]).names  # an error where two are alike
         return classes
-
-    # The table
-
-    def _with_labels(self, table: Table) -> Table:
-        """``table`` with a column of joined labels, from its columns of 1, 0, -1 or nothing."""
-        columns = {}
-        for name in self._one_hot_columns():
-            column = table.column(name)
-            if column is None:
-                raise InputError(
-                    f"{table.path}: has no column {short(name)}, only "
-                    f"{', '.join(filter(None, table.columns)) or 'none'}; correct "
-                    "DATASET.CLASS_FOLDERS"
-                )
-            columns[name] = column
-        rows = []
-        for number, row in table.rows:
-            where = f"{table.path}, line {number}, column "
-            values = [self._value(row[column], where + column) for column in columns.values()]
-            rows.append((number, row | {ONE_HOT: joined(list(columns), values) or _NOTHING}))
-        return Table(table.path, [*table.columns, ONE_HOT], rows)
-
-    def _value(self, text: str, where: str) -> float:
-        if not text:
-            return _MEANINGS[self.settings.UNMENTIONED]
-        try:
-            value = float(text)
-        except ValueError:
-            value = UNKNOWN
-        if value == -1:
-            return _MEANINGS[self.settings.UNCERTAIN]
-        if value not in (0, 1):
-            raise InputError(
-                f"{where}: {short(text)} is not a label; give 1, 0, -1 for uncertain, or nothing"
-            )
-        return value
-
-    def _check_one_label(self, label: str, where: str) -> None:
-        """Several labels are what this is for."""
-
-    def _label(self, text: str, where: str) -> Label:
-        """Joined labels, as ``joined`` writes them, as a tuple."""
-        values = [0.0] * len(self.findings)
-        none = {name_key(str(name)) for name in (*self.settings.NOT_FINDINGS, _NOTHING)}
-        for word in filter(None, map(str.strip, _SEPARATOR.split(text))):
-            name = word.removesuffix(_UNKNOWN_MARK)
-            label = self.label_of(name)
-            if label is not None:
-                values[label] = 1.0 if name == word else UNKNOWN
-            elif name_key(name) not in none:
-                raise InputError(
-                    f"{where}: the label {short(name)} is not one of {self.classes}; name it in "
-                    "DATASET.CLASSNAMES, where it is called otherwise in DATASET.CLASS_FOLDERS, or "
-                    "in DATASET.NOT_FINDINGS if it is none"
-                )
-        return tuple(values)
-
-    def picture(
-        self, path: str | Path, label: Any, patient: str | None = None, subtype: str | None = None
-    ) -> Picture:
-        """A Picture with the labels of its findings."""
-        known = super().picture(path, 0, patient, subtype)
-        text = joined(self.findings, label)
-        return Picture(path, label, text, known.id, known.patient, known.subtype)
 
     # Splits and counts
 
@@ -226,6 +156,89 @@ class MultiLabelFolder(ImageFolder):
     @property
     def num_classes(self) -> int:
         return len(self.pairs)
+
+
+@DATASET_REGISTRY.register()
+class MultiLabelFolder(SeveralFindings, ImageFolder):
+    """What ``DATASET.NAME ImageFolder`` is with ``DATASET.MULTI_LABEL True``.
+
+    Labels are read from the label column ("Edema|Effusion") or, with DATASET.CSV_ONE_HOT, from a
+    column for each finding (1, 0, -1 for uncertain, or empty).
+    """
+
+    instead = "; use a column of splits or DATASET.CSV_SPLITS"
+
+    def prepare(self) -> None:
+        super().prepare()
+        if not self.settings.CSV:
+            raise InputError(
+                "DATASET.MULTI_LABEL is True, but DATASET.CSV is empty; several labels of an image "
+                "are read from a table"
+            )
+
+    # The table
+
+    def _with_labels(self, table: Table) -> Table:
+        """``table`` with a column of joined labels, from its columns of 1, 0, -1 or nothing."""
+        columns = {}
+        for name in self._one_hot_columns():
+            column = table.column(name)
+            if column is None:
+                raise InputError(
+                    f"{table.path}: has no column {short(name)}, only "
+                    f"{', '.join(filter(None, table.columns)) or 'none'}; correct "
+                    "DATASET.CLASS_FOLDERS"
+                )
+            columns[name] = column
+        rows = []
+        for number, row in table.rows:
+            where = f"{table.path}, line {number}, column "
+            values = [self._value(row[column], where + column) for column in columns.values()]
+            rows.append((number, row | {ONE_HOT: joined(list(columns), values) or _NOTHING}))
+        return Table(table.path, [*table.columns, ONE_HOT], rows)
+
+    def _value(self, text: str, where: str) -> float:
+        if not text:
+            return _MEANINGS[self.settings.UNMENTIONED]
+        try:
+            value = float(text)
+        except ValueError:
+            value = UNKNOWN
+        if value == -1:
+            return _MEANINGS[self.settings.UNCERTAIN]
+        if value not in (0, 1):
+            raise InputError(
+                f"{where}: {short(text)} is not a label; give 1, 0, -1 for uncertain, or nothing"
+            )
+        return value
+
+    def _check_one_label(self, label: str, where: str) -> None:
+        """Several labels are what this is for."""
+
+    def _label(self, text: str, where: str) -> Label:
+        """Joined labels, as ``joined`` writes them, as a tuple."""
+        values = [0.0] * len(self.findings)
+        none = {name_key(str(name)) for name in (*self.settings.NOT_FINDINGS, _NOTHING)}
+        for word in filter(None, map(str.strip, _SEPARATOR.split(text))):
+            name = word.removesuffix(_UNKNOWN_MARK)
+            label = self.label_of(name)
+            if label is not None:
+                values[label] = 1.0 if name == word else UNKNOWN
+            elif name_key(name) not in none:
+                raise InputError(
+                    f"{where}: the label {short(name)} is not one of {self.classes}; name it in "
+                    "DATASET.CLASSNAMES, where it is called otherwise in DATASET.CLASS_FOLDERS, or "
+                    "in DATASET.NOT_FINDINGS if it is none"
+                )
+        return tuple(values)
+
+    def picture(
+        self, path: str | Path, label: Any, patient: str | None = None, subtype: str | None = None
+    ) -> Picture:
+        """A Picture with the labels of its findings."""
+        known = super().picture(path, 0, patient, subtype)
+        text = joined(self.findings, label)
+        return Picture(path, label, text, known.id, known.patient, known.subtype)
 
 
 def _as_one_class(split: Split) -> Split:

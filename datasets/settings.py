@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "FRAME": 1,  # of a DICOM file with several; the first is 1
     "DICOM_PATIENTS": True,  # where nothing else names patients, read them from DICOM headers
     "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the other)
-    "MULTI_LABEL": False,  # ImageFolder: an image may show several of CLASSNAMES, or none
+    "MULTI_LABEL": False,  # ImageFolder, MedMNIST: an image may show several of CLASSNAMES, or none
     "ABSENT": "no {}",  # MULTI_LABEL: what prompts call the absence of the finding {}
     "NOT_FINDINGS": ["No Finding"],  # MULTI_LABEL: labels of the table that are no finding
     "UNCERTAIN": "mask",  # MULTI_LABEL: what -1 is: mask (unknown), positive or negative

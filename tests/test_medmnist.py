@@ -16,15 +16,18 @@ import explain
 import predict
 import train
 from core.errors import InputError, command_line
+from core.yaml_files import read_yaml
 from datasets import arrays, npz
 from datasets.arrays import address_of, file_of, open_arrays
 from datasets.checks import FileMemory, check_pictures
 from datasets.features import _identity
 from datasets.medmnist import COUNTS, MedMNIST
+from datasets.multi_label import label_of
 from datasets.pictures import pictures_at, read_picture
 from datasets.settings import CHECKS
-from datasets.views import Views
-from engine.config import METHODS, has_own_protocol, load_cfg
+from datasets.views import Views, read_dataset
+from engine.config import METHODS, has_own_protocol, load_cfg, read_symptoms
+from results.record import read_record
 from symptom_generator.montage import image_fingerprint
 from symptoms import load_symptoms
 
@@ -403,12 +406,98 @@ def test_wrong_settings_are_one_line(tmp_path, settings, message):
     assert "\n" not in str(error.value)
 
 
+# Several findings an image: ChestMNIST
+
+
+FINDINGS = read_yaml(ROOT / "configs/datasets/chestmnist.yaml")["DATASET"]["CLASSNAMES"]
+
+
+def save_chest(folder, counts=(12, 6, 6), **labels):
+    """A made ChestMNIST: every third image has no finding, the others have some; its arrays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = content(counts)
+    for seed, (side, n) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
+        rows = np.random.default_rng(seed).random((n, 14)) < 0.3
+        rows[::3] = False
+        made[f"{side}_labels"] = rows.astype(np.uint8)
+    made.update(labels)
+    np.savez_compressed(folder / "chestmnist.npz", **made)
+    return made
+
+
+def chestmnist(root, *opts):
+    opts = ["DATASET.SIZE", "28", *opts]
+    cfg, _ = load_cfg("ViP", "chestmnist", "tiny", (), opts, root=str(root))
+    return read_dataset(cfg)
+
+
+def test_chestmnist_has_the_labels_of_its_rows(tmp_path, capsys):
+    """In the file's order of findings, split and images; the card counts images of a finding."""
+    made = save_chest(tmp_path / "medmnist")
+    dataset = chestmnist(tmp_path)
+    for side, pictures in dataset.split.items():
+        rows = made[f"{side}_labels"]
+        assert [p.id for p in pictures] == [f"{side}/{i:05d}" for i in range(len(pictures))]
+        assert [label_of(p) for p in pictures] == [tuple(row) for row in rows.tolist()]
+        assert [dataset.class_counts[side][name] for name in FINDINGS] == rows.sum(0).tolist()
+        assert np.array_equal(pixels(pictures[1], keep_grey=True), made[f"{side}_images"][1])
+    assert dataset.train_x == dataset.split["train"]
+    assert dataset.classnames == [*FINDINGS, *(f"no {name}" for name in FINDINGS)]
+    read_symptoms(ROOT / "symptoms/nih_chestxray14.json", dataset.classnames, None, True)
+    said = capsys.readouterr().out
+    assert "MultiLabelMedMNIST: 24 images" in said and "the file names no patients" in said
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["DATASET.MULTI_LABEL", "False"], "each image has 14 labels, .*set DATASET.MULTI_LABEL T"),
+        (["DATASET.CLASSNAMES", "['a','b']"], "train_labels has 14 labels an image, and DATASET.CL"),
+        (["DATASET.CLASSNAMES", "[]"], "DATASET.CLASSNAMES is empty; DATASET.MULTI_LABEL needs"),
+        (["DATASET.FLAG", "breastmnist"], "has 1 labels an image.*; set DATASET.MULTI_LABEL False"),
+        (["DATASET.NUM_SHOTS", "4"], "DATASET.NUM_SHOTS does not apply with DATASET.MULTI_LABEL"),
+        (["DATASET.SPLIT_FILE", "x.json"], "DATASET.SPLIT_FILE does not apply .*an image.; leave"),
+    ],
+)
+def test_a_wrong_setting_of_findings_is_one_line(tmp_path, opts, message):
+    save_chest(tmp_path / "medmnist")
+    save(tmp_path / "medmnist")
+    with pytest.raises(InputError, match=message) as error:
+        chestmnist(tmp_path, *opts)
+    assert "\n" not in str(error.value)
+
+
+def test_a_finding_that_is_neither_0_nor_1_is_one_line(tmp_path):
+    save_chest(tmp_path / "medmnist", val_labels=np.full((6, 14), 2, np.uint8))
+    with pytest.raises(InputError, match="val_labels has the label 2; a finding is 0 or 1; downl"):
+        chestmnist(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_of_several_findings_finds_what_is_there(tmp_path, capsys):
+    """A made ChestMNIST with two bright halves as findings; the last is drawn nowhere."""
+    made = save_chest(tmp_path / "medmnist", (120, 60, 60))
+    for side in ("train", "val", "test"):
+        labels, images = made[f"{side}_labels"], made[f"{side}_images"] // 8
+        labels[:, :2] = np.random.default_rng(9).random((len(labels), 2)) < 0.5
+        images[labels[:, 0] == 1, :14] += 200
+        images[labels[:, 1] == 1, 14:] += 200
+        made[f"{side}_images"] = images
+    np.savez_compressed(tmp_path / "medmnist/chestmnist.npz", **made)
+    words = ["--trainer", "LinearProbe", "--dataset", "chestmnist", "--backbone", "tiny"]
+    words += ["--root", str(tmp_path), "--output-dir", str(tmp_path / "run")]
+    train.main([*words, "DATASET.SIZE", "28", "FEATURES.KEEP", "False"])
+    figures = read_record(tmp_path / "run").finding_metrics.findings
+    assert figures["atelectasis"].auroc > 0.9 and figures["cardiomegaly"].auroc > 0.9
+    assert figures["hernia"].auroc < 0.8
+
+
 # Named configurations
 
 
-def test_every_single_label_set_has_its_configuration():
-    assert set(SETS) == set(COUNTS) - {"chestmnist"}
-    for flag in SETS:
+def test_every_set_has_its_configuration():
+    assert {*SETS, "chestmnist"} == set(COUNTS)
+    for flag in COUNTS:
         assert (ROOT / f"configs/datasets/{flag}.yaml").exists()
 
 
