@@ -452,7 +452,7 @@ def test_chestmnist_has_the_labels_of_its_rows(tmp_path, capsys):
     ("opts", "message"),
     [
         (["DATASET.MULTI_LABEL", "False"], "each image has 14 labels, .*set DATASET.MULTI_LABEL T"),
-        (["DATASET.CLASSNAMES", "['a','b']"], "train_labels has 14 labels an image, and DATASET.CL"),
+        (["DATASET.CLASSNAMES", "['a','b']"], "train_labels has 14 labels an image, and DATASET"),
         (["DATASET.CLASSNAMES", "[]"], "DATASET.CLASSNAMES is empty; DATASET.MULTI_LABEL needs"),
         (["DATASET.FLAG", "breastmnist"], "has 1 labels an image.*; set DATASET.MULTI_LABEL False"),
         (["DATASET.NUM_SHOTS", "4"], "DATASET.NUM_SHOTS does not apply with DATASET.MULTI_LABEL"),
