@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from datasets.pictures import read_picture, to_rgb
 from datasets.views import ViewManager, checked_transform, seeded_draws
 from engine.config import default_cfg, method_node, method_of, read_symptoms, symptom_file
 from engine.labels import finding_logits
-from engine.learned import find_checkpoint, load_checkpoint
+from engine.learned import find_checkpoint, load_checkpoint, load_learned
 from engine.method import METHODS, Method, PromptedModel
 from engine.symptom_model import SymptomModel
 from results.findings import DEFAULT_THRESHOLD
@@ -77,7 +77,10 @@ def load_run(
         model = method.build(backbone, classnames, symptoms)
         if any(p.requires_grad for p in model.learned.parameters()):
             load_checkpoint(find_checkpoint(folder, method), method, model, classnames)
-    return LoadedRun(folder, cfg, method, model.eval(), classnames, symptoms, record)
+    model.eval()
+    if isinstance(model, SymptomModel):
+        model.keep_features()
+    return LoadedRun(folder, cfg, method, model, classnames, symptoms, record)
 
 
 def _device(cfg: CN) -> torch.device:
@@ -174,6 +177,19 @@ class LoadedRun:
         return self._dm.dataset
 
     @cached_property
+    def with_all_shots(self) -> "LoadedRun":
+        """The run with the whole training split, also where it was trained on a few shots."""
+        if self.cfg.DATASET.NUM_SHOTS < 1:
+            return self
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATASET.NUM_SHOTS = -1
+        cfg.freeze()
+        return LoadedRun(
+            self.folder, cfg, self.method, self.model, self.classnames, self.symptoms, self.record
+        )
+
+    @cached_property
     def _frozen_features(self) -> FrozenFeatures:
         return FrozenFeatures(self.cfg, self._dm, self.model.image_encoder)
 
@@ -222,28 +238,42 @@ class LoadedRun:
         features = image_features.to(self._device)
         return self.model.from_features(features).logits.double().cpu().numpy()
 
-    def reading(self, symptoms: Symptoms) -> "LoadedRun":
-        """The same learned parameters reading other symptoms of the same classes: no training.
+    def reading(
+        self, symptoms: Symptoms, weights: Mapping[str, Sequence[float]] | None = None
+    ) -> "LoadedRun":
+        """The same learned parameters reading other symptoms: no training.
+
+        The text encoder runs for phrases that no such run has read before.
+
+        Args:
+            symptoms: of the classes in their order; classes behind them are new ones, whose
+                learned rows are those of ``Method.new_class_row``, as for base-to-new classes.
+            weights: as for ``SymptomModel.reweigh``.
 
         Raises:
-            InputError: the method learns something for each symptom, and has it for none of these.
+            InputError: the method learns something for each symptom or class and has it for none of
+                these, or as ``SymptomModel.reweigh``.
         """
-        return self._rebuilt(self.model.backbone, symptoms)
+        other = self._rebuilt(self.model.backbone, symptoms, list(symptoms.phrases))
+        if isinstance(other.model, SymptomModel) and isinstance(self.model, SymptomModel):
+            other.model.keep_features(self.model.kept_features())
+            if weights is not None:
+                other.model.reweigh(weights)
+        return other
 
     def on_backbone(self, backbone: Backbone) -> "LoadedRun":
         """The same learned parameters beside another backbone of the same sizes: no training."""
-        return self._rebuilt(backbone, self.symptoms)
+        return self._rebuilt(backbone, self.symptoms, self.classnames)
 
-    def _rebuilt(self, backbone: Backbone, symptoms: Symptoms | None) -> "LoadedRun":
+    def _rebuilt(
+        self, backbone: Backbone, symptoms: Symptoms | None, classnames: list[str]
+    ) -> "LoadedRun":
         with seeded_draws(0):
-            model = self.method.build(backbone, self.classnames, symptoms)
-        try:
-            model.learned.load_state_dict(self.model.learned.state_dict())
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{self.folder}: {reason}") from error
+            model = self.method.build(backbone, classnames, symptoms)
+        state = self.model.learned.state_dict()
+        load_learned(state, self.folder, self.method, model, classnames, self.classnames)
         other = copy.copy(self)
-        other.symptoms, other.model = symptoms, model.eval()
+        other.symptoms, other.model, other.classnames = symptoms, model.eval(), classnames
         return other
 
     @torch.no_grad()

@@ -127,12 +127,16 @@ class ClassFeatureModel(PromptedModel):
         """``class_features()``, encoded once for as long as no learned number changes."""
         if torch.is_grad_enabled():
             return self.class_features()
-        # In-place updates, by an optimiser or by loading, raise a tensor's version.
-        learned = (*self.learned.parameters(), *self.learned.buffers())
-        versions = (self.learned.training, *((id(tensor), tensor._version) for tensor in learned))
+        versions = self.versions()
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, self.class_features()
         return self._kept[1]
+
+    def versions(self) -> tuple:
+        """What differs after any change of a learned number."""
+        # In-place updates, by an optimiser or by loading, raise a tensor's version.
+        learned = (*self.learned.parameters(), *self.learned.buffers())
+        return (self.learned.training, *((id(tensor), tensor._version) for tensor in learned))
 
 
 class Method:

@@ -84,6 +84,7 @@ class ContextPrompts(nn.Module):
         super().__init__()
         # Both follow from the texts: a checkpoint holds what was learned, and nothing else.
         self.inputs = backbone.prepare(texts, n_ctx, position, groups)
+        self.layout = n_ctx, position
         self.register_buffer("sources", self.inputs.sources, persistent=False)
         if n_ctx:
             self.ctx = nn.Parameter(_start(backbone, n_ctx, start_words, groups))
@@ -93,6 +94,14 @@ class ContextPrompts(nn.Module):
         if not len(self.sources):
             return None
         return take(self.ctx.reshape(-1, self.ctx.shape[-1]), self.sources).unsqueeze(0)
+
+    def encode_alone(self, backbone: Backbone, text: str, group: int = 0) -> Tensor:
+        """[1, d] feature of one text beside the learned context, the context of its group."""
+        inputs = backbone.prepare([text], *self.layout)
+        if not len(inputs.sources):
+            return backbone.encode_text(inputs)
+        context = self.ctx if self.ctx.dim() == 2 else self.ctx[group]
+        return backbone.encode_text(inputs, take(context, inputs.sources).unsqueeze(0))
 
     def with_contexts(self, contexts: Tensor) -> Tensor:
         """The embeddings for the slots with each of ``contexts`` in place of the learned one.

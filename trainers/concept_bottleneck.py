@@ -110,7 +110,7 @@ class BottleneckCLIP(SymptomModel):
     """
 
     learned: ConceptWeights
-    known: Tensor
+    constant: Tensor | None
     start: Tensor
     shared = True
 
@@ -119,17 +119,38 @@ class BottleneckCLIP(SymptomModel):
         owns = torch.tensor([[c in own for c in concepts] for own in phrases.values()])
         super().__init__(backbone, ConceptWeights(owns, concepts).to(backbone.device))
         self.phrases = dict.fromkeys(phrases, concepts)
-        known = F.normalize(encode_texts(backbone, concepts), dim=-1)  # [M, d], C
-        self.register_buffer("known", known, persistent=False)
+        self.register_buffer("constant", None, persistent=False)
         self.register_buffer("start", owns.to(backbone.device), persistent=False)
         self.register_buffer("mask", torch.ones_like(self.start), persistent=False)
+
+    @property
+    def known(self) -> Tensor:
+        """[M, d], C: nothing learned changes the concepts, so they are encoded once."""
+        if self.constant is None:
+            with torch.no_grad(), torch.autocast(self.start.device.type, enabled=False):
+                self.constant = F.normalize(self._encode_concepts(), dim=-1)
+        return self.constant
+
+    @known.setter
+    def known(self, features: Tensor) -> None:
+        self.constant = features
+
+    def _encode_concepts(self) -> Tensor:
+        if (kept := self.kept_features()) is None:
+            return encode_texts(self.backbone, self.learned.phrases)
+        keys = [("untrained", text) for text in self.learned.phrases]
+        return kept.of(keys, lambda key: encode_texts(self.backbone, key[1:]))
 
     @property
     def owns(self) -> Tensor:
         return self.start
 
+    def concept_shares(self) -> Tensor:
+        """[K, M] softmax(A), reweighed where asked for."""
+        return self.reweighed(self.learned(), self.shares)
+
     def class_features(self) -> Tensor:
-        return self.learned() @ self.known
+        return self.concept_shares() @ self.known
 
     def score(self, image_features: Tensor, class_features: Tensor) -> Tensor:
         image = F.normalize(at_least_fp32(image_features), dim=-1)
@@ -142,11 +163,12 @@ class BottleneckCLIP(SymptomModel):
         return self.symptom_features()
 
     def sums(self, features: Tensor) -> ClassSums:
-        weight = self.learned().double()
+        weight = self.concept_shares().double()
         terms = self.logit_scale.double().exp() * weight.unsqueeze(-1) * features.double()
         return ClassSums(weight, terms, torch.zeros_like(terms[:, 0]))
 
     def subset_features(self, label: int, subsets: Tensor) -> Tensor:
         rows = self.learned.weights[label].double().expand(len(subsets), -1)
         weight = rows.masked_fill(~subsets, float("-inf")).softmax(dim=-1)
+        weight = self.reweighed(weight, self.shares_of(label))
         return self.logit_scale.double().exp() * weight @ self.known.double()

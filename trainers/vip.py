@@ -168,7 +168,7 @@ class SymptomCLIP(SymptomModel):
     """
 
     places: Tensor
-    known: Tensor | None
+    constant: Tensor | None
     untrained: Tensor | None
 
     def __init__(
@@ -205,32 +205,57 @@ class SymptomCLIP(SymptomModel):
         mask, places = places_of(counts)
         self.register_buffer("mask", mask.to(backbone.device), persistent=False)
         self.register_buffer("places", places.to(backbone.device), persistent=False)
-        with torch.no_grad():  # without a context nothing changes them
-            known = None if n_ctx else self._encode_symptoms()
-        self.register_buffer("known", known, persistent=False)
+        self.owners = owners if class_specific else [0] * len(texts)
+        self.n_ctx = n_ctx
+        self.register_buffer("constant", None, persistent=False)
         self.anchor = anchor
-        untrained = self.untrained_features() if anchor else None
-        self.register_buffer("untrained", untrained, persistent=False)
+        self.register_buffer("untrained", None, persistent=False)
 
     @property
     def logit_scale(self) -> Tensor:
         return getattr(self.learned, "logit_scale", self.backbone.logit_scale)
 
+    @property
+    def known(self) -> Tensor | None:
+        """The features of the symptoms where no context changes them, encoded once; else None."""
+        if self.constant is None and not self.n_ctx:
+            with torch.no_grad(), torch.autocast(self.mask.device.type, enabled=False):
+                self.constant = self._encode_symptoms()
+        return self.constant
+
+    @known.setter
+    def known(self, features: Tensor) -> None:
+        self.constant = features
+
     def _encode_symptoms(self) -> Tensor:
         prompts = self.learned.prompt_learner
-        return take(self.backbone.encode_text(prompts.inputs, prompts()), self.places)
+        if (kept := self.kept_features()) is None:
+            return take(self.backbone.encode_text(prompts.inputs, prompts()), self.places)
+        keys = [("trained", text, c) for text, c in zip(self.texts, self.owners, strict=True)]
+        features = kept.of(keys, lambda key: prompts.encode_alone(self.backbone, *key[1:]))
+        return take(features, self.places)
 
     def symptom_features(self) -> Tensor:
         """[n_cls, k, d] features of every class's symptoms, not normalised; any where padded."""
-        return self._encode_symptoms() if self.known is None else self.known
+        return self._encode_symptoms() if (known := self.known) is None else known
 
     def untrained_features(self) -> Tensor:
         """The same of the phrases alone, without a context: what their words mean to CLIP."""
-        return take(encode_texts(self.backbone, self.texts), self.places)
+        if (kept := self.kept_features()) is None:
+            return take(encode_texts(self.backbone, self.texts), self.places)
+        keys = [("untrained", text) for text in self.texts]
+        features = kept.of(keys, lambda key: encode_texts(self.backbone, key[1:]))
+        return take(features, self.places)
 
     def attention(self, features: Tensor) -> Tensor:
         """MeP's weights [n_cls, k] over symptom features [n_cls, k, d]."""
-        return self.learned.attn(self.learned.token[0], features, self.mask)
+        weight = self.learned.attn(self.learned.token[0], features, self.mask)
+        return self.reweighed(weight, self.shares)
+
+    def _mean_shares(self) -> Tensor:
+        """[n_cls, k] float64 shares in a mean: 1 / k_c of each symptom, unless reweighed."""
+        weight = self.mask.double() / self.mask.sum(dim=1, keepdim=True)
+        return self.reweighed(weight, self.shares)
 
     def class_features(self) -> Tensor:
         """[n_cls, d]; for ``max``, which has no such feature, the [n_cls, k, d] of the symptoms."""
@@ -242,6 +267,8 @@ class SymptomCLIP(SymptomModel):
             return torch.baddbmm(token.unsqueeze(1), weights.unsqueeze(1), features).squeeze(1)
         if self.merge == "mean":
             units = F.normalize(features, dim=-1) * self.mask.unsqueeze(-1)
+            if self.shares is not None:
+                return (units * self._mean_shares().to(units.dtype).unsqueeze(-1)).sum(dim=1)
             return units.sum(dim=1) / self.mask.sum(dim=1, keepdim=True)
         return features
 
@@ -252,7 +279,7 @@ class SymptomCLIP(SymptomModel):
             terms = weight.unsqueeze(-1) * features.double()  # [n_cls, k, d]
             token = self.learned.token[0].double()
         else:
-            weight = self.mask.double() / self.mask.sum(dim=1, keepdim=True)
+            weight = self._mean_shares()
             terms = weight.unsqueeze(-1) * F.normalize(features.double(), dim=-1)
             token = torch.zeros_like(terms[:, 0])
         norm = (token + terms.sum(dim=1)).norm(dim=-1, keepdim=True)  # [n_cls, 1]
@@ -265,14 +292,19 @@ class SymptomCLIP(SymptomModel):
             token = self.learned.token[0][label]
             repeated = symptoms.expand(len(subsets), -1, -1)
             weight = self.learned.attn(token.expand(len(subsets), -1), repeated, subsets)
+            weight = self.reweighed(weight, self.shares_of(label))
             merged = token.double() + weight.double() @ symptoms.double()
         else:
-            merged = subsets.double() @ F.normalize(symptoms.double(), dim=-1)
+            weight = self.reweighed(subsets.double(), self.shares_of(label))
+            merged = weight @ F.normalize(symptoms.double(), dim=-1)
         return self.logit_scale.double().exp() * F.normalize(merged, dim=-1)
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
-        if self.untrained is None or label is None:
+        if not self.anchor or label is None:
             return super().from_features(image_features, label)
+        if self.untrained is None:  # first needed here: a model that learns no more needs it not
+            with torch.autocast(self.mask.device.type, enabled=False):
+                self.untrained = self.untrained_features()
         features = self.symptom_features()  # encoded once for both losses
         class_features = self._merged(features)
         logits = self.score(image_features, class_features)
