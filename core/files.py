@@ -93,7 +93,11 @@ def read_json(path: str | Path) -> Any:
             is not finite, half of a surrogate pair, or is nested too deeply.
     """
     path = Path(path)
-    text = _text(path)
+    return parse_json(_text(path), path)
+
+
+def parse_json(text: str, path: str | Path) -> Any:
+    """As ``read_json``, of a text; ``path`` is for messages."""
     try:
         value = json.loads(
             text,

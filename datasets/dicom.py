@@ -6,13 +6,14 @@ DICOM file is met.
 
 import functools
 import importlib
+import io
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -92,6 +93,14 @@ def rendering_of(settings: Any) -> Rendering:
     return Rendering(str(window), getattr(settings, "FRAME", DEFAULT.frame))
 
 
+Source = str | Path | bytes  # a file, or all that one holds
+
+
+def readable(source: Source) -> str | Path | BinaryIO:
+    """What a library that reads files takes, at the start of the file."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
 # Which files are DICOM
 
 
@@ -100,13 +109,15 @@ def is_named_dicom(path: str | Path) -> bool:
     return os.path.splitext(path)[1].lower() in ENDINGS
 
 
-def is_marked_dicom(path: str | Path) -> bool:
+def is_marked_dicom(source: Source) -> bool:
     """Whether a file's bytes say that it is DICOM; some real files lack this mark.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    if isinstance(source, bytes):
+        return source[128:132] == b"DICM"
+    with open(source, "rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
@@ -131,7 +142,7 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def read_dicom(
-    path: str | Path, rendering: Rendering, check_size: Callable[[int, int], None]
+    source: Source, rendering: Rendering, check_size: Callable[[int, int], None]
 ) -> Image.Image:
     """A DICOM file as an 8-bit image: grey ("L") or RGB, without any of the file's header.
 
@@ -142,7 +153,7 @@ def read_dicom(
         InputError: pydicom or a decoder is not installed, the file is broken or holds no image, or
             the rendering does not apply to it.
     """
-    return reader().render(path, rendering, check_size)
+    return reader().render(source, rendering, check_size)
 
 
 @functools.cache

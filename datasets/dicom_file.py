@@ -28,7 +28,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from core.errors import InputError, shortened
 
-from .dicom import INSTALL, Rendering, window_of
+from .dicom import INSTALL, Rendering, Source, readable, window_of
 
 # They quote values of the header. Real files break many rules that do not matter here.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -54,11 +54,11 @@ Values = np.ndarray
 
 
 def render(
-    path: str | Path, rendering: Rendering, check_size: Callable[[int, int], None]
+    source: Source, rendering: Rendering, check_size: Callable[[int, int], None]
 ) -> Image.Image:
     """What ``datasets.dicom.read_dicom`` gives."""
     with _header_is_whole():
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(readable(source), stop_before_pixels=True, force=True)
         syntax = _meta(header).get("TransferSyntaxUID")
         _check_is_image(header)
         check_size(header.Columns, header.Rows)
@@ -74,9 +74,9 @@ def render(
     _check_decoder(header)
     with _pixels_are_whole(header):
         if syntax and not syntax.is_deflated:  # of a long film only the frame is read
-            stored = pixel_array(path, index=rendering.frame - 1)
+            stored = pixel_array(readable(source), index=rendering.frame - 1)
         else:
-            whole = pydicom.dcmread(path, force=True)
+            whole = pydicom.dcmread(readable(source), force=True)
             _meta(whole).TransferSyntaxUID = header.file_meta.TransferSyntaxUID
             stored = pixel_array(whole, index=rendering.frame - 1)
         shown = _colour(stored, header) if colour else _grey(stored, header, steps, window)

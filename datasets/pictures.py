@@ -18,7 +18,16 @@ from PIL import Image, ImageOps, PngImagePlugin
 from core.errors import InputError, short
 
 from .arrays import address_of, image_at
-from .dicom import DEFAULT, Rendering, is_dicom, is_marked_dicom, is_named_dicom, read_dicom
+from .dicom import (
+    DEFAULT,
+    Rendering,
+    Source,
+    is_dicom,
+    is_marked_dicom,
+    is_named_dicom,
+    read_dicom,
+    readable,
+)
 
 # Pillow opens these, but they are not raster images of one picture, or need outside programs.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
@@ -90,6 +99,21 @@ def read_picture(
         return to_rgb(picture)
 
 
+def read_uploaded(
+    name: str, data: bytes, most_pixels: int, rendering: Rendering = DEFAULT
+) -> Image.Image:
+    """As ``read_picture``, of a file that lies in memory; ``name`` is for messages and its ending.
+
+    Args:
+        most_pixels: an image of more is not decoded.
+
+    Raises:
+        InputError: as ``read_picture``, or the image is too large.
+    """
+    with _naming(name), _opened(name, data, rendering, most_pixels) as picture:
+        return to_rgb(_upright(picture))
+
+
 def read_grey(path: str | Path, least: int, rendering: Rendering = DEFAULT) -> Image.Image:
     """As ``read_picture``, in grey; a JPEG is decoded at a fraction of its size where it can be.
 
@@ -110,9 +134,15 @@ def open_picture(path: str | Path, rendering: Rendering = DEFAULT) -> Iterator[I
     if address := address_of(path):
         yield image_at(address)
         return
+    with _naming(path), _opened(path, path, rendering, MAX_PIXELS) as picture:
+        yield picture
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Whatever fails in the block is an InputError that names the file."""
     try:
-        with _opened(path, rendering) as picture:
-            yield picture
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -133,24 +163,28 @@ def open_picture(path: str | Path, rendering: Rendering = DEFAULT) -> Iterator[I
         raise InputError(f"{path}: a broken image ({reason}); replace or remove it") from error
 
 
-def _opened(path: str | Path, rendering: Rendering) -> Image.Image:
+def _opened(
+    path: str | Path, source: Source, rendering: Rendering, most_pixels: int
+) -> Image.Image:
+    """The image in ``source``, the file itself or what the file ``path`` holds."""
+    check_size = functools.partial(_check_size, most_pixels)
     # The bytes decide: a DICOM file may begin as a TIFF does, and a PNG be called x.dcm.
-    if is_marked_dicom(path):
-        return read_dicom(path, rendering, _check_size)
+    if is_marked_dicom(source):
+        return read_dicom(source, rendering, check_size)
     try:
-        picture = Image.open(path, formats=_formats())
+        picture = Image.open(readable(source), formats=_formats())
     except Image.UnidentifiedImageError:
         if is_named_dicom(path):  # some real files lack the mark
-            return read_dicom(path, rendering, _check_size)
+            return read_dicom(source, rendering, check_size)
         raise
-    _check_size(picture.width, picture.height)
+    check_size(picture.width, picture.height)
     return picture
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(most: int, width: int, height: int) -> None:
+    if width * height > most:
         raise InputError(
-            f"has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read: save it at a "
+            f"has {width:,} x {height:,} pixels; at most {most:,} are read: save it at a "
             "lower resolution, or cut it into parts"
         )
 

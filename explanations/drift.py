@@ -87,24 +87,12 @@ def meaning_drift(run: LoadedRun) -> list[SymptomDrift] | None:
     """
     model, _ = merge_of(run)  # or an error, before anything is read
     try:
-        whole = _with_all_shots(run)
+        whole = run.with_all_shots
         features = whole.features("train")
     except InputError as error:
         print(f"the drift of the symptoms' meaning is not known: {error}", file=sys.stderr)
         return None
     return drift_of(model, model.phrases, features, _shown_in_training(whole))
-
-
-def _with_all_shots(run: LoadedRun) -> LoadedRun:
-    if run.cfg.DATASET.NUM_SHOTS < 1:
-        return run
-    cfg = run.cfg.clone()
-    cfg.defrost()
-    cfg.DATASET.NUM_SHOTS = -1
-    cfg.freeze()
-    return LoadedRun(
-        run.folder, cfg, run.method, run.model, run.classnames, run.symptoms, run.record
-    )
 
 
 def _shown_in_training(run: LoadedRun) -> list[ShownAttribute]:

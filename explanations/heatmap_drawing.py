@@ -21,13 +21,21 @@ def overlay(image: Image.Image, heat: np.ndarray, limit: float | None = None) ->
         image: RGB. heat: [H, W] of its size; what is below zero or NaN is not drawn.
         limit: the heat that is drawn the strongest; None is the map's own greatest.
     """
-    heat = np.nan_to_num(np.clip(heat, 0, None))
-    limit = heat.max() if limit is None else limit
-    strength = np.clip(heat / limit, 0, 1) if limit > 0 else np.zeros_like(heat)
+    strength = _strength(heat, limit)
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
     cover = COVER * np.sqrt(strength)[..., None]
     mixed = (1 - cover) * grey + cover * 255 * _colours(strength)
     return Image.fromarray((mixed + 0.5).astype(np.uint8))
+
+
+def layer(heat: np.ndarray, limit: float | None = None) -> Image.Image:
+    """The heat alone, RGBA, to be laid over an image: the hotter, the lighter and the less clear.
+
+    Arguments as for ``overlay``.
+    """
+    strength = _strength(heat, limit)
+    colours = np.concatenate([_colours(strength), COVER * np.sqrt(strength)[..., None]], axis=-1)
+    return Image.fromarray((255 * colours + 0.5).astype(np.uint8), "RGBA")
 
 
 def legend(width: int = 160, height: int = 12) -> Image.Image:
@@ -41,6 +49,13 @@ def data_uri(image: Image.Image) -> str:
     with io.BytesIO() as file:
         image.save(file, format="PNG")
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _strength(heat: np.ndarray, limit: float | None) -> np.ndarray:
+    """[H, W] from 0 to 1."""
+    heat = np.nan_to_num(np.clip(heat, 0, None))
+    limit = heat.max() if limit is None else limit
+    return np.clip(heat / limit, 0, 1) if limit > 0 else np.zeros_like(heat)
 
 
 def _colours(strength: np.ndarray) -> np.ndarray:

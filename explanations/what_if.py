@@ -93,21 +93,35 @@ def _append(changed: dict[str, list[str]], name: str, symptom: str) -> None:
         raise InputError(
             f"there is no class {shortened(name)!r}; choose one of {', '.join(changed)}"
         )
+    changed[own].append(checked_symptom(own, symptom, changed[own]))
+
+
+def checked_symptom(name: str, symptom: str, there: Sequence[str] = ()) -> str:
+    """A symptom to add to class ``name``, with single spaces.
+
+    Args:
+        there: the symptoms that the class has already.
+
+    Raises:
+        InputError: it is empty, too long, not text, or there already.
+    """
     if not _folded(symptom):
-        raise InputError(f"the symptom to add to class {shortened(own)!r} is empty")
+        raise InputError(f"the symptom to add to class {shortened(name)!r} is empty")
     if len(symptom) > LONGEST:
         raise InputError(
-            f"the symptom {shortened(symptom)!r} to add to class {shortened(own)!r} has "
+            f"the symptom {shortened(symptom)!r} to add to class {shortened(name)!r} has "
             f"{len(symptom):,} characters; the limit is {LONGEST:,}: shorten it"
         )
     if any("\ud800" <= letter <= "\udfff" for letter in symptom):
         raise InputError(
-            f"the symptom {shortened(symptom)!r} to add to class {shortened(own)!r} is not valid "
+            f"the symptom {shortened(symptom)!r} to add to class {shortened(name)!r} is not valid "
             "UTF-8 text; type it again"
         )
-    if _folded(symptom) in map(_folded, changed[own]):
-        raise InputError(f"class {shortened(own)!r} already has the symptom {shortened(symptom)!r}")
-    changed[own].append(" ".join(symptom.split()))
+    if _folded(symptom) in map(_folded, there):
+        raise InputError(
+            f"class {shortened(name)!r} already has the symptom {shortened(symptom)!r}"
+        )
+    return " ".join(symptom.split())
 
 
 def _folded(symptom: str) -> str:

@@ -120,8 +120,12 @@ class SymptomFile:
         Raises:
             InputError: the file is missing or malformed.
         """
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, data: Any, path: str | Path) -> "SymptomFile":
+        """As ``read``, of what the JSON file ``path`` holds."""
         path = Path(path)
-        data = read_json(path)
         if not isinstance(data, dict) or not data:
             raise InputError(
                 f'{path}: is not an object of classes; write {{"class": ["phrase", ...]}}'
@@ -234,6 +238,17 @@ def save_symptoms(
         meta: entries of the file besides its classes.
         details: class name -> further entries kept beside its phrases.
     """
+    write_json(path, symptom_content(path, phrases, provenance, meta, details))
+
+
+def symptom_content(
+    path: str | Path,
+    phrases: Mapping[str, list[str]],
+    provenance: Mapping[str, str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """What ``save_symptoms`` writes, checked; ``path`` is for messages."""
     provenance, details = provenance or {}, details or {}
     entries = {
         name: {**details.get(name, {}), "phrases": listed, "provenance": provenance.get(name, "")}
@@ -242,7 +257,7 @@ def save_symptoms(
     classes, _ = _checked(Path(path), entries)
     # The phrases first: they are what a person reads and edits.
     written = {name: entry.model_dump() for name, entry in classes.items()}
-    write_json(path, {"classes": written, **(meta or {})})
+    return {"classes": written, **(meta or {})}
 
 
 def _named_as_prompts(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
