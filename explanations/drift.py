@@ -9,7 +9,7 @@ two is 1 if the trained symptom orders the images as its words do, and negative 
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,11 +73,16 @@ class SymptomDrift(NamedTuple):
     attributes: tuple[AttributeArea, ...] = ()
 
 
-def meaning_drift(run: LoadedRun) -> list[SymptomDrift] | None:
+def meaning_drift(
+    run: LoadedRun, places: Collection[tuple[int, int]] | None = None
+) -> list[SymptomDrift] | None:
     """The drift of every symptom of a run, class by class in the order of its phrases.
 
     It is measured on the whole training split, also for a few-shot run: no label is used. The
     attributes' AUCs are measured on the same images.
+
+    Args:
+        places: (class, symptom) of those that are wanted; None: all.
 
     Returns:
         None, and a line on stderr, if the training images are missing.
@@ -92,7 +97,7 @@ def meaning_drift(run: LoadedRun) -> list[SymptomDrift] | None:
     except InputError as error:
         print(f"the drift of the symptoms' meaning is not known: {error}", file=sys.stderr)
         return None
-    return drift_of(model, model.phrases, features, _shown_in_training(whole))
+    return drift_of(model, model.phrases, features, _shown_in_training(whole), places)
 
 
 def _shown_in_training(run: LoadedRun) -> list[ShownAttribute]:
@@ -108,19 +113,21 @@ def drift_of(
     phrases: Mapping[str, Sequence[str]],
     features: Tensor,
     shown: Sequence[ShownAttribute] = (),
+    places: Collection[tuple[int, int]] | None = None,
 ) -> list[SymptomDrift]:
     """The drift of every symptom over images with features [n, d].
 
     Args:
         phrases: class name -> symptoms that it reads, those of the model.
         shown: which of the n images show which symptom's attribute.
+        places: (class, symptom) of those that are wanted; None: all.
     """
     before, after = similarities(model, features)
     owns = model.owns.cpu().numpy()
     found = []
     for c, (classname, own_phrases) in enumerate(phrases.items()):
         for j, phrase in enumerate(own_phrases):
-            if not owns[c, j]:
+            if not owns[c, j] or (places is not None and (c, j) not in places):
                 continue
             pair = before[:, c, j], after[:, c, j]
             correlation, low, high = rank_correlation(*pair)

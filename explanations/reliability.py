@@ -1,6 +1,6 @@
 """How far each symptom can be relied on: does it tell its class, does it mean what it says?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from results import statistics
 
 from .contributions import contributions
 from .drift import WARNED, SymptomDrift, meaning_drift
-from .heatmaps import symptoms_of
+from .heatmaps import Symptom, symptoms_of
 from .what_if import merge_of
 
 WORST_LAST = ("kept", "weakened", "unclear", "lost", "reversed")
@@ -50,16 +50,39 @@ class Reliability:
         return self.drift is not None and self.drift.verdict in WARNED
 
 
-def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]:
-    """The reliability of every symptom of seeds of one run: (class, symptom) places -> record."""
-    areas = _areas(runs)
-    symptoms = symptoms_of(runs[0])
-    drifts = [meaning_drift(run) for run in runs]
-    known = [own for own in drifts if own is not None]
+def reliability(
+    runs: Sequence[LoadedRun], known: Iterable[Reliability] = ()
+) -> dict[tuple[int, int], Reliability]:
+    """The reliability of every symptom of seeds of one run: (class, symptom) places -> record.
+
+    Args:
+        known: records of the same seeds with other symptoms. A symptom's record does not depend on
+            the symptoms beside it, so only those of the others are measured.
+    """
+    before = {(own.classname, own.symptom): own for own in known}
     found = {}
-    for number, symptom in enumerate(symptoms):
+    wanted = []
+    for symptom in symptoms_of(runs[0]):
         place = symptom.row, symptom.column
-        records = [own[number] for own in known]
+        if own := before.get((symptom.classname, symptom.phrase)):
+            found[place] = own
+        else:
+            wanted.append(symptom)
+    if wanted:
+        found |= _measured(runs, wanted)
+    return dict(sorted(found.items()))
+
+
+def _measured(
+    runs: Sequence[LoadedRun], symptoms: Sequence[Symptom]
+) -> dict[tuple[int, int], Reliability]:
+    places = [(symptom.row, symptom.column) for symptom in symptoms]
+    areas = _areas(runs, places)
+    drifts = [meaning_drift(run, places) for run in runs]
+    measured = [own for own in drifts if own is not None]
+    found = {}
+    for number, (place, symptom) in enumerate(zip(places, symptoms, strict=True)):
+        records = [own[number] for own in measured]
         worst = max(
             records, key=lambda r: (WORST_LAST.index(r.verdict), -r.correlation), default=None
         )
@@ -74,19 +97,20 @@ def reliability(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], Reliability]
     return found
 
 
-def _areas(runs: Sequence[LoadedRun]) -> dict[tuple[int, int], tuple[float, float, float]]:
-    """AUC of each symptom for its own class, by the mean similarity over the seeds."""
+def _areas(
+    runs: Sequence[LoadedRun], places: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[float, float, float]]:
+    """AUC of symptoms for their own classes, by the mean similarity over the seeds."""
     try:
         labels = np.array([picture.label for picture in runs[0].pictures("train")])
         features = runs[0].features("train")
     except InputError:  # ``meaning_drift`` says so
         return {}
-    owns = merge_of(runs[0])[0].owns.cpu().numpy()
     similarity = np.mean(
         [contributions(merge_of(run)[0], features).similarity for run in runs], axis=0
     )
     return {
         (c, j): statistics.delong_interval(labels == c, similarity[:, c, j])
-        for c, j in zip(*np.nonzero(owns), strict=True)
+        for c, j in places
         if 0 < (labels == c).sum() < len(labels)
     }
