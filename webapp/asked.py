@@ -24,6 +24,7 @@ from explanations.what_if import merge_of
 from explanations.wording import verdict
 from reporting import explanation_items as items
 
+from .checking import checked
 from .edits import Edited, edited_run, edited_state, how_new_classes_are_read, trained_state
 from .pictures import Pictures, Recent, Shown, png
 from .plain import plain
@@ -96,12 +97,16 @@ class AskedRun:
 
     # -- symptoms -------------------------------------------------------------------------------
 
+    def state(self, symptoms: Any) -> Edited:
+        """The checked state; None is what was trained."""
+        trained = self.trained
+        return trained if symptoms is None else edited_state(symptoms, trained.phrases)
+
     def edited(self, symptoms: Any) -> Edited | None:
-        """The checked state; None where nothing differs from what was trained."""
+        """The checked state to answer with; None where it answers as what was trained."""
         if symptoms is None:
             return None
-        trained = self.trained
-        edited = edited_state(symptoms, trained.phrases)
+        edited, trained = self.state(symptoms), self.trained
         if edited.new and not self.reads_new_classes:
             raise InputError(
                 f"{self.first.cfg.TRAINER.NAME} learned something for each class, so it cannot "
@@ -126,10 +131,26 @@ class AskedRun:
         """How far each symptom can be relied on; empty where the training images are missing."""
         if self.phrases is None:
             return {}
-        return self._of_version(edited, "reliability", lambda: reliability(self.runs(edited)))
+
+        def measure() -> Places:
+            known = self.reliability(None).values() if edited else ()
+            return reliability(self.runs(edited), known)
+
+        return self._of_version(edited, "reliability", measure)
 
     def _of_version(self, edited: Edited | None, what: str, make: Any) -> Any:
         return self._versions.get_or((what, edited.key if edited else ""), make)
+
+    def check(self, symptoms: Any = None) -> list[dict[str, Any]]:
+        """As ``Workbench.check``."""
+        edited = self.edited(symptoms)
+        said = edited or self.trained
+        weights = {
+            (name, phrase): weight
+            for name, own in said.phrases.items()
+            for phrase, weight in zip(own, said.weights[name], strict=True)
+        }
+        return plain(checked(self.runs(edited), self.reliability(edited), said.new, weights))
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -159,6 +180,14 @@ class AskedRun:
                 paths = [self.pictures.source(self.first, image) for image in images]
                 self._splits[split] = self.ensemble.predict(paths)
         return self._splits[split]
+
+    def predicted(self, shown: Shown) -> str:
+        """The class that the run predicts for an image."""
+        if shown.place is not None and self._keeps_features:
+            row = self.of_split(shown.split)[shown.place]
+        else:
+            row = self.probabilities(shown)
+        return self.ensemble.classnames[int(row.argmax())]
 
     @property
     def _keeps_features(self) -> bool:

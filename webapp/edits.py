@@ -140,6 +140,17 @@ def _of_class(
     return [text for text, _ in on], [float(weight) for _, weight in on], off
 
 
+def class_name_of(name: Any, trained: Mapping[str, Sequence[str]]) -> str:
+    """A class of the run, or the name of a new one.
+
+    Raises:
+        InputError: the name cannot be that of a class.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"the name of a class is a text, and not {shortened(ascii(name))}")
+    return name if name in trained else _new_name(name, trained)
+
+
 def _known(name: str, trained: Mapping[str, Sequence[str]]) -> str:
     if name not in trained:
         raise InputError(

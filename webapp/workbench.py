@@ -9,11 +9,16 @@ import numpy as np
 from core.errors import InputError, shortened
 from engine.ensemble import load_ensemble
 
+from . import files, suggestions
 from .asked import CLOSEST, UNSURE, AskedRun
+from .edits import class_name_of
+from .notes import Notes, agreement
 from .pictures import UPLOAD_BYTES, UPLOADS, Pictures, Shown
+from .plain import plain
 
 OUTCOMES = ("all", "correct", "incorrect", "unsure")
 MOST_LISTED = 500  # images of one answer of ``images``
+NOTES = "notes.csv"
 
 
 class Workbench:
@@ -24,10 +29,14 @@ class Workbench:
 
     Args:
         asked: one a named run; the first one's dataset gives the splits.
+        notes: where notes are kept. symptoms: folder that symptom files are saved in.
     """
 
-    def __init__(self, asked: Sequence[AskedRun], pictures: Pictures) -> None:
+    def __init__(
+        self, asked: Sequence[AskedRun], pictures: Pictures, notes: Notes, symptoms: Path
+    ) -> None:
         self._asked, self._pictures = list(asked), pictures
+        self._notes, self._symptoms = notes, symptoms
 
     @classmethod
     def open(
@@ -35,14 +44,18 @@ class Workbench:
         runs: Sequence[Sequence[Path]],
         root: Path | str | None = None,
         notes: Path | None = None,
+        symptoms: Path = Path("symptoms"),
     ) -> "Workbench":
         """Load runs; a run is a sequence of the folders of its seeds.
 
         Args:
             root: folder that holds the datasets; None: the runs' own.
+            notes: the CSV file of notes; None: notes.csv beside the first run.
+            symptoms: folder that symptom files are saved in.
 
         Raises:
-            InputError: a folder is not a run, or one of several findings an image.
+            InputError: a folder is not a run, or one of several findings an image; ``notes`` is
+                another kind of file.
         """
         ensembles = [load_ensemble(folders, root=root) for folders in runs]
         if not ensembles:
@@ -54,7 +67,10 @@ class Workbench:
                     "on one class an image (predict.py gives the probabilities of findings)"
                 )
         pictures = Pictures(ensembles[0].first)
-        return cls([AskedRun(ensemble, pictures) for ensemble in ensembles], pictures)
+        folders = [Path(folder) for folder in runs[0]]
+        shared = folders[0] if len(folders) == 1 else folders[0].parent
+        asked = [AskedRun(ensemble, pictures) for ensemble in ensembles]
+        return cls(asked, pictures, Notes(notes or shared / NOTES), symptoms)
 
     def about(self) -> dict[str, Any]:
         """The runs with their symptoms, the splits and the limits."""
@@ -66,8 +82,8 @@ class Workbench:
                 "uploads": UPLOADS,
                 "unsure_margin": UNSURE,
             },
-            "endpoint": None,
-            "notes_file": None,
+            "endpoint": suggestions.endpoint_host(),
+            "notes_file": str(self._notes.path),
         }
 
     # -- images ---------------------------------------------------------------------------------
@@ -157,6 +173,79 @@ class Workbench:
     def neighbours(self, run: str, image: str, k: int = CLOSEST) -> list[dict[str, Any]]:
         """The ``k`` training images whose features are the most similar (cosine)."""
         return self._run(run).neighbours(self._pictures.find(image), k)
+
+    # -- symptoms -------------------------------------------------------------------------------
+
+    def check(self, run: str, symptoms: Any = None) -> list[dict[str, Any]]:
+        """How each phrase does on the training images: AUC, drift, and which are weak."""
+        return self._run(run).check(symptoms)
+
+    def suggestion_request(self, run: str, class_name: str) -> dict[str, Any]:
+        """Where a question about a class would be sent, and its exact text; nothing is sent."""
+        return suggestions.request_for(self._class(run, class_name))
+
+    def suggest(self, run: str, class_name: str, consent: str) -> list[str]:
+        """Phrases from the endpoint; the only call that leaves the machine, and no image with it.
+
+        Args:
+            consent: "endpoint" of ``suggestion_request``, to which the user agreed.
+        """
+        name = self._class(run, class_name)
+        return suggestions.suggest(name, consent, self._run(run).ensemble.classnames)
+
+    def _class(self, run: str, class_name: Any) -> str:
+        """A class of the run, or a new class's name."""
+        return class_name_of(class_name, self._run(run).trained.phrases)
+
+    def save(self, run: str, symptoms: Any, name: str) -> dict[str, Any]:
+        """Write the symptoms as a new file; returns its path and the command that trains on it."""
+        asked = self._run(run)
+        edited = asked.state(symptoms)
+        path = files.save(self._symptoms, name, files.content_of(asked.first, edited))
+        command, note = files.training_command(asked.first, path, edited)
+        return {"path": str(path), "command": command, "note": note}
+
+    def symptom_file(self, run: str, symptoms: Any = None) -> str:
+        """The text of the file that ``save`` would write."""
+        asked = self._run(run)
+        return files.text_of(files.content_of(asked.first, asked.state(symptoms)))
+
+    def read_symptom_file(self, run: str, text: str) -> list[dict[str, Any]]:
+        """The symptoms in a symptom file's text, for this run."""
+        return plain(files.read(text, self._run(run).trained.phrases))
+
+    # -- notes ----------------------------------------------------------------------------------
+
+    def note(self, image: str, label: str, remark: str = "", reader: str = "") -> dict[str, Any]:
+        """Keep a user's own label ("" for none) and remark for an image."""
+        shown = self._pictures.find(image)
+        names = {name for asked in self._asked for name in asked.ensemble.classnames}
+        if not isinstance(label, str) or (label and label not in names):
+            raise InputError(f"there is no class {_quoted(label)}; {', '.join(sorted(names))}")
+        note = self._notes.add(shown.key, shown.name, label, remark, reader)
+        return {**note, "id": shown.id}
+
+    def notes(self) -> list[dict[str, Any]]:
+        """All notes, the oldest first; "id" is null for an image that is not open here."""
+        here = self._here()
+        return [
+            {**note, "id": here[note["image"]].id if note["image"] in here else None}
+            for note in self._notes.rows()
+        ]
+
+    def agreement(self, run: str) -> dict[str, Any]:
+        """Cohen's kappa between the notes and a run's predictions."""
+        asked, here, notes = self._run(run), self._here(), self._notes.latest()
+        shown = {note["image"]: here[note["image"]] for note in notes if note["image"] in here}
+        predictions = {key: asked.predicted(image) for key, image in shown.items()}
+        return plain(agreement(notes, predictions, asked.first.cfg.TRAINER.NAME))
+
+    def _here(self) -> dict[str, Shown]:
+        """The images that are open here, by what identifies them in any session."""
+        every = [
+            image for split in self._pictures.counts for image in self._pictures.of_split(split)
+        ]
+        return {image.key: image for image in (*every, *self._pictures.uploaded())}
 
     def _run(self, run: Any) -> AskedRun:
         numbers = [str(number) for number in range(len(self._asked))]
