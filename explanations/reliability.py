@@ -78,7 +78,8 @@ def _measured(
 ) -> dict[tuple[int, int], Reliability]:
     places = [(symptom.row, symptom.column) for symptom in symptoms]
     areas = _areas(runs, places)
-    drifts = [meaning_drift(run, places) for run in runs]
+    every = len(places) == len(symptoms_of(runs[0]))
+    drifts = [meaning_drift(run) if every else meaning_drift(run, places) for run in runs]
     measured = [own for own in drifts if own is not None]
     found = {}
     for number, (place, symptom) in enumerate(zip(places, symptoms, strict=True)):

@@ -206,6 +206,20 @@ def test_images_of_a_split_by_outcome_and_class(toy_run):
     assert bench.about()["splits"] == {"train": 20, "val": 8, "test": 12}
 
 
+def test_images_of_one_patient(toy_run):
+    """By a number, as in predictions.csv: what identifies a patient stays where it is."""
+    bench = opened(toy_run("ViP"))
+    assert bench.images("0", "val")["patients"] == []
+    for i, picture in enumerate(bench._pictures.run.pictures("test")):
+        picture.patient = f"Jane Roe {i % 3}"
+
+    listed = bench.images("0", "test")
+    found = bench.images("0", "test", patient=listed["images"][1]["patient"])
+
+    assert len(listed["patients"]) == 3 and "Roe" not in str(listed)
+    assert [image["id"] for image in found["images"]] == [f"test/{i}" for i in (1, 4, 7, 10)]
+
+
 def test_heat_maps_are_those_of_the_symptoms(toy_run):
     """One PNG a symptom, with transparency, of the image's shape; added phrases have one too."""
     bench = opened(toy_run("ViP"))

@@ -20,6 +20,7 @@ from results.findings import read_finding_predictions
 from results.record import read_record
 from results.runs import Run, find_runs
 from scripts.average import average
+from webapp.workbench import Workbench
 
 METHODS_OF_FINDINGS = ("ZeroshotCLIP", "LinearProbe", "CoOp", "ViP")
 SHORT = ["OPTIM.MAX_EPOCH", "4", "OPTIM.LR", "0.002", "DATALOADER.NUM_WORKERS", "0"]
@@ -177,6 +178,8 @@ def test_what_does_not_fit_says_so(made, quick):
     """One line each."""
     with pytest.raises(InputError, match="explanations need one class an image"):
         explain.main([str(quick["ViP"]), "--root", str(made)])
+    with pytest.raises(InputError, match="this page shows runs on one class an image"):
+        Workbench.open([[quick["ViP"]]], root=made)
     with pytest.raises(InputError, match="this needs one class an image"):
         average([Run(read_record(folder), folder) for folder in quick.values()], Run.predictions)
 
