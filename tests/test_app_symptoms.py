@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import Backbone
 from core.errors import InputError
+from datasets import views
 from engine.ensemble import load_ensemble
 from engine.loading import load_run
 from explanations.contributions import contributions
@@ -239,6 +240,21 @@ def test_a_symptom_does_not_depend_on_those_beside_it(toy_run):
     assert torch.equal(every[0, 1:], less[0]) and torch.equal(every[1, :2], less[1])
     torch.testing.assert_close(together[run.model.mask], every[run.model.mask])
     assert not torch.allclose(moved[0], every[0])
+
+
+def test_a_few_shot_run_reads_its_dataset_once(toy_run, monkeypatch):
+    """Drift is measured on the whole training split, which edited runs share."""
+    folder = toy_run("ViP", "DATASET.NUM_SHOTS", "2")
+    read = []
+    build = views.build_dataset
+    monkeypatch.setattr(views, "build_dataset", lambda cfg: read.append(cfg) or build(cfg))
+    bench = opened(folder)
+    state = state_of(bench)
+    for text in ("glowing coals", "a sunset"):
+        state[0]["phrases"][0]["text"] = text
+        assert bench.check("0", state)[2]["drift"]["images"] == 20
+
+    assert [cfg.DATASET.NUM_SHOTS for cfg in read] == [2, -1]
 
 
 def test_known_reliability_is_measured_once(toy_run):

@@ -18,7 +18,6 @@ from engine.out_of_distribution import TrainingDistance, training_distance, unit
 from explanations.explanation import Explanation, explain_seeds
 from explanations.heatmap_drawing import layer
 from explanations.heatmaps import HeatMaps, heat_maps
-from explanations.reference import reference_of
 from explanations.reliability import Reliability, reliability
 from explanations.what_if import merge_of
 from explanations.wording import verdict
@@ -121,8 +120,7 @@ class AskedRun:
         return self._of_version(edited, "runs", lambda: self._edited_runs(edited))
 
     def _edited_runs(self, edited: Edited) -> list[LoadedRun]:
-        for run in self.ensemble.runs:  # edited runs share the features of the splits
-            reference_of(run)
+        self.reliability(None)  # what it reads of the splits is shared with the edited runs
         # Building says in every seed which words it does not know, and how new classes are read.
         with contextlib.redirect_stdout(io.StringIO()):
             return [edited_run(run, edited) for run in self.ensemble.runs]

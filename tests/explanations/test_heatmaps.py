@@ -16,7 +16,7 @@ from core.errors import InputError
 from datasets import synthetic
 from engine.config import load_cfg
 from engine.prompts import encode_texts
-from explanations.heatmap_drawing import data_uri, legend, overlay
+from explanations.heatmap_drawing import data_uri, layer, legend, overlay
 from explanations.heatmaps import heat_maps, maps_of_views, patch_maps, stretched, symptoms_of
 from explanations.localisation import TOLERANCE, measure
 from trainers import load_run
@@ -184,6 +184,20 @@ def test_measures_of_maps_that_are_known():
 
     assert hits.tolist() == [1, 1, 0, 1, 0]
     np.testing.assert_allclose(shares, [1, 0, 0, 0.5, mask.mean()])
+
+
+def test_a_layer_over_the_grey_image_is_the_overlay():
+    """What the browser app lays over an image, where explain.py writes one file."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (9, 7, 3), dtype=np.uint8))
+    heat = rng.normal(size=(9, 7))
+    heat[0, 0] = np.nan
+    for limit in (None, 2.0):
+        alone = layer(heat, limit)
+        laid = Image.alpha_composite(image.convert("L").convert("RGBA"), alone).convert("RGB")
+        difference = np.subtract(laid, overlay(image, heat, limit), dtype=float)
+        assert alone.mode == "RGBA" and np.asarray(alone)[0, 0, 3] == 0
+        assert abs(difference).max() <= 2  # rounding
 
 
 def test_an_overlay_covers_what_is_hot_and_leaves_the_rest_grey():
