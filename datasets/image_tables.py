@@ -21,7 +21,7 @@ def keep_rows(table: Table, wanted: Sequence[str]) -> Table:
     rows = table.rows
     for text in map(str, wanted):
         name, _, value = text.partition("=")
-        column = _column(table, name, "DATASET.CSV_ROWS")
+        column = column_of(table, name, "DATASET.CSV_ROWS")
         value = value.strip().casefold()
         rows = [(number, row) for number, row in rows if row[column].casefold() == value]
         if table.rows and not rows:
@@ -37,7 +37,7 @@ def join(table: Table, other: Table, key: str) -> Table:
     Raises:
         InputError: ``other`` has no column ``key``, or has two rows of one image that differ.
     """
-    own, theirs = _column(table, key, "DATASET.CSV_COLUMNS.path"), other.column(key)
+    own, theirs = column_of(table, key, "DATASET.CSV_COLUMNS.path"), other.column(key)
     if theirs is None:
         raise InputError(
             f"{other.path}: has no column {short(key)} to find the images of {table.path} by; "
@@ -63,7 +63,7 @@ def with_one_hot_labels(table: Table, names: Sequence[str]) -> Table:
     Raises:
         InputError: a column is missing, or a row does not have exactly one 1 among them.
     """
-    columns = {name: _column(table, name, "DATASET.CLASS_FOLDERS") for name in map(str, names)}
+    columns = {name: column_of(table, name, "DATASET.CLASS_FOLDERS") for name in map(str, names)}
     rows = []
     for number, row in table.rows:
         given = [name for name, column in columns.items() if _is_one(table, number, row, column)]
@@ -89,7 +89,12 @@ def _is_one(table: Table, number: int, row: dict[str, str], column: str) -> bool
     return value == 1.0
 
 
-def _column(table: Table, name: str, setting: str) -> str:
+def column_of(table: Table, name: str, setting: str) -> str:
+    """The column called ``name`` in any case of letters; ``setting`` says where it is named.
+
+    Raises:
+        InputError: there is none.
+    """
     column = table.column(name)
     if column is None:
         raise InputError(

@@ -17,7 +17,7 @@ from core.tables import Table
 from .base import MedicalDataset
 from .classes import ClassNames
 from .image_folder import ImageFolder
-from .image_tables import ONE_HOT
+from .image_tables import ONE_HOT, column_of
 from .pictures import Picture
 from .splits import SPLITS, Completed, Split, check_sides, complete
 
@@ -180,16 +180,8 @@ class MultiLabelFolder(SeveralFindings, ImageFolder):
 
     def _with_labels(self, table: Table) -> Table:
         """``table`` with a column of joined labels, from its columns of 1, 0, -1 or nothing."""
-        columns = {}
-        for name in self._one_hot_columns():
-            column = table.column(name)
-            if column is None:
-                raise InputError(
-                    f"{table.path}: has no column {short(name)}, only "
-                    f"{', '.join(filter(None, table.columns)) or 'none'}; correct "
-                    "DATASET.CLASS_FOLDERS"
-                )
-            columns[name] = column
+        names = self._one_hot_columns()
+        columns = {name: column_of(table, name, "DATASET.CLASS_FOLDERS") for name in names}
         rows = []
         for number, row in table.rows:
             where = f"{table.path}, line {number}, column "
