@@ -14,11 +14,15 @@ SEVERAL = f"{NAMES}; several seeds of a run, or the folder that holds them, are 
 SEED_FOLDER = re.compile(r"seed(\d+)")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add the arguments that name a run, or ``several`` seeds of one: RUN, --latest and --runs."""
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool | str = False) -> None:
+    """Add the arguments that name a run, or ``several``: RUN, --latest and --runs.
+
+    Args:
+        several: whether several seeds of a run may be named; or what several names mean.
+    """
     add = parser.add_argument
     if several:
-        add("run", nargs="+", metavar="RUN", help=SEVERAL)
+        add("run", nargs="+", metavar="RUN", help=SEVERAL if several is True else several)
     else:
         add("run", help=NAMES)
     add(
