@@ -31,10 +31,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--port", type=whole_number(0, 65535), default=8765, metavar="N",
         help="port to listen on; 0: any free one (default: 8765)")  # fmt: skip
     add("--host", default=LOOPBACK, metavar="ADDRESS",
-        help="address to listen on (default: 127.0.0.1, which no other computer can reach)")  # fmt: skip
+        help="address to listen on (default: 127.0.0.1, this computer alone)")  # fmt: skip
     add("--no-browser", action="store_true", help="do not open a browser")
     add("--notes", metavar="FILE",
-        help="CSV file of the readers' notes (default: reader_notes.csv beside the run)")  # fmt: skip
+        help="CSV file of the readers' notes (default: beside the run)")  # fmt: skip
     add("--blind", action="store_true",
         help="hide the model's answer on an image until the reader has labelled it")  # fmt: skip
     add("--root", help="folder that holds the datasets (default: the run's)")

@@ -2,6 +2,7 @@
 
 pip install .            the dependencies
 pip install .[dev]       also those of the tests
+pip install .[app]       also FastAPI and uvicorn, for app.py
 pip install .[cluster]   also Ray, for `scripts/compare.sh ... --executor ray`
 pip install .[dicom]     also pydicom and its decoders, for DICOM images
 pip install .[hub]       also huggingface_hub, for `MODEL.BACKBONE.NAME hf-hub:OWNER/NAME`
@@ -9,6 +10,7 @@ pip install .[hub]       also huggingface_hub, for `MODEL.BACKBONE.NAME hf-hub:O
 
 from setuptools import setup
 
+APP = ["fastapi>=0.115", "uvicorn>=0.30"]
 DICOM = [
     "pydicom>=3.0",
     "pylibjpeg>=2.0",
@@ -69,7 +71,11 @@ setup(
             # DICOM, and real files of it.
             *DICOM,
             "pydicom-data>=1.0",
+            # The page, and a browser that drives it.
+            *APP,
+            "playwright>=1.45",
         ],
+        "app": APP,
         "dicom": DICOM,
         "cluster": ["ray>=2.30"],
         "hub": ["huggingface_hub>=0.24"],

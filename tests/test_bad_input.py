@@ -35,6 +35,7 @@ COMMANDS = {
     "train": ["train.py"],
     "predict": ["predict.py"],
     "explain": ["explain.py"],
+    "app": ["app.py"],
     "report": ["report.py"],
     "parse_results": ["parse_results.py"],
     "compare": ["-m", "scripts.compare"],
@@ -57,7 +58,7 @@ COMMANDS = {
     "benchmarks.versions": ["-m", "benchmarks.versions"],
     "benchmarks.arrays": ["-m", "benchmarks.arrays"],
 }
-FAST = ("train", "predict", "explain", "report", "parse_results")  # --help without PyTorch
+FAST = ("train", "predict", "explain", "app", "report", "parse_results")  # --help without PyTorch
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow) if name not in FAST else name for name in COMMANDS
 ]
