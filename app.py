@@ -11,6 +11,7 @@ it stay in memory. Research software, not a medical device.
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from core.arguments import Parser, whole_number
@@ -48,17 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if notes:
         check_place(notes)
 
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise InputError(f"app.py needs {' and '.join(missing)}: {INSTALL}")
+
     # Late, so that --help does not wait for PyTorch.
-    try:
-        from webapp.serving import listen, serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
-            raise
-        raise InputError(f"app.py needs {error.name}: {INSTALL}") from None
-    listener = listen(args.host, args.port)  # or an error, before a model is loaded
     import trainers  # noqa: F401  (registers the methods)
+    from webapp.serving import listen, serve
     from webapp.workbench import Workbench
 
+    listener = listen(args.host, args.port)  # or an error, before a model is loaded
     workbench = Workbench.open(runs, root=args.root, notes=notes)
     serve(workbench, listener, blind=args.blind, browser=not args.no_browser)
 

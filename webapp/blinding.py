@@ -26,7 +26,7 @@ class Blinding:
         self._labels: dict[str, str] = {}
         self._orders: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def hides(self, image: str) -> bool:
+    def hides(self, image: str | None) -> bool:
         return self.on and image not in self._labels
 
     def check(self, image: str) -> None:

@@ -283,7 +283,7 @@ def _add_notes(router: APIRouter, turns: _Turns, workbench: Workbench, blinding:
     @router.get("/notes")
     async def notes(request: Request) -> Response:
         found = await turns.call(request, workbench.notes)
-        return _json([own for own in found if not blinding.hides(own["image"])])
+        return _json([own for own in found if not blinding.hides(own["id"])])
 
     @router.get("/agreement")
     async def agreement(request: Request, run: str) -> Response:

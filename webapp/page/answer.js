@@ -146,7 +146,7 @@ function draw(panel) {
     found.new_classes ? make("p", { class: "quiet" }, `A new class is read ${found.new_classes}.`) : "",
     shares(found),
     ...(evidence ? [reasons(evidence), waterfall(panel, evidence), disagreements(evidence)] : [noEvidence(panel)]),
-    make("p", { class: "quiet" }, make("span", { dir: "auto" }, found.verdict), `. Answered in ${Math.round(found.milliseconds)} ms.`),
+    make("p", { class: "quiet" }, make("span", { dir: "auto" }, found.verdict), ". ", found.calibrated ? "The confidence is calibrated on the validation images; the probabilities are the model's own. " : "", `Answered in ${Math.round(found.milliseconds)} ms.`),
   );
 }
 
@@ -284,7 +284,7 @@ async function drawHeat() {
     find("heat").hidden = false;
     find("heat").alt = `Heat map of ${phrase}`;
     find("image").parentElement.classList.add("heated");
-    find("heat-name").textContent = `Heat map of “${phrase}” (${class_name}): the lighter, the more the place raises the similarity.`;
+    find("heat-name").textContent = `Heat map of “${phrase}” (${class_name}): the stronger the colour, the more the place raises the similarity.`;
     find("heat-off").hidden = false;
   } catch (error) {
     if (error.name === "AbortError" || heat?.controller !== controller) return;
@@ -327,6 +327,6 @@ function neighbour(one) {
   return make(
     "li", {},
     make("img", { src: thumbnail(one.id, 160), alt: `Training image ${one.name}`, loading: "lazy", width: 112, height: 112 }),
-    make("strong", {}, own(one.label)), ` ${one.similarity.toFixed(3)} `, make("span", { class: "quiet", dir: "auto" }, one.name),
+    make("strong", {}, own(one.label)), ` ${one.similarity.toFixed(3)} `, make("span", { class: "quiet", dir: "auto" }, one.name.split("/").at(-1)),
   );
 }

@@ -43,7 +43,7 @@ function checked(row) {
     make("td", {}, own(row.class)),
     make("td", { class: "words" }, own(row.phrase), row.weak ? make("div", { class: "weak", dir: "auto" }, `Weak: ${row.reason}`) : null),
     make("td", {}, area),
-    make("td", { class: "words", dir: "auto" }, row.drift ?? ""),
+    make("td", { class: "words", dir: "auto" }, row.drift?.text ?? ""),
   );
 }
 

@@ -79,11 +79,15 @@ function option(image) {
       tabindex: "-1", "data-id": image.id, title: image.name, on: { click: () => choose(image, true) },
     },
     make("img", { src: thumbnail(image.id, 128), alt: "", loading: "lazy", width: 72, height: 72 }),
-    make("span", { class: "name", dir: "auto" }, image.name),
-    known ? make("span", {}, own(image.prediction), ` ${percent(image.probability)} `) : null,
+    make("span", { class: "name", dir: "auto" }, lastPart(image.name)),
+    known ? make("span", {}, own(image.prediction)) : null,
+    known ? make("span", {}, percent(image.probability)) : null,
     outcome ? make("span", { class: outcome === "correct" ? "good" : "bad" }, outcome) : null,
   );
 }
+
+/** The part of a name that tells images of one folder apart; the whole is a tooltip. */
+const lastPart = (name) => name.split("/").at(-1);
 
 /** One image of the list is in the tab order: the chosen one, or the first. */
 function rove() {

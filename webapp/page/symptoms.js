@@ -192,8 +192,8 @@ async function save(event) {
   event.preventDefault();
   const result = find("save-result");
   try {
-    const { path, command } = await post("save", { ...current(), name: find("save-name").value.trim() });
-    result.replaceChildren("Saved as ", make("code", {}, path), ". To train on it:", commandOf(command));
+    const { path, command, note } = await post("save", { ...current(), name: find("save-name").value.trim() });
+    result.replaceChildren("Saved as ", make("code", {}, path), ". To train on it:", commandOf(command), note ? make("span", { class: "quiet" }, ` ${note}`) : "");
   } catch (error) {
     result.replaceChildren(make("span", { class: "bad" }, error.message));
   }
