@@ -32,6 +32,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+REFUSED = (403, 413, 421, 503)
 NO_TOKEN = "the token is missing or wrong; open the address that app.py printed"
 
 
@@ -90,10 +91,10 @@ class Guard:
             limit = self.upload_bytes if scope["path"] == "/api/upload" else JSON_BYTES
             await self.app(scope, _limited(receive, headers, limit), send)
         except Refused as error:
-            await send.error(error.status_code, error.detail, scope, receive)
+            await send.response(error_response(error.status_code, error.detail), scope, receive)
         except Exception as error:
             _report(error, scope)
-            await send.error(500, f"internal error ({type(error).__name__})", scope, receive)
+            await send.response(internal_error(error), scope, receive)
         finally:
             self._running -= 1
 
@@ -172,16 +173,22 @@ class _Sender:
             MutableHeaders(scope=message).update(HEADERS)
         await self._send(message)
 
-    async def error(self, status: int, text: str, scope: Scope, receive: Receive) -> None:
-        """One line of JSON, unless an answer has begun already."""
+    async def response(self, response: Response, scope: Scope, receive: Receive) -> None:
+        """A whole response, unless one has begun already."""
         if not self.begun:
-            await error_response(status, text)(scope, receive, self)
+            await response(scope, receive, self)
 
 
 def error_response(status: int, text: str) -> Response:
     """``{"error": "one line"}``."""
     body = json.dumps({"error": " ".join(text.split())})
-    return Response(body, status, media_type="application/json")
+    headers = {"Connection": "close"} if status in REFUSED else None  # the rest is not read
+    return Response(body, status, headers, media_type="application/json")
+
+
+def internal_error(error: Exception) -> Response:
+    """What the page is told of a bug: its kind, but not its message."""
+    return error_response(500, f"internal error ({type(error).__name__})")
 
 
 def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:

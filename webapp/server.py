@@ -19,7 +19,7 @@ from core.errors import InputError, shortened
 from reporting.pages import TEMPLATES
 
 from .blinding import Blinding
-from .guard import Guard, Refused, error_response
+from .guard import Guard, Refused, error_response, internal_error
 from .workbench import Workbench
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -88,7 +88,7 @@ def page_server(
         blind: whether the model's answers are hidden until the reader has labelled the image.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    for kind in (InputError, RequestValidationError, HTTPException):
+    for kind in (InputError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _explain)
     app.include_router(_files())
     app.include_router(_routes(workbench, Blinding(workbench, blind)), prefix="/api")
@@ -104,7 +104,9 @@ async def _explain(request: Request, error: Exception) -> Response:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"][1:])
         return error_response(400, shortened(f"{where}: {fault['msg']}" if where else fault["msg"]))
-    return error_response(400, str(error))
+    if isinstance(error, InputError):
+        return error_response(400, str(error))
+    return internal_error(error)  # which the guard reports
 
 
 def _files() -> APIRouter:

@@ -17,6 +17,7 @@ import uvicorn
 
 from core.errors import InputError
 
+from .guard import Guard
 from .server import page_server
 from .workbench import Workbench
 
@@ -54,6 +55,21 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def config_of(app: Guard) -> uvicorn.Config:
+    """How the page is served: bounded, and without a log."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="critical",  # no addresses, which hold the token and names of files
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS,
+    )
+
+
 def serve(
     workbench: Workbench, listener: socket.socket, blind: bool = False, browser: bool = True
 ) -> None:
@@ -74,20 +90,9 @@ def serve(
             file=sys.stderr,
         )
     print("Ctrl+C ends it", file=sys.stderr)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="critical",  # no addresses, which hold the token and names of files
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        ws="none",
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=SECONDS,
-    )
     with _opened(url if browser else None):
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(config_of(app)).run(sockets=[listener])
         except KeyboardInterrupt:
             pass
 
