@@ -343,6 +343,16 @@ def test_symptoms_are_saved_downloaded_and_loaded_again(page, folder, tmp_path):
     sync_api.expect(page.locator("#save-result .bad")).to_be_visible()
 
 
+def test_what_cannot_be_read_is_said_and_the_old_answer_is_marked(page):
+    before = choose(page)
+    phrases(page, "red").nth(0).fill("word " * 150)
+    sync_api.expect(page.locator(".panel .alert").first).to_contain_text("shorten it")
+    sync_api.expect(page.locator(".panel")).to_have_class(re.compile("old"))
+    page.click("#undo")
+    sync_api.expect(page.locator(".panel")).not_to_have_class(re.compile("old"))
+    assert shown(page) == before
+
+
 def test_phrases_are_checked(page):
     page.click("#check")
     sync_api.expect(page.locator("#checked tbody tr")).to_have_count(5)
@@ -467,8 +477,8 @@ def test_it_fits_and_is_readable(browser, address, theme, width):
     with looking(browser, address, viewport=size, color_scheme=theme) as page:
         choose(page)
         page.check("#compare")
-        phrases(page, "red").nth(0).fill("unbroken" * 60)
-        phrases(page, "blue").nth(0).fill("مرحبا " * 60)
+        phrases(page, "red").nth(0).fill("unbroken" * 25)
+        phrases(page, "blue").nth(0).fill("مرحبا " * 8)
         page.wait_for_timeout(500)
         shown(page)
         page.locator(".fall button").first.click()

@@ -92,6 +92,7 @@ function showImage(image) {
   find("image-name").textContent = image.name;
   for (const panel of panels) {
     panel.answer = null;
+    panel.element.classList.remove("old");
     panel.found.replaceChildren();
     ask(panel);
   }
@@ -121,14 +122,16 @@ async function answer(panel) {
     const found = await post("answer", body, controller.signal);
     if (panel.controller !== controller) return;
     panel.problem.hidden = true;
+    panel.element.classList.remove("old");
     panel.answer = found;
     draw(panel);
     if (panel === panels[0]) say(`${found.verdict}.`);
     if (heat?.panel === panel && panel.set !== "trained") drawHeat();
   } catch (error) {
     if (error.name === "AbortError" || panel.controller !== controller) return;
-    panel.problem.textContent = error.message;
+    panel.problem.textContent = panel.answer ? `${error.message} (below is the answer before)` : error.message;
     panel.problem.hidden = false;
+    panel.element.classList.add("old");
   }
   panel.element.classList.remove("waiting");
 }
