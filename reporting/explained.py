@@ -36,9 +36,10 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         root: the folder that holds the datasets; the run's own for ``None``.
 
     Returns:
-        {"run", "warning", "drift", "best", "worst"}: a sentence on the symptoms that lost their
-        meaning, or None; the table of ``drift_table``; lists of cards. {"reason"} if the run's
-        images, also those of training, or its backbone are missing; None if no run is explainable.
+        {"run", "folder", "warning", "drift", "best", "worst"}: a sentence on the symptoms that lost
+        their meaning, or None; the table of ``drift_table``; lists of cards. {"reason"} if the
+        run's images, also those of training, or its backbone are missing; None if no run is
+        explainable.
     """
     chosen = _best_validated(methods)
     if chosen is None:
@@ -58,6 +59,7 @@ def explained_images(methods: Sequence[Method], root: str | Path | None) -> dict
         )
         return {
             "run": run.name,
+            "folder": chosen.folder,
             "warning": warning_of(known),
             "drift": drift_table(run.name, known),
             **dict(zip(("best", "worst"), cards, strict=True)),

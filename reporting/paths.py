@@ -1,6 +1,7 @@
 """Remove the paths of a machine from texts: a page is shown to others."""
 
 import re
+import shlex
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -30,3 +31,18 @@ def value_without_paths(value: Any, folder: str | Path) -> Any:
     if whole or value.startswith("~"):
         return last_part(value)
     return without_paths(value, folder)
+
+
+def app_command(run: str | Path, folder: str | Path) -> str:
+    """The command that opens a run below ``folder`` in a browser, without the machine's paths.
+
+    The options in a run's folder, which may hold a path, are left out: where that name fits several
+    runs, app.py lists them.
+    """
+    place = Path(run).absolute().relative_to(Path(folder).absolute())
+    parts = [part for part in place.parts if "=" not in part]
+    name = Path(folder).resolve().name
+    if not parts:
+        return shlex.join(["python", "app.py", name])
+    where = [] if name == "output" else ["--runs", name]
+    return shlex.join(["python", "app.py", "/".join(parts), *where])

@@ -12,6 +12,7 @@ import yaml
 from tqdm import tqdm
 
 from core.errors import InputError
+from engine.method import METHODS
 from results.choices import Choices
 from results.intervals import Intervals
 from results.metrics import METRICS, default_metrics
@@ -25,7 +26,7 @@ from results.tables import KINDS, tables_of
 from . import charts, measures
 from .explained import explained_images
 from .pages import write_page
-from .paths import value_without_paths, without_paths
+from .paths import app_command, value_without_paths, without_paths
 
 CURVES = (("loss", "training loss"), ("val_accuracy", "validation accuracy"))
 MOST_LINES = 12  # in one chart; more could not be told apart
@@ -67,6 +68,7 @@ def make_report(
         output,
         "report.html.jinja",
         bare=bare,
+        app_command=lambda run: app_command(run, folder),
         folder=Path(folder).resolve().name,
         written=time.strftime("%d %B %Y, %H:%M"),
         count=len(runs),
@@ -216,9 +218,12 @@ def _shares(matrix: np.ndarray) -> list[list[tuple[float, float]]]:
     return [list(zip(*pair, strict=True)) for pair in zip(matrix, matrix / totals, strict=True)]
 
 
-def configurations(runs: Sequence[Run], folder: str | Path) -> list[tuple[str, str]]:
-    """(title, YAML) of one run of each method and dataset, without the machine's paths."""
-    found = {}
+def configurations(runs: Sequence[Run], folder: str | Path) -> list[tuple[str, str, str]]:
+    """(title, command, YAML) of one run of each method and dataset, without the machine's paths.
+
+    The command opens the run in a browser; it is empty where app.py does not show such runs.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for task, task_runs in tasks_of(runs).items():
         for method in methods_of(task_runs):
             first = method.runs[0]
@@ -229,8 +234,10 @@ def configurations(runs: Sequence[Run], folder: str | Path) -> list[tuple[str, s
                     if key not in PRIVATE
                 }
                 title = f"{task.title}: {method.label}, {first.backbone}, seed {first.seed}"
-                found[title] = yaml.safe_dump(_nested(kept), sort_keys=False)
-    return list(found.items())
+                shown = first.trainer in METHODS and not first.multi_label
+                command = app_command(first.folder, folder) if shown else ""
+                found[title] = command, yaml.safe_dump(_nested(kept), sort_keys=False)
+    return [(title, *entry) for title, entry in found.items()]
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

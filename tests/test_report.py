@@ -17,7 +17,8 @@ from core.errors import command_line
 from reporting import measures
 from reporting import report as report_page
 from reporting.explained import explained_images
-from reporting.paths import value_without_paths, without_paths
+from reporting.paths import app_command, value_without_paths, without_paths
+from results.named_runs import named_runs
 from results.predictions import Predictions
 from results.rows import methods_of, tasks_of
 from results.runs import find_runs
@@ -157,6 +158,32 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
             assert all(number <= shown[other] + 1 or shown[other] == have[other] for other in have)
     assert "data:image" not in without and "Best explained" not in without
     assert str(root.parent / "data") not in without  # the machine's paths are nobody's business
+
+
+def test_the_report_says_how_to_ask_a_run_in_a_browser(toy_run, tmp_path):
+    """With a name that app.py finds, and without the machine's paths."""
+    folder = toy_run("ViP")
+    root = folder.parent
+    report.main([str(root), "--output", str(tmp_path / "report.html")])
+
+    text = checked(tmp_path / "report.html")
+    assert text.count(f"Ask this run in a browser: <code>python app.py {folder.name}</code>") == 1
+    assert "change its symptoms, in a browser: <code>python app.py ViP" in text
+    assert named_runs([folder.name], root=root) == [folder]
+    assert app_command(root / "a b", root) == "python app.py 'a b'"
+    assert app_command(root / "a", root.parent) == "python app.py output/a --runs " + (
+        root.parent.name
+    )
+    assert app_command(root / "a" / "PATH=-home-jane-w.pt" / "seed1", root) == (
+        "python app.py a/seed1"
+    )
+    assert app_command(folder, folder) == f"python app.py {folder.name}"
+
+
+def test_runs_that_the_page_does_not_show_have_no_command(tmp_path):
+    write_run(tmp_path, "VisionLLM")
+    ((_, command, _),) = report_page.configurations(find_runs(tmp_path), tmp_path)
+    assert command == ""
 
 
 def test_methods_that_cannot_be_explained_are_not_chosen(tmp_path):
