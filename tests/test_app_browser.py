@@ -176,6 +176,13 @@ def choose(page, index=0):
     return shown(page)
 
 
+def choose_red(page):
+    """The image of the fixture ``file``."""
+    page.select_option("#class", "red")
+    sync_api.expect(page.locator("#count")).to_have_text("6 of 6 images")
+    return choose(page)
+
+
 def phrases(page, name):
     return page.locator(f'.class[data-class="{name}"] textarea')
 
@@ -217,16 +224,16 @@ def test_a_dropped_image_has_the_probabilities_of_predict(page, run, file):
 
 
 def test_an_image_of_a_split_says_whether_it_is_correct(page, run, file):
-    page.select_option("#class", "red")
-    sync_api.expect(page.locator("#count")).to_have_text("6 of 6 images")
-    found = choose(page)
+    found = choose_red(page)
 
     assert found == predicted([run], file)[0]
     correct = max(found, key=found.get) == "red"
     sync_api.expect(page.locator(".found")).to_contain_text("Correct" if correct else "Incorrect")
     sync_api.expect(page.locator("#neighbours li")).to_have_count(6)
-    page.select_option("#outcome", "correct")
-    sync_api.expect(page.locator("#count")).not_to_have_text("6 of 6 images" if not correct else "")
+    page.select_option("#outcome", "correct" if correct else "incorrect")
+    sync_api.expect(page.locator("#list li").first).to_contain_text("0.png")
+    page.select_option("#outcome", "incorrect" if correct else "correct")
+    sync_api.expect(page.locator('#list li[title="test/red/0.png"]')).to_have_count(0)
 
 
 def test_a_heat_map_is_toggled_over_the_image(page):
@@ -247,8 +254,7 @@ def test_a_heat_map_is_toggled_over_the_image(page):
 
 def test_an_edited_phrase_answers_as_explain_does(page, run, file):
     """Typing in place is --drop and --add; a phrase switched off is --drop."""
-    page.select_option("#class", "red")
-    before = choose(page)
+    before = choose_red(page)
     old = phrases(page, "red").nth(0).input_value()
     phrases(page, "red").nth(0).press_sequentially(" and typed in haste", delay=5)
     phrases(page, "red").nth(0).fill("a dark red disc")
@@ -275,8 +281,7 @@ def wait_for(page, wanted, panel=0):
 
 
 def test_a_phrase_is_added_and_weighed(page, run, file):
-    page.select_option("#class", "red")
-    before = choose(page)
+    before = choose_red(page)
     page.locator('.class[data-class="blue"]').get_by_text("Add a phrase").click()
     page.keyboard.type("a blue-white veil")
     wait_for(page, made_with(run, file, add=[("blue", "a blue-white veil")]))
@@ -287,8 +292,7 @@ def test_a_phrase_is_added_and_weighed(page, run, file):
 
 
 def test_two_symptom_sets_side_by_side(page, run, file):
-    page.select_option("#class", "red")
-    trained = choose(page)
+    trained = choose_red(page)
     page.check("#compare")
     phrases(page, "red").nth(0).fill("a dark red disc")
     sync_api.expect(page.locator("#changes")).to_contain_text("1 added, 1 removed")

@@ -193,7 +193,8 @@ async function save(event) {
   const result = find("save-result");
   try {
     const { path, command, note } = await post("save", { ...current(), name: find("save-name").value.trim() });
-    result.replaceChildren("Saved as ", make("code", {}, path), ". To train on it:", commandOf(command), note ? make("span", { class: "quiet" }, ` ${note}`) : "");
+    const train = command ? ["To train on it:", commandOf(command)] : [];
+    result.replaceChildren("Saved as ", make("code", {}, path), ". ", ...train, note ? make("span", { class: "quiet" }, ` ${note}`) : "");
   } catch (error) {
     result.replaceChildren(make("span", { class: "bad" }, error.message));
   }
