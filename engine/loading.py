@@ -77,10 +77,15 @@ def load_run(
         model = method.build(backbone, classnames, symptoms)
         if any(p.requires_grad for p in model.learned.parameters()):
             load_checkpoint(find_checkpoint(folder, method), method, model, classnames)
+    return LoadedRun(folder, cfg, method, _learned(model), classnames, symptoms, record)
+
+
+def _learned(model: PromptedModel) -> PromptedModel:
+    """The model, which learns no more: it encodes each symptom by itself and once."""
     model.eval()
     if isinstance(model, SymptomModel):
         model.keep_features()
-    return LoadedRun(folder, cfg, method, model, classnames, symptoms, record)
+    return model
 
 
 def _device(cfg: CN) -> torch.device:

@@ -14,7 +14,7 @@ from explanations.what_if import checked_symptom, merge_of
 from symptoms import Symptoms
 from symptoms.phrases import same
 
-MOST_CLASSES, MOST_PHRASES = 200, 100  # of a state; phrases of one class
+MOST_CLASSES, MOST_PHRASES = 200, 300  # of a state; phrases of one class
 LONGEST_NAME = 100  # characters of a new class's name
 LARGEST_WEIGHT = 1000.0
 

@@ -112,34 +112,40 @@ class Workbench:
         for value, least in ((offset, 0), (limit, 1)):
             if type(value) is not int or value < least:
                 raise InputError(f"offset and limit are whole numbers, and not {_quoted(value)}")
-        shown = self._pictures.of_split(split)
         if class_name is not None and class_name not in self._pictures.run.classnames:
             raise InputError(f"there is no class {_quoted(class_name)}")
-        probabilities, patients = asked.of_split(split), self._pictures.patients(split)
-        names = asked.ensemble.classnames
+        every = self._listed(asked, split, outcome)
+        found = [
+            image
+            for image in every
+            if class_name in (None, image["truth"]) and patient in (None, image["patient"])
+        ]
+        patients = {number for number in self._pictures.patients(split) if number}
+        return {
+            "total": len(found),
+            "images": found[offset : offset + min(limit, MOST_LISTED)],
+            "patients": sorted(patients, key=lambda number: (len(number), number)),
+        }
+
+    def _listed(self, asked: AskedRun, split: str, outcome: str) -> list[dict[str, Any]]:
+        """The images of a split with this outcome."""
+        shown, patients = self._pictures.of_split(split), self._pictures.patients(split)
+        probabilities, names = asked.of_split(split), asked.ensemble.classnames
         found = []
-        for i, image in enumerate(shown):
-            label = int(probabilities[i].argmax())
-            if (
-                _fits(outcome, image, names[label], probabilities[i])
-                and class_name in (None, image.truth)
-                and patient in (None, patients[i])
-            ):
+        for image, patient, row in zip(shown, patients, probabilities, strict=True):
+            label = int(row.argmax())
+            if _fits(outcome, image, names[label], row):
                 found.append(
                     {
                         "id": image.id,
                         "name": image.name,
                         "truth": image.truth,
                         "prediction": names[label],
-                        "probability": float(probabilities[i, label]),
-                        "patient": patients[i] or None,
+                        "probability": float(row[label]),
+                        "patient": patient or None,
                     }
                 )
-        return {
-            "total": len(found),
-            "images": found[offset : offset + min(limit, MOST_LISTED)],
-            "patients": sorted({p for p in patients if p}, key=lambda p: (len(p), p)),
-        }
+        return found
 
     def thumbnail(self, image: str, size: int = 256) -> bytes:
         """An image as PNG, its longer side at most ``size`` pixels."""
