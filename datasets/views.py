@@ -33,6 +33,9 @@ Transform = Callable[[Image.Image], Tensor]
 
 # Steps that do the same to one grey channel as to three equal ones, at a third of the cost.
 GEOMETRIC = (T.RandomResizedCrop, T.RandomHorizontalFlip, T.Resize, T.CenterCrop)
+# Steps that draw from PyTorch's generator alone, or nothing; others may draw from any.
+DRAWN_BY_TORCH = (*GEOMETRIC, T.RandomCrop, T.ColorJitter, T.ToTensor, T.Normalize)
+DECODED_BYTES = 512 * 1024**2  # of decoded training images that a loader's workers keep together
 
 
 def view_seed(seed: int, epoch: Epoch, name: str) -> int:
@@ -42,11 +45,25 @@ def view_seed(seed: int, epoch: Epoch, name: str) -> int:
 
 
 @contextmanager
+def seeded_torch(seed: int) -> Iterator[None]:
+    """Run a block whose draws from PyTorch on the CPU depend on ``seed`` alone; disturb no others.
+
+    ``torch.manual_seed`` would seed every device too, which takes 200 times as long.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+@contextmanager
 def seeded_draws(seed: int) -> Iterator[None]:
-    """Run a block whose random draws depend on ``seed`` alone and disturb no others."""
+    """The same of draws from Python's and NumPy's generators too."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_torch(seed):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:
@@ -69,6 +86,8 @@ class Views(Dataset):
         as_bytes: leave scaling and normalisation to ``scale``, where the transform ends in no
             more than these: a quarter of the bytes travel, and the device does the rest.
         rendering: what of DICOM files is shown.
+        keep_bytes: of decoded images that are kept for their next view, in each process that makes
+            views; what does not fit is decoded for every view.
     """
 
     def __init__(
@@ -79,12 +98,18 @@ class Views(Dataset):
         as_bytes: bool = False,
         rendering: Rendering = DEFAULT,
         n_views: int = 0,
+        keep_bytes: int = 0,
     ) -> None:
         self.images = images
         self.rendering = rendering
         self.transform = transform
         self.seed = seed
         self.n_views = n_views
+        self._room = keep_bytes
+        self._decoded: dict[int, Image.Image] = {}
+        steps = getattr(transform, "transforms", [None])
+        by_torch = all(type(step) in DRAWN_BY_TORCH for step in steps)
+        self._draws = seeded_torch if by_torch else seeded_draws
         self.steps: list[Any] = []
         self.scale: Scale | None = None
         if as_bytes:
@@ -99,7 +124,7 @@ class Views(Dataset):
         """A batch's entry; ``img`` is [3, H, W], or [epochs, 3, H, W] for a tuple of epochs."""
         epochs, index = key
         entry = self.images[index]
-        image = read_picture(entry.impath, self.keep_grey, self.rendering)
+        image = self._image(index)
         if isinstance(epochs, tuple):
             view = torch.stack([self._view(image, entry, epoch) for epoch in epochs])
         else:
@@ -112,11 +137,23 @@ class Views(Dataset):
             "index": index,
         }
 
+    def _image(self, index: int) -> Image.Image:
+        """An image, decoded: once in this process while there is room to keep it."""
+        image = self._decoded.get(index)
+        if image is None:
+            image = read_picture(self.images[index].impath, self.keep_grey, self.rendering)
+            # Pillow stores a colour pixel in four bytes.
+            size = image.width * image.height * (1 if image.mode == "L" else 4)
+            if size <= self._room:
+                self._room -= size
+                self._decoded[index] = image
+        return image
+
     def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
         draws: AbstractContextManager[None] = nullcontext()
         if self.seed is not None:
             epoch = epoch % self.n_views if self.n_views else epoch
-            draws = seeded_draws(view_seed(self.seed, epoch, entry.id))
+            draws = self._draws(view_seed(self.seed, epoch, entry.id))
         with draws:
             if self.scale is None:
                 return self.transform(image)
@@ -281,6 +318,7 @@ class ViewManager:
             as_bytes=True,
             rendering=self.rendering,
             n_views=self.cfg.FEATURES.VIEWS,
+            keep_bytes=DECODED_BYTES // max(1, self.workers),
         )
 
     def test_views(self, images: Sequence[Any]) -> Views:

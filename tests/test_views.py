@@ -1,5 +1,7 @@
 """The same pixels in the same order for everyone."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torchvision import transforms as T
 
 import trainers  # noqa: F401
 from core.errors import InputError
+from datasets import views as views_module
 from datasets.base import Picture
+from datasets.pictures import read_picture
 from datasets.views import EpochBatches, ViewManager, Views, seeded_draws, view_seed
 from engine.config import load_cfg
 
@@ -95,6 +99,44 @@ def test_seeded_draws_leave_other_draws_alone():
     with seeded_draws(9):
         torch.rand(5)
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("room", [0, 60 * 80 * 4, 2 * 60 * 80 * 4])
+def test_an_image_that_fits_is_decoded_once_for_the_same_views(cfg, tmp_path, monkeypatch, room):
+    """What a process keeps changes how often it decodes, and no pixel."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for name in ("x.png", "y.png"):
+        pixels = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+        pictures.append(Picture(tmp_path / name, 0, "a", id=name))
+    transform = ViewManager(cfg()).tfm_train
+    keys = [(epoch, index) for epoch in range(3) for index in range(2)]
+    expected = [Views(pictures, transform, 7, as_bytes=True)[key]["img"] for key in keys]
+    decoded = []
+    monkeypatch.setattr(
+        views_module,
+        "read_picture",
+        lambda path, *a: decoded.append(path) or read_picture(path, *a),
+    )
+    views = Views(pictures, transform, 7, as_bytes=True, keep_bytes=room)
+
+    for key, view in zip(keys, expected, strict=True):
+        assert torch.equal(views[key]["img"], view)
+    fit = room // (60 * 80 * 4)
+    assert len(decoded) == fit + 3 * (2 - fit)
+
+
+@pytest.mark.parametrize("drawn_by", [random.random, np.random.random_sample])
+def test_a_transform_that_draws_elsewhere_is_seeded_too(tmp_path, drawn_by):
+    """Of transforms that are not known, the draws of every generator follow from the seed."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    picture = Picture(tmp_path / "x.png", 0, "a", id="x.png")
+    transform = T.Compose([T.Lambda(lambda image: torch.tensor(drawn_by()))])
+
+    views = [Views([picture], transform, seed=7)[epoch, 0]["img"] for epoch in (0, 0, 1)]
+
+    assert views[0] == views[1] != views[2]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
