@@ -76,7 +76,8 @@ def is_here(chosen: Mapping[str, Any]) -> bool:
         return Path(path).expanduser().exists()
     if name.startswith(HUB):
         return cached_folder(name) is not None
-    return any(format.is_cached(name) for format in known_formats() if name in format.released())
+    every = [format for format in known_formats() if name in format.released()]
+    return any(format.cached_file(name) for format in every)
 
 
 def settings_of(weights: str) -> dict[str, Any]:

@@ -8,14 +8,17 @@ import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from backbones.device import usable_device, usable_precision
 from backbones.numerics import at_least_fp32, cosine_logits
+from backbones.weights import WeightsFile
 from core.errors import InputError
+
+_E = TypeVar("_E", bound=nn.Module)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -214,10 +217,20 @@ class Backbone(nn.Module):
         text_width, text_depth: width of a token embedding, layers of the text encoder.
         vision_width, vision_depth: the same of the images' transformer; None where it is not one.
         preprocessing: how images are prepared. fingerprint: of the weights as the file holds them.
+        image: the image encoder; loaded when it is first asked for, if ``load_image`` is given.
+
+    Args:
+        load_image: loads the image encoder, of which ``parts`` then hold the shapes alone.
     """
 
+    image: ImageEncoder
+
     def __init__(
-        self, parts: Parts, precision: str = "fp32", device: str | torch.device = "cpu"
+        self,
+        parts: Parts,
+        precision: str = "fp32",
+        device: str | torch.device = "cpu",
+        load_image: Callable[[], ImageEncoder] | None = None,
     ) -> None:
         super().__init__()
         self.device = usable_device(device)
@@ -228,12 +241,27 @@ class Backbone(nn.Module):
         self.embed_dim, self.context_length = image.embed_dim, text.context_length
         self.text_width, self.text_depth = text.width, text.depth
         self.vision_width, self.vision_depth = image.width, image.depth
-        self.image, self.text = image, text
+        self._load_image = load_image
+        if load_image is None:
+            self.image = self._ready(image)
+        self.text = self._ready(text)
         self.log_scale = nn.Parameter(parts.logit_scale.detach().clone())
-        if halves := {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision):
-            halve(self.image, halves)
-            halve(self.text, halves)
         self.to(self.device).eval().requires_grad_(False)
+
+    def _ready(self, encoder: _E) -> _E:
+        """An encoder in the backbone's precision, on its device, frozen."""
+        if halves := {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision):
+            halve(encoder, halves)
+        return encoder.to(self.device).eval().requires_grad_(False)
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for what is not there: for the image encoder, once.
+        load = self.__dict__.get("_load_image")
+        if name == "image" and load is not None:
+            self._load_image = None
+            with torch.random.fork_rng(devices=[]):  # some formats draw before they read
+                self.image = self._ready(load())
+        return super().__getattr__(name)
 
     # -- texts ----------------------------------------------------------------------------------
 
@@ -434,6 +462,11 @@ def new_module(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> 
 def count(names: Iterable[str], prefix: str) -> int:
     """How many numbers follow ``prefix`` in the names of tensors."""
     return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
+
+
+def fingerprint_of(weights: WeightsFile, *settings: Any) -> str:
+    """Twelve digits of ``weights_fingerprint``; those that are remembered are not computed."""
+    return weights.fingerprint or weights_fingerprint(weights.tensors, *settings)[:12]
 
 
 def weights_fingerprint(tensors: Mapping[str, Tensor], *settings: Any) -> str:

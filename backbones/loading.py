@@ -11,9 +11,10 @@ import torch
 from yacs.config import CfgNode
 
 from backbones import formats
-from backbones.backbone import Backbone, Parts
+from backbones.backbone import Backbone, ImageEncoder, Parts
 from backbones.formats import Format, Stated
-from backbones.hub import HUB, from_hub
+from backbones.hub import HUB, cached_folder, from_hub
+from backbones.remembered import Remembered
 from backbones.weights import WeightsFile, read_weights
 from core.errors import InputError, first_line
 
@@ -66,20 +67,52 @@ def load_backbone(
     Raises:
         InputError: a name, file or folder that is missing, damaged or of no known format.
     """
-    weights, format = find_weights(name, path)
-    return Backbone(parts_of(weights, format, Stated(**stated)), precision, device)
+    told = Stated(**stated)
+    remembered = Remembered(_place_of(name, path), told)
+    if not remembered.fingerprint:
+        weights, format = find_weights(name, path)
+        parts = parts_of(weights, format, told)
+        remembered.write(parts.fingerprint)
+        return Backbone(parts, precision, device)
+
+    def read() -> tuple[WeightsFile, Format]:
+        found, format = find_weights(name, path, checked=True)
+        return found._replace(fingerprint=remembered.fingerprint), format
+
+    def load_image() -> ImageEncoder:
+        return parts_of(*read(), told).image
+
+    found, format = read()
+    parts = parts_of(found.of_texts(), format, told)
+    remembered.restore_random_state()
+    return Backbone(parts, precision, device, load_image)
 
 
-def find_weights(name: str = "", path: str = "") -> tuple[WeightsFile, Format]:
+def _place_of(name: str, path: str) -> Path | None:
+    """The file or folder of the weights; None where they are not on this machine."""
+    if path:
+        return Path(path)
+    if name.startswith(HUB):
+        return cached_folder(name)
+    format = next((format for format in known_formats() if name in format.released()), None)
+    return format.cached_file(name) if format else None
+
+
+def find_weights(
+    name: str = "", path: str = "", checked: bool = False
+) -> tuple[WeightsFile, Format]:
     """The weights that a name or path means, and their format.
+
+    Args:
+        checked: as for ``read_weights``.
 
     Raises:
         InputError: as ``load_backbone``.
     """
     every = known_formats()
     if not path and not name.startswith(HUB):
-        return _released(name, every)
-    weights = read_weights(path or from_hub(name))
+        return _released(name, every, checked)
+    weights = read_weights(path or from_hub(name), checked)
     format = next((format for format in every if format.recognises(weights)), None)
     if format is None:
         known = ", ".join(format.name for format in every)
@@ -91,7 +124,7 @@ def find_weights(name: str = "", path: str = "") -> tuple[WeightsFile, Format]:
     return weights, format
 
 
-def _released(name: str, every: list[Format]) -> tuple[WeightsFile, Format]:
+def _released(name: str, every: list[Format], checked: bool) -> tuple[WeightsFile, Format]:
     format = next((format for format in every if name in format.released()), None)
     if format is None:
         choices = ", ".join(n for format in every for n in format.released())
@@ -99,7 +132,7 @@ def _released(name: str, every: list[Format]) -> tuple[WeightsFile, Format]:
             f"MODEL.BACKBONE.NAME is {name!r}; choose one of {choices} or {HUB}OWNER/NAME, or give "
             "a file or folder of weights in MODEL.BACKBONE.PATH"
         )
-    return format.fetch(name), format
+    return format.fetch(name, checked), format
 
 
 def parts_of(weights: WeightsFile, format: Format, stated: Stated) -> Parts:

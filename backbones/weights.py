@@ -25,6 +25,8 @@ WEIGHTS = (
     "pytorch_model.bin",
 )
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+# How the names of an image encoder's tensors begin, in every format.
+OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
 
 
 class WeightsFile(NamedTuple):
@@ -34,24 +36,38 @@ class WeightsFile(NamedTuple):
         path: the file or folder. tensors: by name.
         settings: content of a folder's JSON files by name; empty for a bare file.
         activation: as the file itself says it; "" if it does not.
+        fingerprint: remembered from an earlier load; "" where the tensors are to be hashed.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, dict[str, Any]] = {}
     activation: str = ""
+    fingerprint: str = ""
 
     @property
     def folder(self) -> Path:
         """The folder of the weights: ``path``, or where it lies."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    def of_texts(self) -> "WeightsFile":
+        """The same with the image encoder's tensors as shapes alone, on the device ``meta``."""
+        tensors = {
+            name: tensor.to("meta") if name.startswith(OF_IMAGES) else tensor
+            for name, tensor in self.tensors.items()
+        }
+        return self._replace(tensors=tensors)
 
-def read_weights(path: str | Path) -> WeightsFile:
+
+def read_weights(path: str | Path, checked: bool = False) -> WeightsFile:
     """Read a folder, a state dict, a safetensors file or a TorchScript archive, on the CPU.
 
     ``{"state_dict": ...}``, its siblings in ``WRAPPERS`` and a ``module.`` before each name are
     unwrapped.
+
+    Args:
+        checked: an earlier load found that every number is finite; tensors that nobody asks for
+            then stay on the disk, where the file can be mapped into memory.
 
     Raises:
         InputError: there is no such file, it is of another kind, it holds no tensors, or one of
@@ -71,7 +87,8 @@ def read_weights(path: str | Path) -> WeightsFile:
     if not tensors:
         raise InputError(f"{file} contains no named tensors; {WANTED}")
     weights = WeightsFile(path, tensors, settings, _scripted_activation(file))
-    check_finite(weights)
+    if not checked:
+        check_finite(weights)
     return weights
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backbones.backbone import CLIP_MEAN, CLIP_STD, Parts, Preprocessing
 from backbones.encoders.blocks import ACTIVATIONS
@@ -53,12 +54,16 @@ class Format(ABC):
         """Names of weights that ``fetch`` can bring."""
         return ()
 
-    def is_cached(self, name: str) -> bool:
-        """Whether ``fetch`` needs no download."""
-        return False
+    def cached_file(self, name: str) -> Path | None:
+        """Where ``fetch`` finds the weights called ``name``; None where it would download them."""
+        return None
 
-    def fetch(self, name: str) -> WeightsFile:
-        """The weights called ``name``, from a cache or downloaded."""
+    def fetch(self, name: str, checked: bool = False) -> WeightsFile:
+        """The weights called ``name``, from a cache or downloaded.
+
+        Args:
+            checked: an earlier load compared the cached file with what was released.
+        """
         raise NotImplementedError
 
 

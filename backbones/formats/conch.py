@@ -4,7 +4,7 @@ Lu et al., Nature Medicine 2024, https://doi.org/10.1038/s41591-024-02856-4. Wha
 tell (heads, epsilons, activation) is as in https://github.com/mahmoodlab/CONCH.
 """
 
-from backbones.backbone import Parts, weights_fingerprint
+from backbones.backbone import Parts, fingerprint_of
 from backbones.encoders.text_transformer import TextShape, TransformerText
 from backbones.encoders.vit import ViT
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
@@ -36,7 +36,7 @@ class ConchFormat(Format):
             text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated),
-            weights_fingerprint(tensors, "CONCH", stated.vision_heads, *text.settings)[:12],
+            fingerprint_of(weights, "CONCH", stated.vision_heads, *text.settings),
         )
 
 

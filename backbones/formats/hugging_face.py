@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor
 
-from backbones.backbone import ImageEncoder, Parts, TextEncoder, weights_fingerprint
+from backbones.backbone import ImageEncoder, Parts, TextEncoder, fingerprint_of
 from backbones.encoders.clip_images import image_encoder_of
 from backbones.encoders.clip_texts import clip_text_of
 from backbones.encoders.text_transformer import TextShape, TransformerText
@@ -93,7 +93,7 @@ class HuggingFaceFormat(Format):
             text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(size, stated, known, weights.path / "preprocessor_config.json"),
-            weights_fingerprint(tensors, kind, text_settings, vision_settings, *text.settings)[:12],
+            fingerprint_of(weights, kind, text_settings, vision_settings, *text.settings),
             notes,
         )
 

@@ -13,7 +13,7 @@ from backbones.backbone import (
     Parts,
     Preprocessing,
     TextEncoder,
-    weights_fingerprint,
+    fingerprint_of,
 )
 from backbones.encoders.clip_images import image_encoder_of
 from backbones.encoders.clip_texts import clip_text_of
@@ -86,12 +86,12 @@ class OpenClipFormat(Format):
             text,
             weights.tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated, known, where),
-            weights_fingerprint(
-                weights.tensors,
+            fingerprint_of(
+                weights,
                 what_decides(model),
                 *(stated.text_heads, stated.vision_heads),
                 *text.settings,
-            )[:12],
+            ),
         )
 
 

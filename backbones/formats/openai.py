@@ -23,7 +23,7 @@ from backbones.backbone import (
 from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
 from backbones.encoders.clip_texts import ClipText, check_vocabulary
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
-from backbones.weights import WeightsFile, check_finite
+from backbones.weights import WeightsFile, check_finite, read_weights
 from core.errors import InputError
 
 CACHE = "~/.cache/clip"  # where the clip package keeps its downloads
@@ -62,17 +62,20 @@ class OpenAIFormat(Format):
         check_heads(tensors, stated, weights.path)
         model = clip_of(tensors)
         check_vocabulary(model.vocab_size)
-        return parts_of(model, activation, stated, notes)
+        return parts_of(model, activation, stated, notes, weights.fingerprint)
 
     def released(self) -> Sequence[str]:
         return clip.available_models()
 
-    def is_cached(self, name: str) -> bool:
-        return _cache_file(name).is_file()
+    def cached_file(self, name: str) -> Path | None:
+        file = _cache_file(name)
+        return file if file.is_file() else None
 
-    def fetch(self, name: str) -> WeightsFile:
+    def fetch(self, name: str, checked: bool = False) -> WeightsFile:
         """OpenAI's own weights, from the clip package's cache or downloaded by it."""
         file = _cache_file(name)
+        if checked:
+            return read_weights(file, checked=True)._replace(activation="quick_gelu")
         folder = file.parent
         try:
             with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
@@ -107,11 +110,13 @@ def parts_of(
     activation: str = "quick_gelu",
     stated: Stated | None = None,
     notes: tuple[str, ...] = (),
+    fingerprint: str = "",
 ) -> Parts:
     """The encoders of a ``clip.model.CLIP``, which become the parts' own.
 
     Args:
         activation: a name of ``ACTIVATIONS``. stated: heads, mean and standard deviation.
+        fingerprint: of the weights, where it is known.
     """
     stated = stated or Stated()
     model = model.float().eval()
@@ -119,7 +124,7 @@ def parts_of(
     beside += [stated.text_heads, stated.vision_heads] * any(
         (stated.text_heads, stated.vision_heads)
     )
-    fingerprint = weights_fingerprint(model.state_dict(), *beside)[:12]
+    fingerprint = fingerprint or weights_fingerprint(model.state_dict(), *beside)[:12]
     set_layers(model, activation, stated.text_heads)
     set_layers(model.visual, activation, stated.vision_heads)
     return Parts(
@@ -162,9 +167,14 @@ def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
     """
     tensors = expand_token_table(dict(tensors))
     kept = {k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES}
-    # The constructor draws weights, which moves the random numbers of everything behind it: the
-    # learned parameters of a run start from what they always started from.
-    model = CLIP(**shape_of(tensors))
+    shape = shape_of(tensors)
+    if any(tensor.is_meta for tensor in kept.values()):
+        with torch.device("meta"):
+            model = CLIP(**shape)
+    else:
+        # The constructor draws weights, which moves the random numbers of everything behind it:
+        # the learned parameters of a run start from what they always started from.
+        model = CLIP(**shape)
     model.load_state_dict(kept, assign=True)
     return model.float().eval()
 

@@ -5,7 +5,7 @@ image encoder (QuickGELU), the pooling (class token) and the text length (256): 
 in the authors' code, https://github.com/mbzuai-oryx/UniMed-CLIP.
 """
 
-from backbones.backbone import Parts, weights_fingerprint
+from backbones.backbone import Parts, fingerprint_of
 from backbones.encoders.clip_images import image_encoder_of
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
 from backbones.formats.bert import bert_of
@@ -33,7 +33,7 @@ class UniMedFormat(Format):
             text,
             tensors["logit_scale"].reshape(()),
             decided_preprocessing(image.size, stated),
-            weights_fingerprint(tensors, *decides)[:12],
+            fingerprint_of(weights, *decides),
         )
 
 

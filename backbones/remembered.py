@@ -1,0 +1,96 @@
+"""What was found in weights, remembered by their files' paths, sizes and modification times.
+
+Hashing the weights and building the image encoder are then done once. A run that reads kept
+features needs neither the next time.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.formats import Stated
+from core.files import atomic_write, cache_folder
+
+FORMAT = 1  # to be raised whenever the same key would no longer give the same content
+_ENTRIES = {"fingerprint", "random_state"}
+
+
+class Remembered:
+    """One load of weights, from the state of PyTorch's generator that it begins with.
+
+    Some formats draw weights before they read them, and what is learned starts behind these
+    draws: the generator's state after the load is remembered too.
+
+    Args:
+        source: the file or folder of the weights; None where they are not on this machine yet.
+
+    Attributes:
+        fingerprint: of the weights; "" where they are not known.
+    """
+
+    def __init__(self, source: Path | None, stated: Stated) -> None:
+        self._source, self._stated = source, stated
+        self._before = torch.get_rng_state().numpy().tobytes()
+        self._key = self._key_now()
+        content = self._read()
+        self.fingerprint: str = content.get("fingerprint", "")
+        self._after = bytes.fromhex(content.get("random_state", ""))
+
+    def restore_random_state(self) -> None:
+        """Set the generator as a whole load would leave it."""
+        torch.set_rng_state(torch.frombuffer(bytearray(self._after), dtype=torch.uint8))
+
+    def write(self, fingerprint: str) -> None:
+        """Remember a load that has just ended; does nothing where the cache cannot be written."""
+        if not self._key or self._key_now() != self._key:  # the files changed in the meantime
+            return
+        after = torch.get_rng_state().numpy().tobytes().hex()
+        with contextlib.suppress(OSError), atomic_write(self._file) as file:
+            json.dump({"fingerprint": fingerprint, "random_state": after}, file)
+
+    def _read(self) -> dict[str, str]:
+        if self._key:
+            with contextlib.suppress(OSError, ValueError):
+                content = json.loads(self._file.read_text(encoding="utf-8"))
+                if isinstance(content, dict) and content.keys() == _ENTRIES:
+                    return content
+        return {}
+
+    @property
+    def _file(self) -> Path:
+        return cache_folder("weights") / f"{self._key}.json"
+
+    def _key_now(self) -> str:
+        """What the result follows from; "" where the files cannot be asked."""
+        try:
+            files = list(_states(self._source)) if self._source else []
+        except OSError:
+            return ""
+        if not files:
+            return ""
+        key: dict[str, Any] = {
+            "format": FORMAT,
+            "files": files,
+            "stated": asdict(self._stated),
+            "torch": metadata.version("torch"),
+            "random state": hashlib.sha256(self._before).hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _states(source: Path) -> Iterator[tuple[str, int, int]]:
+    """Real path, size and modification time of a file, or of each file in a folder."""
+    source = source.expanduser()
+    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+        if path.is_file():
+            stat = path.stat()
+            yield str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    if not source.exists():
+        raise FileNotFoundError(source)
