@@ -151,7 +151,7 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """[..., width] embeddings of token ids, in the precision of the token table."""
+        """[..., width] embeddings of token ids, in at least fp32."""
 
     @abstractmethod
     def layout(
@@ -271,7 +271,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """[..., text_width] embeddings of token ids, in the precision of the token table."""
+        """[..., text_width] embeddings of token ids, in at least fp32."""
         return self.text.embed_tokens(ids.to(self.device))
 
     @torch.no_grad()

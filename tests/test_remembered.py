@@ -66,6 +66,26 @@ def test_the_second_load_is_the_first_without_images_until_they_are_asked_for(
     assert not any(p.requires_grad for p in again.parameters())
 
 
+def test_a_file_in_half_precision_gives_the_same_texts(tmp_path, hashed):
+    """The token table then stays as the file holds it, and its rows are read in fp32."""
+    path = save_backbone("CLIP, ViT", tmp_path)
+    torch.save({k: v.half() for k, v in torch.load(path).items()}, path)
+    backbones = [loaded(path)[0] for _ in range(2)]
+
+    assert [b.text.token_embedding.weight.dtype for b in backbones] == [torch.float, torch.half]
+    ids = torch.tensor([[1, 5], [7, 9]])
+    rows, words, features = (
+        [f(b) for b in backbones]
+        for f in (
+            lambda b: b.embed_tokens(ids),
+            lambda b: b.vocabulary()[1],
+            lambda b: b.encode_text(b.prepare(["red", "a blue veil"])),
+        )
+    )
+    for pair in (rows, words, features):
+        assert pair[0].dtype == pair[1].dtype == torch.float and torch.equal(*pair)
+
+
 def test_other_files_settings_and_seeds_are_loaded_whole(tmp_path, hashed):
     """Whatever the fingerprint or the draws behind the load follow from is not remembered."""
     path = save_backbone("CLIP, ViT", tmp_path)

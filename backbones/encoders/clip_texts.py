@@ -14,7 +14,7 @@ from backbones.encoders.blocks import checked_heads
 from backbones.encoders.clip_images import set_layers
 from backbones.encoders.clip_layers import linear_maps
 from backbones.encoders.token_tree import TokenTree, TreeTexts, attend, attend_ends, put
-from backbones.numerics import take
+from backbones.numerics import at_least_fp32, take
 from backbones.texts import check_length, lay_out, strip_stop
 from backbones.tokenizers import END, START, clip_token_ids, clip_tokenizer
 from core.errors import InputError
@@ -45,7 +45,7 @@ class ClipText(TextEncoder):
         return clip_token_ids(texts)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        return self.token_embedding(ids)
+        return at_least_fp32(self.token_embedding(ids))  # its rows may be halves, as in a file
 
     def layout(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 import clip
 import torch
 from clip.model import CLIP
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones import expand_token_table
 from backbones.backbone import (
@@ -116,10 +116,11 @@ def parts_of(
 
     Args:
         activation: a name of ``ACTIVATIONS``. stated: heads, mean and standard deviation.
-        fingerprint: of the weights, where it is known.
+        fingerprint: of the weights, where it is known; the model is then as ``clip_of`` gave it.
     """
     stated = stated or Stated()
-    model = model.float().eval()
+    if not fingerprint:
+        model = model.float().eval()
     beside: list[Any] = [] if activation == "quick_gelu" else [activation]
     beside += [stated.text_heads, stated.vision_heads] * any(
         (stated.text_heads, stated.vision_heads)
@@ -169,14 +170,26 @@ def clip_of(tensors: Mapping[str, Tensor]) -> CLIP:
     kept = {k: v for k, v in tensors.items() if k not in _SHAPE_ENTRIES}
     shape = shape_of(tensors)
     if any(tensor.is_meta for tensor in kept.values()):
-        with torch.device("meta"):
-            model = CLIP(**shape)
-    else:
-        # The constructor draws weights, which moves the random numbers of everything behind it:
-        # the learned parameters of a run start from what they always started from.
-        model = CLIP(**shape)
+        return _texts_of(shape, kept)
+    # The constructor draws weights, which moves the random numbers of everything behind it: the
+    # learned parameters of a run start from what they always started from.
+    model = CLIP(**shape)
     model.load_state_dict(kept, assign=True)
     return model.float().eval()
+
+
+def _texts_of(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CLIP:
+    """A model without the image encoder's numbers; nothing is drawn.
+
+    Its token table, of which a run reads few rows, stays as the file holds it: on the disk, where
+    the file is mapped into memory.
+    """
+    with torch.device("meta"):
+        model = CLIP(**shape)
+    model.load_state_dict(tensors, assign=True)
+    table, model.token_embedding = model.token_embedding, nn.Embedding(0, 1)
+    model.float().eval().token_embedding = table
+    return model
 
 
 def shape_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
