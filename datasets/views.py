@@ -35,7 +35,8 @@ Transform = Callable[[Image.Image], Tensor]
 GEOMETRIC = (T.RandomResizedCrop, T.RandomHorizontalFlip, T.Resize, T.CenterCrop)
 # Steps that draw from PyTorch's generator alone, or nothing; others may draw from any.
 DRAWN_BY_TORCH = (*GEOMETRIC, T.RandomCrop, T.ColorJitter, T.ToTensor, T.Normalize)
-DECODED_BYTES = 512 * 1024**2  # of decoded training images that a loader's workers keep together
+# Of decoded training images that a loader's workers keep together; and of a split's test views.
+KEPT_BYTES = 512 * 1024**2
 
 
 def view_seed(seed: int, epoch: Epoch, name: str) -> int:
@@ -262,6 +263,32 @@ class EpochBatches(Sampler):
             yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
 
 
+class KeptViews:
+    """The views [batch, 3, H, W] of a loader of test views, batch by batch, as the loader has them.
+
+    They are the same in every pass. They are read once and kept, if all fit into ``KEPT_BYTES``.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._kept: list[Tensor] | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Tensor] = []
+        room = KEPT_BYTES
+        for batch in self._loader:
+            views = batch["img"]
+            room -= views.nbytes
+            if room >= 0:
+                kept.append(views.clone())  # out of the memory that the workers share
+            yield views
+        if room >= 0:
+            self._kept = kept
+
+
 def read_dataset(cfg: Any) -> Any:
     """The dataset that ``cfg.DATASET`` names.
 
@@ -318,7 +345,7 @@ class ViewManager:
             as_bytes=True,
             rendering=self.rendering,
             n_views=self.cfg.FEATURES.VIEWS,
-            keep_bytes=DECODED_BYTES // max(1, self.workers),
+            keep_bytes=KEPT_BYTES // max(1, self.workers),
         )
 
     def test_views(self, images: Sequence[Any]) -> Views:

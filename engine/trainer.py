@@ -27,7 +27,7 @@ from dassl_compat.checkpoints import (
     set_random_state,
 )
 from datasets.features import FrozenFeatures
-from datasets.views import ViewManager, read_dataset
+from datasets.views import KeptViews, ViewManager, read_dataset
 from engine.balance import balanced_weights, check_balance, check_unbalanced
 from engine.config import method_of, read_symptoms, symptom_file
 from engine.labels import correct, finding_logits, has_findings, labels_of
@@ -120,6 +120,7 @@ class MethodTrainer(TrainerX):
         self.history: list[list] = []
         self.best_epoch: int | None = None
         self.seconds = {"encode": 0.0, "train": 0.0, "validate": 0.0, "test": 0.0}
+        self._test_views: dict[str, KeptViews] = {}
         self.frozen_features = None
         if not self.method.learns_image_encoder:
             self.frozen_features = FrozenFeatures(cfg, self.dm, self.model.image_encoder)
@@ -439,8 +440,10 @@ class MethodTrainer(TrainerX):
             for features in self.frozen_features.of_split(split).split(size):
                 yield self.model.from_features(features.to(self.device)).logits
             return
-        for batch in getattr(self, f"{split}_loader"):
-            yield self.model(self.dm.scale(batch["img"].to(self.device))).logits
+        if split not in self._test_views:
+            self._test_views[split] = KeptViews(getattr(self, f"{split}_loader"))
+        for views in self._test_views[split]:
+            yield self.model(self.dm.scale(views.to(self.device))).logits
 
     def test(self, split: str | None = None) -> float:
         """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""

@@ -14,7 +14,7 @@ from core.errors import InputError
 from datasets import views as views_module
 from datasets.base import Picture
 from datasets.pictures import read_picture
-from datasets.views import EpochBatches, ViewManager, Views, seeded_draws, view_seed
+from datasets.views import EpochBatches, KeptViews, ViewManager, Views, seeded_draws, view_seed
 from engine.config import load_cfg
 
 
@@ -76,6 +76,30 @@ def test_evaluation_reads_every_image_in_order(cfg):
     loader = ViewManager(cfg("DATALOADER.TEST.BATCH_SIZE", "5")).test_loader
 
     assert [i for batch in loader for i in batch["index"].tolist()] == list(range(12))
+
+
+@pytest.mark.parametrize("room", [10**9, 12 * 3 * 32 * 32 - 1])
+def test_test_views_are_read_once_if_all_fit(cfg, monkeypatch, room):
+    """And are the loader's own in every pass."""
+    monkeypatch.setattr(views_module, "KEPT_BYTES", room)
+    loader = ViewManager(cfg("DATALOADER.TEST.BATCH_SIZE", "5")).test_loader
+    expected = [batch["img"] for batch in loader]
+    passes = []
+    kept = KeptViews(CountedLoader(loader, passes))
+
+    for _ in range(3):
+        for ours, theirs in zip(kept, expected, strict=True):
+            assert torch.equal(ours, theirs)
+    assert len(passes) == (1 if room > 12 * 3 * 32 * 32 else 3)
+
+
+class CountedLoader:
+    def __init__(self, loader, passes):
+        self.loader, self.passes = loader, passes
+
+    def __iter__(self):
+        self.passes.append(1)
+        return iter(self.loader)
 
 
 def test_training_view_is_a_random_resized_crop(tmp_path):

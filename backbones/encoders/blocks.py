@@ -5,10 +5,12 @@ Names of parameters are timm's (``norm1, attn.qkv, attn.proj, norm2, mlp.fc1, ml
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import clip.model
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from backbones.backbone import StackedMaps
@@ -19,18 +21,50 @@ CACHED = 64 * 1024  # numbers that a thread works on at a time: they stay in its
 
 
 class QuickGELU(clip.model.QuickGELU):
-    """x * sigmoid(1.702 x), to the bit as the ``clip`` package computes it.
+    """x * sigmoid(1.702 x), value and gradient to the bit as the ``clip`` package has them.
 
-    On a CPU, what needs no gradient is overwritten, part by part: three new tensors as large as x
-    would take several times as long to write and to read as the function takes to compute.
+    On a CPU it is computed part by part: whole tensors for each step of the formula would take
+    several times as long to write and to read as the function takes to compute. What needs no
+    gradient is overwritten.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad or x.device.type != "cpu" or not x.is_contiguous():
+        if x.device.type != "cpu" or not x.is_contiguous():
             return super().forward(x)
-        for part in x.view(-1).split(CACHED * torch.get_num_threads()):
+        if x.requires_grad:
+            return _QuickGELUByParts.apply(x)
+        for part in _parts(x):
             part.mul_((1.702 * part).sigmoid_())
         return x
+
+
+class _QuickGELUByParts(torch.autograd.Function):
+    """With a gradient; it keeps x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        y = torch.empty_like(x)
+        for x_part, y_part in zip(_parts(x), _parts(y), strict=True):
+            torch.mul(x_part, (1.702 * x_part).sigmoid_(), out=y_part)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        of_x = torch.empty_like(x)
+        every = (_parts(x), _parts(gradient), _parts(of_x))
+        for x_part, part, of_part in zip(*every, strict=True):
+            gate = (1.702 * x_part).sigmoid_()
+            inner = torch.ops.aten.sigmoid_backward(part * x_part, gate).mul_(1.702)
+            torch.mul(part, gate, out=of_part).add_(inner)
+        return of_x
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    return x.view(-1).split(CACHED * torch.get_num_threads())
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
