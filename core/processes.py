@@ -1,5 +1,6 @@
 """How worker processes start, and how they end when the process that started them is killed."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def end_with_parent() -> None:
@@ -41,6 +43,19 @@ def end_worker_with_parent(worker: int = 0) -> None:
 def _end_after(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)
+
+
+def keep_freed_memory() -> None:
+    """Let this process use the memory of freed tensors again; does nothing without glibc.
+
+    glibc hands a large block back to the system at once, and the next one then comes in pages that
+    the system fills with zeros first: a tenth of the time of encoding images on a CPU.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(M_MMAP_THRESHOLD, 2**30)
+            library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def start_method(uses_cuda: bool) -> str | None:

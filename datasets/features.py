@@ -36,6 +36,7 @@ import dassl_compat
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, write_json
 from core.kept_folders import hold, make_room
+from core.processes import keep_freed_memory
 from datasets.arrays import file_of
 from datasets.dicom import FORMAT as DICOM_FORMAT
 from datasets.dicom import is_dicom
@@ -241,6 +242,7 @@ class EncodedViews:
 
     def _encode(self, epochs: Sequence[int]) -> dict[int, np.ndarray]:
         """{epoch: [n, d] features}."""
+        keep_freed_memory()
         start_time = time.perf_counter()
         n, encoder = len(self.views), self.encoder
         # An encoder in half precision gives halves: nothing is lost.

@@ -19,6 +19,7 @@ from backbones.backbone import Backbone
 from backbones.loading import backbone_of, with_preprocessing
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
+from core.processes import keep_freed_memory
 from dassl_compat.checkpoints import (
     BEST,
     POINTER,
@@ -209,6 +210,7 @@ class MethodTrainer(TrainerX):
         """The epoch's batches: of features where the image encoder is frozen, else of images."""
         if self.frozen_features:
             return self.frozen_features.batches(self.epoch, self.max_epoch)
+        keep_freed_memory()
         self.train_loader_x.batch_sampler.epoch = self.epoch
         return self.train_loader_x
 
