@@ -1,6 +1,7 @@
 """A run that is killed leaves no process behind and no lock held, however workers are started."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -165,3 +166,32 @@ def test_child_of_a_killed_command_ends(checkout):
     command.wait()
     command.stdout.close()
     assert not left_of([child])
+
+
+FAULTS = """
+import resource
+import numpy as np
+from core.processes import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(64 * 1024**2, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+keep_freed_memory()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not platform.libc_ver()[0], reason="glibc alone hands large blocks back")
+def test_freed_memory_is_used_again_without_new_pages(checkout):
+    words = [sys.executable, "-c", FAULTS]
+    # Pages of 2 MB, where the system gives them, are few faults either way.
+    without, kept = map(
+        int, subprocess.run(words, cwd=checkout, capture_output=True, check=True).stdout.split()
+    )
+
+    assert without > 30 and kept < without / 4
