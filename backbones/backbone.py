@@ -6,6 +6,7 @@ weights and puts them into encoders. docs/add_a_backbone.md shows how to add eit
 
 import contextlib
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -19,6 +20,7 @@ from backbones.weights import WeightsFile
 from core.errors import InputError
 
 _E = TypeVar("_E", bound=nn.Module)
+_LOADING = threading.Lock()  # threads of a server may ask at once
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -255,12 +257,13 @@ class Backbone(nn.Module):
         return encoder.to(self.device).eval().requires_grad_(False)
 
     def __getattr__(self, name: str) -> Any:
-        # Asked for what is not there: for the image encoder, once.
+        # Modules are not found in the usual places; this one may not be loaded yet.
         load = self.__dict__.get("_load_image")
         if name == "image" and load is not None:
-            self._load_image = None
-            with torch.random.fork_rng(devices=[]):  # some formats draw before they read
-                self.image = self._ready(load())
+            with _LOADING:
+                if "image" not in self._modules:
+                    with torch.random.fork_rng(devices=[]):  # some formats draw before they read
+                        self.image = self._ready(load())
         return super().__getattr__(name)
 
     # -- texts ----------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Weights that were loaded once: not hashed again, and their image encoder stays on the disk."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -84,6 +86,20 @@ def test_a_file_in_half_precision_gives_the_same_texts(tmp_path, hashed):
     )
     for pair in (rows, words, features):
         assert pair[0].dtype == pair[1].dtype == torch.float and torch.equal(*pair)
+
+
+def test_threads_that_ask_at_once_load_once(tmp_path, hashed):
+    path = save_backbone("CLIP, ViT", tmp_path)
+    whole, again = (loaded(path)[0] for _ in range(2))
+    load, loads = again._load_image, []
+    again._load_image = lambda: loads.append(time.sleep(0.2)) or load()
+    images = torch.randn(1, 3, whole.preprocessing.size, whole.preprocessing.size)
+
+    with ThreadPoolExecutor(4) as pool:
+        features = list(pool.map(again.encode_image, [images] * 4))
+
+    assert len(loads) == 1
+    assert all(torch.equal(each, whole.encode_image(images)) for each in features)
 
 
 def test_other_files_settings_and_seeds_are_loaded_whole(tmp_path, hashed):
