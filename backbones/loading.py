@@ -15,29 +15,9 @@ from backbones.backbone import Backbone, ImageEncoder, Parts
 from backbones.formats import Format, Stated
 from backbones.hub import HUB, cached_folder, from_hub
 from backbones.remembered import Remembered
+from backbones.settings import BACKBONES_OWN
 from backbones.weights import WeightsFile, read_weights
 from core.errors import InputError, first_line
-
-# The defaults of the settings below INPUT that travel with the backbone.
-BACKBONES_OWN: dict[str, Any] = {
-    "SIZE": (),
-    "PIXEL_MEAN": [],
-    "PIXEL_STD": [],
-    "INTERPOLATION": "",
-    "RESIZE_MODE": "",
-}
-# Those below MODEL.BACKBONE, beside NAME.
-BACKBONE_DEFAULTS: dict[str, Any] = {
-    "PATH": "",  # a file or folder of weights, in place of NAME
-    "ACTIVATION": "",  # quick_gelu or gelu, for a file that does not tell
-    "PIXEL_MEAN": [],  # the weights' own preprocessing, for a file that does not tell
-    "PIXEL_STD": [],
-    # For `python -m backbones`: where the weights come from, under which licence, which files.
-    "SOURCE": "",
-    "LICENSE": "",
-    "FILES": "",
-}
-DESCRIPTIONS = ("SOURCE", "LICENSE", "FILES")
 
 
 def known_formats() -> list[Format]:

@@ -20,8 +20,6 @@ from dassl.data.transforms import build_transform
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms as T
-from torchvision.transforms.functional import pil_to_tensor
 
 from core.errors import InputError
 from core.processes import start_method, worker_options
@@ -31,10 +29,11 @@ from datasets.pictures import read_picture
 Epoch = int | tuple[int, ...]
 Transform = Callable[[Image.Image], Tensor]
 
-# Steps that do the same to one grey channel as to three equal ones, at a third of the cost.
-GEOMETRIC = (T.RandomResizedCrop, T.RandomHorizontalFlip, T.Resize, T.CenterCrop)
+# Names of torchvision's steps; to compare classes, torchvision had to be imported here, which takes
+# seconds. These do the same to one grey channel as to three equal ones, at a third of the cost.
+GEOMETRIC = ("RandomResizedCrop", "RandomHorizontalFlip", "Resize", "CenterCrop")
 # Steps that draw from PyTorch's generator alone, or nothing; others may draw from any.
-DRAWN_BY_TORCH = (*GEOMETRIC, T.RandomCrop, T.ColorJitter, T.ToTensor, T.Normalize)
+DRAWN_BY_TORCH = (*GEOMETRIC, "RandomCrop", "ColorJitter", "ToTensor", "Normalize")
 # Of decoded training images that a loader's workers keep together; and of a split's test views.
 KEPT_BYTES = 512 * 1024**2
 
@@ -109,14 +108,14 @@ class Views(Dataset):
         self._room = keep_bytes
         self._decoded: dict[int, Image.Image] = {}
         steps = getattr(transform, "transforms", [None])
-        by_torch = all(type(step) in DRAWN_BY_TORCH for step in steps)
+        by_torch = all(_name(step) in DRAWN_BY_TORCH for step in steps)
         self._draws = seeded_torch if by_torch else seeded_draws
         self.steps: list[Any] = []
         self.scale: Scale | None = None
         if as_bytes:
             self.steps, self.scale = _split(transform)
         # Only bytes: a tensor from one channel would have one channel.
-        self.keep_grey = bool(self.scale) and all(isinstance(s, GEOMETRIC) for s in self.steps)
+        self.keep_grey = bool(self.scale) and all(_name(step) in GEOMETRIC for step in self.steps)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -151,6 +150,8 @@ class Views(Dataset):
         return image
 
     def _view(self, image: Image.Image, entry: Any, epoch: int) -> Tensor:
+        from torchvision.transforms.functional import pil_to_tensor
+
         draws: AbstractContextManager[None] = nullcontext()
         if self.seed is not None:
             epoch = epoch % self.n_views if self.n_views else epoch
@@ -188,8 +189,16 @@ class Scale:
         return x.float().div_(whole).sub_(mean).div_(std)
 
 
+def _name(step: Any) -> str:
+    """The name of a step of torchvision's own; "" for any other."""
+    kind = type(step)
+    return kind.__name__ if kind.__module__.startswith("torchvision.") else ""
+
+
 def _split(transform: Transform) -> tuple[list[Any], Scale | None]:
     """A transform as (steps on the image, ``Scale``); ([], None) where it does not end so."""
+    from torchvision import transforms as T
+
     steps = list(getattr(transform, "transforms", ()))
     names = [type(step) for step in steps]
     if T.ToTensor not in names:
@@ -413,6 +422,8 @@ def checked_transform(cfg: Any, is_train: bool) -> Transform:
 
 def _squashed(steps: Sequence[Any], size: Sequence[int]) -> list[Any]:
     """``steps`` that resize both sides in place of the shorter one; crops then do nothing."""
+    from torchvision import transforms as T
+
     return [
         T.Resize(tuple(size), interpolation=step.interpolation) if type(step) is T.Resize else step
         for step in steps

@@ -13,7 +13,7 @@ from typing import Any
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode as CN
 
-from backbones.loading import BACKBONE_DEFAULTS, BACKBONES_OWN, DESCRIPTIONS
+from backbones.settings import BACKBONE_DEFAULTS, BACKBONES_OWN, DESCRIPTIONS
 from core.errors import InputError, short, shortened
 from core.files import fingerprint, slug
 from core.yaml_files import ENDINGS, read_yaml

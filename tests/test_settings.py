@@ -7,7 +7,7 @@ from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
 import train
-from backbones.loading import DESCRIPTIONS
+from backbones.settings import DESCRIPTIONS
 from core.errors import InputError
 from engine.config import default_cfg, flatten, load_cfg
 from engine.method import METHODS, Method

@@ -3,12 +3,10 @@
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
@@ -17,9 +15,12 @@ from engine.method import FitData, LabelledFeatures, Method, Output, PromptedMod
 from engine.rules import AtLeastOne, NotNegative
 from symptoms import Symptoms
 
+if TYPE_CHECKING:  # scikit-learn takes two seconds to import, and only a fit needs it
+    from sklearn.linear_model import LogisticRegression
+
 STRENGTHS = [10.0**exponent for exponent in range(-6, 7)]
 Arrays = tuple[np.ndarray, np.ndarray]  # features [n, d] and labels
-Score = Callable[[LogisticRegression, np.ndarray, np.ndarray], float]
+Score = Callable[["LogisticRegression", np.ndarray, np.ndarray], float]
 
 
 @register
@@ -70,11 +71,14 @@ class LinearProbe(Method):
         name: str,
         by_class: dict[int, float] | None = None,
         warm_start: bool = False,
-    ) -> LogisticRegression:
+    ) -> "LogisticRegression":
         """The classifier of the strength that scores best, the strongest of equals.
 
         With ``warm_start``, each fit begins at the one before: a fifth of the time.
         """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
         best = -1.0
         fitted = LogisticRegression(
             max_iter=self.options.MAX_ITER, class_weight=by_class, warm_start=warm_start
@@ -126,13 +130,15 @@ class LinearProbe(Method):
         return STRENGTHS
 
 
-def accuracy_of(fitted: LogisticRegression, features: np.ndarray, label: np.ndarray) -> float:
+def accuracy_of(fitted: "LogisticRegression", features: np.ndarray, label: np.ndarray) -> float:
     """The share of images that are classified correctly."""
     return float(fitted.score(features, label))
 
 
-def auroc_of(fitted: LogisticRegression, features: np.ndarray, label: np.ndarray) -> float:
+def auroc_of(fitted: "LogisticRegression", features: np.ndarray, label: np.ndarray) -> float:
     """The area under the ROC curve of the second class."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(label, fitted.decision_function(features)))
 
 
@@ -150,7 +156,7 @@ def arrays(data: LabelledFeatures) -> Arrays:
 
 
 @torch.no_grad()
-def keep(fitted: LogisticRegression, head: nn.Linear) -> None:
+def keep(fitted: "LogisticRegression", head: nn.Linear) -> None:
     """Copy a fitted classifier into a linear layer."""
     weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(head.weight) == 2:

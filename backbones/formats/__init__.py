@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.backbone import CLIP_MEAN, CLIP_STD, Parts, Preprocessing
-from backbones.encoders.blocks import ACTIVATIONS
+from backbones.settings import ACTIVATION_NAMES
 from backbones.weights import WeightsFile
 from core.errors import InputError
 
@@ -16,7 +16,7 @@ class Stated:
     """What a user states about weights that do not tell it; empty values are left to the format.
 
     Attributes:
-        activation: a name of ``ACTIVATIONS``.
+        activation: a name of ``ACTIVATION_NAMES``.
         text_heads, vision_heads: of the attention; None is one for each 64 channels.
         mean, std: of the preprocessing, for values between 0 and 1.
     """
@@ -74,8 +74,8 @@ def decided_activation(stated: str, known: str, where: object) -> str:
         InputError: what is stated does not exist, or differs from what ``where`` says.
     """
     key = "MODEL.BACKBONE.ACTIVATION"
-    if stated and stated not in ACTIVATIONS:
-        raise InputError(f"{key} is {stated!r}; choose one of {', '.join(ACTIVATIONS)}")
+    if stated and stated not in ACTIVATION_NAMES:
+        raise InputError(f"{key} is {stated!r}; choose one of {', '.join(ACTIVATION_NAMES)}")
     if stated and known and stated != known:
         raise InputError(
             f"{key} is {stated}, but {where} says {known}; leave {key} out, or correct the file"

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from dassl.utils import Registry
-from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor
 
 from core.files import atomic_write
@@ -48,6 +47,8 @@ class Classification:
 
         Macro F1 is the mean over the classes that occur among the labels, as Dassl defines it.
         """
+        from sklearn.metrics import f1_score  # here: it takes two seconds to import
+
         if not self._y_true:
             raise ValueError("nothing to evaluate: no batch was processed")
         total, labels = len(self._y_true), sorted(set(self._y_true))
@@ -89,6 +90,8 @@ class Classification:
 
     def _save_confusions(self) -> None:
         """Write cmat.pt: rows are true classes and sum to one."""
+        from sklearn.metrics import confusion_matrix
+
         confusions = confusion_matrix(self._y_true, self._y_pred, normalize="true")
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         with atomic_write(path, "wb") as file:

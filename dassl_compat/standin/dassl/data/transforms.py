@@ -1,30 +1,27 @@
 """From an image to the tensor that a network reads."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from __future__ import annotations
 
-from torchvision.transforms import (
-    CenterCrop,
-    ColorJitter,
-    Compose,
-    InterpolationMode,
-    Normalize,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Resize,
-    ToTensor,
-)
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 
-INTERPOLATION_MODES = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "nearest": InterpolationMode.NEAREST,
-}
+if TYPE_CHECKING:  # torchvision takes seconds to import, and only a transform needs it
+    from torchvision.transforms import Compose, InterpolationMode, Normalize
+
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 AVAI_CHOICES = ("random_crop", "random_resized_crop", "random_flip", "colorjitter", "normalize")
+
+
+def __getattr__(name: str) -> Any:
+    """``INTERPOLATION_MODES`` of Dassl: name -> torchvision's mode."""
+    if name != "INTERPOLATION_MODES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torchvision.transforms import InterpolationMode
+
+    return {mode: InterpolationMode(mode) for mode in INTERPOLATIONS}
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> Any:
@@ -39,6 +36,8 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
         return None
+    from torchvision.transforms import Compose, ToTensor
+
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
         if choice not in AVAI_CHOICES:
@@ -59,19 +58,34 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
 
 def plain_transform(cfg: Any) -> Compose:
     """Resize, to a tensor, normalize: an image without augmentation."""
+    from torchvision.transforms import Compose, Resize, ToTensor
+
     return Compose([Resize(cfg.INPUT.SIZE, _mode(cfg)), ToTensor(), _normalize(cfg)])
 
 
 def _mode(cfg: Any) -> InterpolationMode:
-    return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
+    from torchvision.transforms import InterpolationMode
+
+    assert cfg.INPUT.INTERPOLATION in INTERPOLATIONS
+    return InterpolationMode(cfg.INPUT.INTERPOLATION)
 
 
 def _normalize(cfg: Any) -> Normalize:
+    from torchvision.transforms import Normalize
+
     return Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD)
 
 
 def _training_steps(cfg: Any, choices: Sequence[str]) -> list[tuple[str, Callable]]:
     """Pairs of what is printed and what is done, in the order in which they apply."""
+    from torchvision.transforms import (
+        ColorJitter,
+        RandomCrop,
+        RandomHorizontalFlip,
+        RandomResizedCrop,
+        Resize,
+    )
+
     given, mode = cfg.INPUT, _mode(cfg)
     steps: list[tuple[str, Callable]] = []
     if "random_crop" not in choices and "random_resized_crop" not in choices:
@@ -94,6 +108,8 @@ def _training_steps(cfg: Any, choices: Sequence[str]) -> list[tuple[str, Callabl
 
 
 def _testing_steps(cfg: Any) -> list[tuple[str, Callable]]:
+    from torchvision.transforms import CenterCrop, Resize
+
     height, width = cfg.INPUT.SIZE
     edge = max(height, width)
     return [
