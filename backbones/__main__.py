@@ -16,34 +16,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backbones.settings import ACTIVATION_NAMES, BACKBONE_DEFAULTS
+from core.arguments import Parser, help_first
+from core.errors import InputError, command_line
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, prog="python -m backbones")
+    parser.add_argument("command", nargs="?", choices=["list", "check"], default="list")
+    parser.add_argument("weights", nargs="?", default="", help="what `check` examines")
+    parser.add_argument("--activation", choices=ACTIVATION_NAMES, default="")
+    parser.add_argument("--no-images", action="store_true", help="do not read drawn images")
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from tabulate import tabulate
 
 from backbones.backbone import Backbone
-from backbones.encoders.blocks import ACTIVATIONS
 from backbones.examine import Signs, activations, signs_of_life
 from backbones.formats import Stated
 from backbones.hub import HUB, cached_folder
 from backbones.loading import (
-    BACKBONE_DEFAULTS,
     check_present,
     find_weights,
     known_formats,
     parts_of,
 )
-from core.arguments import Parser
-from core.errors import InputError, command_line
 from core.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "backbones"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(__doc__, prog="python -m backbones")
-    parser.add_argument("command", nargs="?", choices=["list", "check"], default="list")
-    parser.add_argument("weights", nargs="?", default="", help="what `check` examines")
-    parser.add_argument("--activation", choices=list(ACTIVATIONS), default="")
-    parser.add_argument("--no-images", action="store_true", help="do not read drawn images")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.command == "list":
         if args.weights or args.activation or args.no_images:
             raise InputError("`list` takes no other arguments (--help lists them)")

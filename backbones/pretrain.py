@@ -14,9 +14,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from core.arguments import help_first
+from core.errors import InputError, command_line
+
+FOLDER = Path(__file__).resolve().parent
+
+# The file or folder of each model.
+SHIPPED = {"tiny_rn": "tiny_rn.pt", "tiny": "tiny.pt", "tiny_bert": "tiny_bert"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backbones.pretrain",
+        description="Train the small CLIPs, or report what they learned.",
+    )
+    parser.add_argument(
+        "--model", choices=list(SHIPPED), help="train only this one; tiny needs tiny_rn"
+    )
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("output/pretrain"),
+        help="folder for drawn images and unfinished trainings; in it one for each state of "
+        "the sources, so that a change of drawing, captions or training starts anew "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the two checkpoints")
+    parser.add_argument("--report", action="store_true")
+    return parser
+
+
+help_first(__name__, make_parser)
+
 import numpy as np
 
-import backbones
 from backbones import (
     captions,
     pretrain_bert,
@@ -25,26 +58,22 @@ from backbones import (
     pretrain_data,
     pretrain_losses,
     pretrain_training,
+    token_table,
 )
 from backbones.device import usable_device
 from backbones.encoders import blocks, text_transformer, vit
 from backbones.pretrain_data import Data
 from backbones.pretrain_report import report
 from backbones.pretrain_training import Training
-from core.errors import InputError, command_line
 from core.files import fingerprint
 from datasets import drawing, synthetic
 
-FOLDER = Path(__file__).resolve().parent
-
 # What a training depends on, beside the drawing and the captions' grammar.
 SOURCES: tuple[ModuleType, ...] = (
-    *(backbones, synthetic, captions, pretrain_data, pretrain_losses, pretrain_training),
+    *(token_table, synthetic, captions, pretrain_data, pretrain_losses, pretrain_training),
     *(pretrain_clip, pretrain_bert, pretrain_bert_folder, text_transformer, vit, blocks),
     sys.modules[__name__],
 )
-# The file or folder of each model.
-SHIPPED = {"tiny_rn": "tiny_rn.pt", "tiny": "tiny.pt", "tiny_bert": "tiny_bert"}
 # 22 and 34 minutes on two cores that others used as well; the BERT's are in its module.
 STEPS = {"tiny_rn": 900, "tiny": 1900}
 # What is trained for a model: an interrupted or finished run of the ResNet is taken up, also to
@@ -84,26 +113,7 @@ def work_folder(parent: Path) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m backbones.pretrain",
-        description="Train the small CLIPs, or report what they learned.",
-    )
-    parser.add_argument(
-        "--model", choices=list(SHIPPED), help="train only this one; tiny needs tiny_rn"
-    )
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path("output/pretrain"),
-        help="folder for drawn images and unfinished trainings; in it one for each state of "
-        "the sources, so that a change of drawing, captions or training starts anew "
-        "(default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the two checkpoints")
-    parser.add_argument("--report", action="store_true")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.steps is not None and args.steps < 1:
         raise InputError(f"--steps is {args.steps}; give 1 or more")
     return args

@@ -20,7 +20,6 @@ from clip.model import CLIP, convert_weights
 from torch import Tensor
 from torch.nn import functional as F
 
-from backbones import IDS, ROWS, SEED, STD, TOKENS, USED
 from backbones.formats.openai import clip_of
 from backbones.pretrain_data import (
     TRAIN_SEED,
@@ -33,6 +32,7 @@ from backbones.pretrain_data import (
 )
 from backbones.pretrain_losses import asked_of, contrastive_loss, naming_loss
 from backbones.pretrain_training import Training
+from backbones.token_table import IDS, ROWS, SEED, STD, TOKENS, USED
 from backbones.weights import read_weights
 from core.files import atomic_write
 from datasets import drawing

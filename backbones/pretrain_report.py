@@ -12,10 +12,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from backbones import TOKENS, captions, expand_token_table
+from backbones import captions
 from backbones.backbone import Backbone
 from backbones.loading import load_backbone
 from backbones.pretrain_data import HELD_OUT_SEED, Attributes, draw_pictures, normalise
+from backbones.token_table import TOKENS, expand_token_table
 from datasets import synthetic
 from datasets.synthetic import World
 

@@ -13,25 +13,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from core.arguments import Parser, positive_int
+from core.arguments import Parser, help_first, positive_int
 from core.errors import InputError, command_line
 
-from .bench import Bench
-from .beside_reference import memory, steps, text
-from .machine import data
-from .timing import use_processor_time
-from .whole_runs import checkout, runs, sweeps
-
-TABLES = (data, text, steps, memory, runs, sweeps)
+NAMES = ("data", "text", "steps", "memory", "runs", "sweeps")
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    names = [table.__name__ for table in TABLES]
+def make_parser() -> Parser:
     parser = Parser(__doc__, prog="python -m benchmarks")
     add = parser.add_argument
-    add("--tables", nargs="+", choices=names, help="print only these tables")
+    add("--tables", nargs="+", choices=NAMES, help="print only these tables")
     add("--full", action="store_true", help="more rounds, larger workloads, and the sweeps")
     add(
         "--rounds",
@@ -48,8 +39,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="",
         help="also measure this checkout of CoOp, or of a project that contains it",
     )
-    args = parser.parse_args(argv)
-    args.tables = args.tables or [name for name in names if args.full or name != "sweeps"]
+    return parser
+
+
+help_first(__name__, make_parser)
+
+import torch
+
+import trainers  # noqa: F401  (registers the methods; mends what importing clip and dassl needs)
+
+from .bench import Bench
+from .beside_reference import memory, steps, text
+from .machine import data
+from .timing import use_processor_time
+from .whole_runs import checkout, runs, sweeps
+
+TABLES = dict(zip(NAMES, (data, text, steps, memory, runs, sweeps), strict=True))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    args = make_parser().parse_args(argv)
+    args.tables = args.tables or [name for name in NAMES if args.full or name != "sweeps"]
     if args.checkout and args.shared:
         raise InputError("--checkout measures wall-clock time; leave out --shared")
     if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():
@@ -71,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="vip-benchmarks-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # nothing here is worth keeping
         bench = Bench(args, folder)
-        for table in TABLES:
-            if table.__name__ in args.tables:
+        for name, table in TABLES.items():
+            if name in args.tables:
                 table(bench)
         if args.checkout:
             checkout(bench)

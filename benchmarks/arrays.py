@@ -12,21 +12,29 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from core.arguments import Parser, positive_int
+from core.arguments import Parser, help_first, positive_int
 from core.errors import command_line
-from datasets import arrays
-from datasets.pictures import read_picture
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> Parser:
     parser = Parser(__doc__, prog="python -m benchmarks.arrays")
     add = parser.add_argument
     add("--images", type=positive_int, default=2000, help="number of images (default: 2000)")
     add("--size", type=positive_int, default=224, help="pixels a side (default: 224)")
     add("--grey", action="store_true", help="one channel in place of three")
-    return parser.parse_args(argv)
+    return parser
+
+
+help_first(__name__, make_parser)
+
+import numpy as np
+
+from datasets import arrays
+from datasets.pictures import read_picture
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return make_parser().parse_args(argv)
 
 
 def make_file(path: Path, images: int, size: int, grey: bool) -> None:

@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 HERE = Path(__file__).resolve().parent.parent
 EPOCH = 64  # images of an epoch on the embedded default
 # Way -> what it is.
@@ -115,6 +113,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["text", "later"])
     parser.add_argument("--rounds", type=positive_int, default=15, help="repetitions (default: 15)")
     args = parser.parse_args()
+
+    import numpy as np  # here: --help does not wait for it
+
     sides = {"other": str(Path(args.other).expanduser().resolve()), "this": str(HERE)}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--work"]
     running = {

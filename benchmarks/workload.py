@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip.model import CLIP
-from dassl.engine import build_trainer
 from PIL import Image
 from yacs.config import CfgNode
+
+import trainers  # noqa: F401  (registers the methods; mends what importing clip and dassl needs)
+
+# isort: split
+from clip.model import CLIP
+from dassl.engine import build_trainer
 
 from backbones.formats.openai import clip_of
 from backbones.weights import read_weights

@@ -3,10 +3,11 @@
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
-from core.errors import InputError, short, shortened
+from core.errors import InputError, command_line, short, shortened
 
 # OPTIM.LR, PREC; and DATASET.CSV_COLUMNS.path, but not HAM.yaml.
 _UPPER = r"[A-Z][A-Z0-9_]*"
@@ -29,6 +30,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{shortened(message, 300)} (--help lists the arguments)")
+
+
+def help_first(module: str, parser: Callable[[], argparse.ArgumentParser]) -> None:
+    """Answer --help and end, if ``module`` is the command that runs.
+
+    Called above the imports that take seconds.
+    """
+    if module == "__main__" and {"-h", "--help"} & set(sys.argv[1:]):
+        command_line(lambda: parser().print_help())()
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

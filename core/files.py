@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from core.errors import InputError, short
 
 
@@ -132,6 +130,8 @@ def only_run_in(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another run holds it.
     """
+    from filelock import FileLock, Timeout  # here: not every command locks a folder
+
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

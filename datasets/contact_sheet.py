@@ -8,9 +8,26 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.arguments import help_first
+from core.errors import InputError, command_line
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.contact_sheet",
+        description="Print the best accuracy that the drawn world allows; write contact sheets.",
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="image file; sheet.png becomes sheet-<world>.png"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from PIL import Image, ImageDraw
 
-from core.errors import InputError, command_line
 from datasets import synthetic
 from datasets.drawing import SIZE
 from datasets.synthskin import SKIN
@@ -36,15 +53,7 @@ def contact_sheet(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.contact_sheet",
-        description="Print the best accuracy that the drawn world allows; write contact sheets.",
-    )
-    parser.add_argument(
-        "--sheet", type=Path, help="image file; sheet.png becomes sheet-<world>.png"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; give 0 or more")
     for world in (*synthetic.WORLDS, SKIN):

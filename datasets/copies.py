@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import imagehash
 import numpy as np
 from tqdm import tqdm
 
 from core.errors import InputError
 
+from .copy_settings import BITS, SIDE
 from .dicom import DEFAULT, Rendering
 from .pictures import Picture, read_grey
 
-SIDE = 16  # of a hash: its lowest 16 x 16 frequencies
-BITS = SIDE * SIDE
 MIDDLE = 0.95
-NEAR = 24  # bits by which copies differ at most, unless another number is asked for
 MOST_PAIRS = 1_000_000
 _LEAST = 8 * SIDE  # pixels a side to which a JPEG may be reduced while it is decoded
 _BLOCK = 256  # images compared with all others at a time; of 100,000 images, 100 MB
@@ -136,6 +133,8 @@ def _hashes_of(rendering: Rendering, path: str | Path) -> list[np.ndarray]:
     width, height = image.size
     left, top = round(width * (1 - MIDDLE) / 2), round(height * (1 - MIDDLE) / 2)
     middle = image.crop((left, top, width - left, height - top))
+    import imagehash  # here: it imports SciPy
+
     return [imagehash.phash(part, hash_size=SIDE).hash.ravel() for part in (image, middle)]
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from core.errors import InputError
 from core.processes import start_method, worker_options
+from datasets import registered  # noqa: F401  (registers the datasets)
 from datasets.dicom import DEFAULT, Rendering, rendering_of
 from datasets.pictures import read_picture
 

@@ -15,13 +15,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.arguments import Parser, help_first, split_options, whole_number
+from core.errors import InputError, command_line
+from datasets.copy_settings import BITS, NEAR
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, prog="python -m datasets")
+    parser.add_argument("command", choices=["check"])
+    parser.add_argument("name", metavar="NAME", help="a file of configs/datasets, by its name")
+    parser.add_argument("--root", default="", help="folder that holds the datasets (default: data)")
+    parser.add_argument(
+        "--near",
+        type=whole_number(0, BITS // 4),
+        default=NEAR,
+        metavar="DISTANCE",
+        help=f"bits of {BITS} in which the hashes of copies differ at most (default: {NEAR})",
+    )
+    parser.add_argument("--exact", action="store_true", help="only files of the same bytes")
+    parser.add_argument(
+        "--output-dir", type=Path, help="where page and list go (default: output/check/NAME)"
+    )
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from dassl.data.datasets import DATASET_REGISTRY
 
 import trainers  # noqa: F401  (registers the methods)
-from core.arguments import Parser, split_options, whole_number
-from core.errors import InputError, command_line
 from core.files import atomic_write, check_place
-from datasets.copies import BITS, NEAR, Copies, find_copies
+from datasets.copies import Copies, find_copies
 from datasets.dicom import Rendering, rendering_of
 from datasets.pictures import Picture, read_picture
 from datasets.splits import SPLITS
@@ -60,23 +84,8 @@ class Found:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(__doc__, prog="python -m datasets")
-    parser.add_argument("command", choices=["check"])
-    parser.add_argument("name", metavar="NAME", help="a file of configs/datasets, by its name")
-    parser.add_argument("--root", default="", help="folder that holds the datasets (default: data)")
-    parser.add_argument(
-        "--near",
-        type=whole_number(0, BITS // 4),
-        default=NEAR,
-        metavar="DISTANCE",
-        help=f"bits of {BITS} in which the hashes of copies differ at most (default: {NEAR})",
-    )
-    parser.add_argument("--exact", action="store_true", help="only files of the same bytes")
-    parser.add_argument(
-        "--output-dir", type=Path, help="where page and list go (default: output/check/NAME)"
-    )
     words, opts = split_options(_words(argv))
-    args = parser.parse_args(words)
+    args = make_parser().parse_args(words)
     if other := next((key for key in opts[::2] if not key.startswith("DATASET.")), None):
         raise InputError(f"{other} has no effect here; only settings of DATASET have")
     folder = args.output_dir or Path("output", "check", Path(args.name).stem)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import InputError
-from results.runs import find_run, latest_run
-from results.settings import CONFIG
 
 NAMES = "a run's folder, or a short name: synthderm/ViP/tiny, ViP/tiny/seed2"
 SEVERAL = f"{NAMES}; several seeds of a run, or the folder that holds them, are one ensemble"
@@ -52,6 +50,9 @@ def named_run(name: str, latest: bool = False, root: str | Path = "output") -> P
     path = Path(name)
     if path.exists() or path.is_absolute() or not Path(root).is_dir() or not name.strip("./"):
         return path  # whoever opens it says what is wrong with it
+    # Here, so that --help does not wait for NumPy.
+    from results.runs import find_run, latest_run
+
     if latest:
         return latest_run(name, root)
     try:
@@ -74,6 +75,8 @@ def named_runs(
 
 
 def _seeds(folder: Path) -> list[Path]:
+    from results.settings import CONFIG
+
     if (folder / CONFIG).exists() or not folder.is_dir():
         return [folder]
     seeds = {

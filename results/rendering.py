@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import tabulate
-
 # tabulate would rather read ".8111" as a number and reformat it.
 TABULATE: dict[str, Any] = {"disable_numparse": True}
 FORMATS = ("github", "latex", "csv")
@@ -90,6 +88,8 @@ def render(table: Table, form: str = "github") -> str:
     numbers = len(table.headers) - table.text_columns
     align = ["left"] * table.text_columns + ["right"] * numbers
     tablefmt = "latex_booktabs" if form == "latex" else form
+    import tabulate  # here: not every command prints a table
+
     body = tabulate.tabulate(
         table.text_rows(), table.headers, tablefmt=tablefmt, colalign=align, **TABULATE
     )

@@ -9,20 +9,39 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from core.arguments import real_number
+from core.arguments import Parser, help_first, real_number
 from core.errors import command_line
+from scripts.parsers import add_executor_arguments, script_parser
+
+KINDS = ("right", "incorrect", "useless", "out_of_domain", "swapped", "random_words")
+
+
+def make_parser() -> Parser:
+    parser = script_parser("anchor.sh", __doc__)
+    add = parser.add_argument
+    add(
+        "--weights",
+        nargs="+",
+        type=real_number(least=0),
+        metavar="WEIGHT",
+        help="weights of the anchor, a row each (default: that of the method's anchored row)",
+    )
+    add("--kinds", nargs="+", choices=KINDS, help="kinds of symptoms (default: all that exist)")
+    add_executor_arguments(parser)
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from explanations.drift import COLUMNS, meaning_drift, rows
 from reporting.explanation_page import write_rows
-from results.experiments import KNOWLEDGE_KINDS
 from results.meaning import FILE
 from scripts import compare
-from scripts.arguments import parse_script, script_parser
+from scripts.arguments import parse_script
 from scripts.experiments import Row, knowledge_rows
 from scripts.jobs import Outcome, interrupt_on_sigterm
 from trainers import load_run
 from trainers.vip import ANCHOR
-
-KINDS = ("right", *(kind for kind in KNOWLEDGE_KINDS if kind))
 
 
 def anchor_rows(dataset: str, weights: Sequence[float], kinds: Sequence[str] | None) -> list[Row]:
@@ -56,24 +75,12 @@ def measure_drift(outcomes: Iterable[Outcome], root: str) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = script_parser("anchor.sh", __doc__)
-    add = parser.add_argument
-    add(
-        "--weights",
-        nargs="+",
-        type=real_number(least=0),
-        default=[ANCHOR],
-        metavar="WEIGHT",
-        help=f"weights of the anchor, a row each (default: {ANCHOR:g})",
-    )
-    add("--kinds", nargs="+", choices=KINDS, help="kinds of symptoms (default: all that exist)")
-    compare.add_executor_arguments(parser)
-    return parse_script(parser, argv, decided=["TRAINER.VIP.ANCHOR", "TRAINER.VIP.SYMPTOMS"])
+    return parse_script(make_parser(), argv, decided=["TRAINER.VIP.ANCHOR", "TRAINER.VIP.SYMPTOMS"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    chosen = anchor_rows(args.dataset, args.weights, args.kinds)
+    chosen = anchor_rows(args.dataset, args.weights or [ANCHOR], args.kinds)
     outcomes = compare.run_rows(args, chosen)
     measure_drift(outcomes, args.root)
     compare.print_tables(args, [["--meaning", "--ci"]])

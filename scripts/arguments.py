@@ -1,10 +1,8 @@
 """The arguments that all scripts share: DATASET [BACKBONE ...] [--flags] [--] [KEY VALUE ...]."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import trainers  # noqa: F401  (registers the methods)
 from core.arguments import Parser, split_options, whole_number
@@ -19,8 +17,8 @@ from engine.config import (
 )
 from engine.method import METHODS
 from engine.settings import LARGEST_SEED
+from scripts.parsers import PAPER_BACKBONES
 
-PAPER_BACKBONES = ("vit_b16", "vit_l14", "rn50")
 SUBJECTS = ("dataset", "benchmark")  # what a script may run on
 
 # Settings that a script decides itself, and the argument that changes them.
@@ -32,39 +30,6 @@ DECIDED = {
     "TRAINER.NAME": "another script, or --methods",
     "RUN.TUNED": "tune.sh",
 }
-
-
-def script_parser(
-    prog: str, description: str | None, first: str = "", subject: str = "dataset"
-) -> Parser:
-    """A parser of what all scripts take; a script adds its own flags.
-
-    Args:
-        first: ``trainer``, if the method is named before the dataset.
-        subject: ``dataset``, or ``benchmark`` where a script runs on several.
-    """
-    parser = Parser(description, prog=prog)
-    add = parser.add_argument
-    if first:
-        add(first, help="the method, for example CoOp")
-    add(subject, help=f"a file of configs/{subject}s, by its name, or a YAML file")
-    add(
-        "backbones",
-        nargs="*",
-        metavar="backbone",
-        help=f"files of configs/backbones (default: the paper's {', '.join(PAPER_BACKBONES)})",
-    )
-    seeds = (os.environ.get("SEEDS") or "1 2 3").split()
-    add(
-        "--seeds",
-        nargs="+",
-        default=seeds,
-        help="seeds (default: SEEDS of the environment, or 1 2 3)",
-    )
-    add("--root", default="data", help="folder that holds the datasets (default: data)")
-    add("--output", type=Path, default=Path("output"), help="folder for the runs (default: output)")
-    parser.epilog = "Any setting may follow as KEY VALUE, for example OPTIM.LR 0.01."
-    return parser
 
 
 def parse_script(

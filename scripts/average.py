@@ -12,18 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from core.arguments import Parser
+from core.arguments import Parser, help_first
 from core.errors import InputError, command_line
-from results.metrics import figures, log_lines
 from results.named_runs import add_run_arguments, named_runs
-from results.predictions import FILE, VALIDATION_FILE, Predictions, align
-from results.record import RESULTS, read_record, write_record
-from results.runs import Run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def make_parser() -> Parser:
     parser = Parser(__doc__, prog="python -m scripts.average")
     add_run_arguments(parser, several=True)
     parser.add_argument(
@@ -31,7 +25,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         help="folder of the result (default: averaged-N beside the first run)",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+help_first(__name__, make_parser)
+
+import numpy as np
+
+from results.metrics import figures, log_lines
+from results.predictions import FILE, VALIDATION_FILE, Predictions, align
+from results.record import RESULTS, read_record, write_record
+from results.runs import Run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
     folders = named_runs(args.run, args.latest, args.runs)
     if len(folders) < 2:
         raise InputError(f"{folders[0]} is one run; name two or more")

@@ -14,6 +14,26 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from core.arguments import Parser, help_first
+from scripts.parsers import add_executor_arguments, script_parser
+
+
+def make_parser(several: bool = False) -> Parser:
+    # One method comes first, as in METHOD DATASET [BACKBONE ...].
+    parser = script_parser("base_to_new.sh", __doc__, first="" if several else "trainer")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="in place of one method: methods, and the sets paper, strong and all",
+    )
+    add_executor_arguments(parser)
+    parser.set_defaults(experiment="methods")
+    return parser
+
+
+help_first(__name__, make_parser)
+
 import torch
 
 from core.errors import InputError, command_line
@@ -22,7 +42,7 @@ from engine.method import METHODS, Method
 from engine.settings import SettingError
 from results.record import find_record
 from scripts import compare
-from scripts.arguments import argv_of, parse_script, script_parser
+from scripts.arguments import argv_of, parse_script
 from scripts.evaluate import origin_of, output_folder
 from scripts.experiments import Row
 from scripts.jobs import Job, Outcome, call, interrupt_on_sigterm, tables_command, train_command
@@ -38,17 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(words: Sequence[str], several: bool) -> argparse.Namespace:
-    # One method comes first, as in METHOD DATASET [BACKBONE ...].
-    parser = script_parser("base_to_new.sh", __doc__, first="" if several else "trainer")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        metavar="METHOD",
-        help="in place of one method: methods, and the sets paper, strong and all",
-    )
-    compare.add_executor_arguments(parser)
-    parser.set_defaults(experiment="methods")
-    return parse_script(parser, words, decided=[HALF])
+    return parse_script(make_parser(several), words, decided=[HALF])
 
 
 def learned_of_each_class(method: Method) -> list[str]:

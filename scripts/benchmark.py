@@ -10,17 +10,31 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.arguments import Parser, help_first
+from scripts.parsers import add_shots, comparison_parser
+
+PARTS = ("base-to-new", "few-shot")
+
+
+def make_parser() -> Parser:
+    parser = comparison_parser("benchmark.sh", __doc__, subject="benchmark")
+    add_shots(parser, None)
+    parser.add_argument("--only", choices=PARTS, help="one part of the benchmark (default: both)")
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import InputError, command_line
 from core.yaml_files import read_yaml
 from engine.config import config_file, load_cfg
 from results.record import RESULTS
-from scripts import base_to_new, compare, few_shot
+from scripts import base_to_new, few_shot
 from scripts.arguments import parse_script
 from scripts.jobs import call, interrupt_on_sigterm, tables_command
 
-PARTS = ("base-to-new", "few-shot")
 SHOTS = "DATASET.NUM_SHOTS"
 
 
@@ -81,10 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = compare.comparison_parser("benchmark.sh", __doc__, subject="benchmark")
-    few_shot.add_shots(parser, None)
-    parser.add_argument("--only", choices=PARTS, help="one part of the benchmark (default: both)")
-    return parse_script(parser, argv, decided=[SHOTS, base_to_new.HALF])
+    return parse_script(make_parser(), argv, decided=[SHOTS, base_to_new.HALF])
 
 
 def missing_file(args: argparse.Namespace, name: str) -> Path | None:

@@ -12,10 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from core.arguments import Parser, help_first
+from core.errors import InputError, command_line
+from scripts.parsers import add_experiment_argument, comparison_parser
+
+
+def make_parser() -> Parser:
+    parser = comparison_parser("compare.sh", __doc__)
+    add_experiment_argument(parser)
+    return parser
+
+
+help_first(__name__, make_parser)
+
 from yacs.config import CfgNode as CN
 
-from core.arguments import Parser, real_number
-from core.errors import InputError, command_line
 from engine.config import (
     CONFIGS,
     differing_keys,
@@ -32,7 +43,7 @@ from engine.settings import SettingError
 from results.record import find_record
 from results.rows import label_of, option_texts
 from results.settings import CONFIG
-from scripts.arguments import parse_script, script_parser
+from scripts.arguments import parse_script
 from scripts.executors import on_ray
 from scripts.experiments import EXPERIMENTS, SETS, Row, is_in, is_own
 from scripts.jobs import (
@@ -215,50 +226,8 @@ def print_tables(args: argparse.Namespace, calls: Iterable[list[str]]) -> None:
         call(tables_command(folder, *options, "--seeds", *map(str, args.seeds)))
 
 
-def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says where the runs go."""
-    parser.add_argument(
-        "--executor",
-        choices=EXECUTORS,
-        default="local",
-        help="ray: several runs at a time, on several GPUs or machines (default: local)",
-    )
-    parser.add_argument(
-        "--gpus-per-run",
-        type=real_number(least=0),
-        default=1.0,
-        help="GPUs for each run with Ray, or a fraction of one (default: 1)",
-    )
-
-
-def comparison_parser(prog: str, description: str | None, subject: str = "dataset") -> Parser:
-    """A parser of what a comparison takes; ``subject`` as for ``script_parser``."""
-    parser = script_parser(prog, description, subject=subject)
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        metavar="METHOD",
-        help="methods, and sets of methods: paper (the paper's), strong (rivals of today), all "
-        "(default: paper, and of strong those that take seconds because they are fitted at once)",
-    )
-    add_executor_arguments(parser)
-    parser.set_defaults(experiment="methods")
-    return parser
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = comparison_parser("compare.sh", __doc__)
-    add_experiment_argument(parser)
-    return parse_script(parser, argv)
-
-
-def add_experiment_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--experiment",
-        choices=EXPERIMENTS,
-        default="methods",
-        help="which runs and tables (default: methods)",
-    )
+    return parse_script(make_parser(), argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

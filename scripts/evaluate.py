@@ -12,30 +12,52 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.arguments import Parser, help_first, split_options
+from core.errors import InputError, command_line, naming, shortened
+from results.named_runs import add_run_arguments, named_run
+
 STARTED = time.time()
 
-import trainers  # noqa: E402, F401  (makes dassl importable and registers the methods)
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, prog="eval.sh")
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
+    add(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="TRAINED=OTHER",
+        help="name of a class in the run, and its name in the dataset",
+    )
+    add("--trainer", help="require a run of this method")
+    add("--root", default="data", help="folder that holds the datasets (default: data)")
+    add("--output", default="output", help="folder for the results (default: output)")
+    return parser
+
+
+help_first(__name__, make_parser)
+
+import trainers  # noqa: F401  (makes dassl importable and registers the methods)
 
 # isort: split
-from dassl.data.datasets import DATASET_REGISTRY, build_dataset  # noqa: E402
-from yacs.config import CfgNode as CN  # noqa: E402
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+from yacs.config import CfgNode as CN
 
-from core.arguments import Parser, split_options  # noqa: E402
-from core.errors import InputError, command_line, naming, shortened  # noqa: E402
-from engine.config import (  # noqa: E402
+from engine.config import (
     load_cfg,
     method_of,
     short_keys,
     symptom_file,
     symptoms_fingerprint,
+    trainer_name,
     variant_name,
 )
-from engine.loading import read_config  # noqa: E402
-from engine.method import METHODS  # noqa: E402
-from engine.run import run  # noqa: E402
-from results.named_runs import add_run_arguments, named_run  # noqa: E402
-from results.record import find_record  # noqa: E402
-from symptoms import SymptomFile  # noqa: E402
+from engine.loading import read_config
+from engine.run import run
+from results.record import find_record
+from symptoms import SymptomFile
 
 # Of the dataset a run was trained on: a test leaves them as they were.
 KEPT = ("NUM_SHOTS",)
@@ -176,28 +198,16 @@ def _renamed(cfg: CN, trained: Sequence[str], pairs: Sequence[str]) -> CN:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(__doc__, prog="eval.sh")
-    add = parser.add_argument
-    add_run_arguments(parser)
-    add("dataset", help="a file of configs/datasets, by its name, or a YAML file")
-    add(
-        "--classes",
-        nargs="+",
-        default=[],
-        metavar="TRAINED=OTHER",
-        help="name of a class in the run, and its name in the dataset",
-    )
-    add("--trainer", choices=METHODS, help="require a run of this method")
-    add("--root", default="data", help="folder that holds the datasets (default: data)")
-    add("--output", default="output", help="folder for the results (default: output)")
     words, opts = split_options(sys.argv[1:] if argv is None else argv, short_keys)
-    args = parser.parse_intermixed_args(words)
+    args = make_parser().parse_intermixed_args(words)
     args.opts = opts
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.trainer:
+        args.trainer = trainer_name(args.trainer)
     folder = named_run(args.run, args.latest, args.runs)
     cfg, options = evaluation_cfg(
         folder, args.dataset, args.root, args.opts, args.output, args.classes

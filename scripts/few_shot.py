@@ -8,34 +8,31 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.arguments import whole_number
+from core.arguments import Parser, help_first
 from core.errors import command_line
-from scripts import compare
-from scripts.arguments import parse_script
-from scripts.jobs import call, interrupt_on_sigterm, tables_command
+from scripts.parsers import add_experiment_argument, add_shots, comparison_parser
 
 SHOTS = (1, 2, 4, 8, 16)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = compare.comparison_parser("few_shot.sh", __doc__)
-    compare.add_experiment_argument(parser)
+def make_parser() -> Parser:
+    parser = comparison_parser("few_shot.sh", __doc__)
+    add_experiment_argument(parser)
     add_shots(parser, SHOTS)
-    args = parse_script(parser, argv, decided=["DATASET.NUM_SHOTS"])
+    return parser
+
+
+help_first(__name__, make_parser)
+
+from scripts import compare
+from scripts.arguments import parse_script
+from scripts.jobs import call, interrupt_on_sigterm, tables_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_script(make_parser(), argv, decided=["DATASET.NUM_SHOTS"])
     run_shots(args)
     return call(tables_command(args.output / Path(args.dataset).stem, "--shots", "--plot", "shots"))
-
-
-def add_shots(parser: argparse.ArgumentParser, default: Sequence[int] | None) -> None:
-    """Add the numbers of training images a class."""
-    shown = " ".join(map(str, default)) if default else "the benchmark's"
-    parser.add_argument(
-        "--shots",
-        nargs="+",
-        type=whole_number(1),
-        default=default,
-        help=f"training images of each class (default: {shown})",
-    )
 
 
 def run_shots(args: argparse.Namespace) -> int:

@@ -7,14 +7,24 @@ same command may be given again.
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.arguments import Parser, help_first
 from core.errors import command_line
+from scripts.parsers import script_parser
+
+
+def make_parser() -> Parser:
+    return script_parser("main.sh", __doc__, first="trainer")
+
+
+help_first(__name__, make_parser)
+
 from engine.config import load_cfg, run_folder, trainer_name
-from scripts.arguments import parse_script, script_parser
+from scripts.arguments import parse_script
 from scripts.jobs import call, interrupt_on_sigterm, tables_command, train_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_script(script_parser("main.sh", __doc__, first="trainer"), argv)
+    args = parse_script(make_parser(), argv)
     trainer = trainer_name(args.trainer)
     commands = []
     for backbone in args.backbones:

@@ -15,28 +15,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from yacs.config import CfgNode as CN
-
-from core.arguments import positive_int
-from core.errors import InputError, command_line, short
-from core.files import atomic_write
-from datasets.multi_label import check_one_class
-from datasets.views import read_dataset
-from engine.config import key_of, load_cfg, own_options, run_folder, trainer_name
-from engine.method import METHODS
-from results.rendering import Estimate, Table, render
-from results.runs import TUNED, TUNING
-from scripts import compare
-from scripts.arguments import parse_script, script_parser
-from scripts.experiments import Row
-from scripts.jobs import interrupt_on_sigterm
-
-FILE = "tuning.csv"  # what was tried and chosen
-Grid = dict[str, list[str]]  # option -> values as on a command line
-Combination = dict[str, Any]  # option -> value
+from core.arguments import Parser, help_first, positive_int
+from scripts.parsers import add_executor_arguments, script_parser
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> Parser:
     # The method comes first, as in METHOD DATASET BACKBONE.
     parser = script_parser("tune.sh", __doc__, first="trainer")
     add = parser.add_argument
@@ -53,8 +36,34 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=64,
         help="stop at once if the grid has more combinations (default: 64)",
     )
-    compare.add_executor_arguments(parser)
-    args = parse_script(parser, argv, decided=["TEST.SPLIT"])
+    add_executor_arguments(parser)
+    return parser
+
+
+help_first(__name__, make_parser)
+
+from yacs.config import CfgNode as CN
+
+from core.errors import InputError, command_line, short
+from core.files import atomic_write
+from datasets.multi_label import check_one_class
+from datasets.views import read_dataset
+from engine.config import key_of, load_cfg, own_options, run_folder, trainer_name
+from engine.method import METHODS
+from results.rendering import Estimate, Table, render
+from results.runs import TUNED, TUNING
+from scripts import compare
+from scripts.arguments import parse_script
+from scripts.experiments import Row
+from scripts.jobs import interrupt_on_sigterm
+
+FILE = "tuning.csv"  # what was tried and chosen
+Grid = dict[str, list[str]]  # option -> values as on a command line
+Combination = dict[str, Any]  # option -> value
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    args = parse_script(make_parser(), argv, decided=["TEST.SPLIT"])
     if len(args.backbones) > 1:
         raise InputError("tune.sh takes one backbone: METHOD DATASET BACKBONE")
     args.trainer = trainer_name(args.trainer)

@@ -8,32 +8,11 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
-import torch
-from dassl.data.datasets import build_dataset
-from dassl.data.transforms import build_transform
-from sklearn.metrics import roc_auc_score
-from torch import Tensor
-from yacs.config import CfgNode
-
-from backbones.backbone import Backbone
-from backbones.loading import backbone_of, with_preprocessing
-from backbones.numerics import cosine_logits
+from core.arguments import help_first
 from core.errors import InputError, command_line
-from datasets.base import MedicalDataset
-from datasets.dicom import rendering_of
-from datasets.multi_label import check_one_class
-from datasets.pictures import read_picture
-from engine.prompts import encode_texts
-from symptom_generator.phrases import MAX_TOKENS, NameFinder, tokens
-from symptom_generator.sources import backbone_cfg
-from symptoms import NO_FINDING, SymptomFile, Symptoms
-from symptoms.phrases import same
-
-CHANCE = 0.55  # an AUC below it says little about the class
-SHOWN = 3  # other owners of a phrase that a note names
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m symptoms.check",
         description="Check a symptom file. With a dataset and a backbone, each phrase also gets "
@@ -49,7 +28,41 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, default=1000, help="maximum number of training images, drawn at "
         "random (default: %(default)s)")  # fmt: skip
     add("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_intermixed_args(argv)
+    return parser
+
+
+help_first(__name__, make_parser)
+
+import torch
+
+import trainers  # noqa: F401  (registers the methods, and makes dassl importable)
+
+# isort: split
+from dassl.data.datasets import build_dataset
+from dassl.data.transforms import build_transform
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from yacs.config import CfgNode
+
+from backbones.backbone import Backbone
+from backbones.loading import backbone_of, with_preprocessing
+from backbones.numerics import cosine_logits
+from datasets.base import MedicalDataset
+from datasets.dicom import rendering_of
+from datasets.multi_label import check_one_class
+from datasets.pictures import read_picture
+from engine.prompts import encode_texts
+from symptom_generator.phrases import MAX_TOKENS, NameFinder, tokens
+from symptom_generator.sources import backbone_cfg
+from symptoms import NO_FINDING, SymptomFile, Symptoms
+from symptoms.phrases import same
+
+CHANCE = 0.55  # an AUC below it says little about the class
+SHOWN = 3  # other owners of a phrase that a note names
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return make_parser().parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

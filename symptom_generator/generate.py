@@ -10,39 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from yacs.config import CfgNode
-
-from backbones.loading import backbone_of
+from core.arguments import help_first
 from core.errors import InputError, command_line, shortened
-from datasets.dicom import DEFAULT, Rendering, rendering_of
-from symptom_generator.chat import Endpoint
-from symptom_generator.interview import STAGES
-from symptom_generator.montage import TILES, SourceImage, draw, image_fingerprint, sheet
-from symptom_generator.page import write_symptom_page
-from symptom_generator.pipeline import PROMPTS, Generation
-from symptom_generator.places import (
-    Sheets,
-    check_place,
-    kept_aside,
-    replace,
-    save_sheets,
-    saved_sheets,
-    slug,
-)
-from symptom_generator.provenance import content
-from symptom_generator.sources import (
-    ImagesByClass,
-    backbone_cfg,
-    folder_images,
-    training_images,
-)
-from symptom_generator.transcript import Record, Transcript
-
-SUFFIX = ".transcript.jsonl"
-Chosen = dict[str, list[list[SourceImage]]]  # class -> the images of each sheet
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m symptoms.generate",
         description="Have a language model write the symptoms of a dataset's classes. The address "
@@ -85,7 +57,45 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--yes", action="store_true", help="replace the symptom file without asking")
     add("--page", metavar="FOLDER", help="default: output/symptoms/<name of the symptom file>")
     parser.add_argument("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_intermixed_args(argv)
+    return parser
+
+
+help_first(__name__, make_parser)
+
+from yacs.config import CfgNode
+
+import trainers  # noqa: F401  (registers the methods, and makes dassl importable)
+from backbones.loading import backbone_of
+from datasets.dicom import DEFAULT, Rendering, rendering_of
+from symptom_generator.chat import Endpoint
+from symptom_generator.interview import STAGES
+from symptom_generator.montage import TILES, SourceImage, draw, image_fingerprint, sheet
+from symptom_generator.page import write_symptom_page
+from symptom_generator.pipeline import PROMPTS, Generation
+from symptom_generator.places import (
+    Sheets,
+    check_place,
+    kept_aside,
+    replace,
+    save_sheets,
+    saved_sheets,
+    slug,
+)
+from symptom_generator.provenance import content
+from symptom_generator.sources import (
+    ImagesByClass,
+    backbone_cfg,
+    folder_images,
+    training_images,
+)
+from symptom_generator.transcript import Record, Transcript
+
+SUFFIX = ".transcript.jsonl"
+Chosen = dict[str, list[list[SourceImage]]]  # class -> the images of each sheet
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return make_parser().parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.data.datasets import build_dataset
 from yacs.config import CfgNode
+
+import trainers  # noqa: F401  (registers the methods, and makes dassl importable)
+
+# isort: split
+from dassl.data.datasets import build_dataset
 
 from core.errors import InputError
 from datasets.base import MedicalDataset

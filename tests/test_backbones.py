@@ -10,14 +10,7 @@ import torch
 from clip.simple_tokenizer import SimpleTokenizer
 
 from backbones import (
-    IDS,
-    ROWS,
-    SEED,
-    STD,
-    TOKENS,
-    USED,
     captions,
-    expand_token_table,
     pretrain,
     pretrain_clip,
     pretrain_data,
@@ -25,6 +18,7 @@ from backbones import (
     pretrain_report,
 )
 from backbones.loading import load_backbone
+from backbones.token_table import IDS, ROWS, SEED, STD, TOKENS, USED, expand_token_table
 from core.errors import InputError
 from datasets import synthetic
 from datasets.synthetic import CHESTS, LESIONS, WORLDS

@@ -15,27 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.arguments import Parser, not_negative_int, positive_int, real_number
+from core.arguments import Parser, help_first, not_negative_int, positive_int, real_number
 from core.errors import InputError, command_line
-from core.files import check_place, only_run_in
-from datasets.dicom import DEFAULT, Rendering, rendering_of
-from datasets.pictures import read_picture
-from results.record import RESULTS
-from symptom_generator.chat import Endpoint
-from symptom_generator.montage import jpeg
-from symptom_generator.places import kept_aside
-from symptom_generator.transcript import Transcript
-from vision_llm.asking import Asking
-from vision_llm.cost import Cost
-from vision_llm.outcome import write_config, write_outcome
-from vision_llm.task import Task, Wanted, check_folder, kept_task, new_task
-from vision_llm.transcript import read_line
-
-TRANSCRIPT = "transcript.jsonl"
-MAX_SIDE = 768  # pixels; an image is sent smaller where it is larger than this
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> Parser:
     parser = Parser(__doc__, prog="python -m vision_llm")
     _add_subject(parser)
     _add_model(parser)
@@ -46,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--fresh", action="store_true", help="ask everything again; keep the old answers aside")
     add("--output-dir", type=Path, help="the run's folder (default: below output/)")
     parser.add_argument("opts", nargs="*", metavar="KEY value", help="settings of the dataset")
-    return parser.parse_intermixed_args(argv)
+    return parser
 
 
 def _add_subject(parser: Parser) -> None:
@@ -105,6 +89,30 @@ def _add_model(parser: Parser) -> None:
         metavar="N",
         help="send at most N requests in this command, retries included",
     )
+
+
+help_first(__name__, make_parser)
+
+from core.files import check_place, only_run_in
+from datasets.dicom import DEFAULT, Rendering, rendering_of
+from datasets.pictures import read_picture
+from results.record import RESULTS
+from symptom_generator.chat import Endpoint
+from symptom_generator.montage import jpeg
+from symptom_generator.places import kept_aside
+from symptom_generator.transcript import Transcript
+from vision_llm.asking import Asking
+from vision_llm.cost import Cost
+from vision_llm.outcome import write_config, write_outcome
+from vision_llm.task import Task, Wanted, check_folder, kept_task, new_task
+from vision_llm.transcript import read_line
+
+TRANSCRIPT = "transcript.jsonl"
+MAX_SIDE = 768  # pixels; an image is sent smaller where it is larger than this
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return make_parser().parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
+import trainers  # noqa: F401  (registers the methods)
 from core.errors import InputError
 from core.files import slug
 from datasets.multi_label import check_one_class

@@ -14,7 +14,6 @@ import torch
 from clip.model import CLIP
 from torch import Tensor, nn
 
-from backbones import expand_token_table
 from backbones.backbone import (
     Parts,
     count,
@@ -23,6 +22,7 @@ from backbones.backbone import (
 from backbones.encoders.clip_images import clip_image_encoder, set_layers, vision_shape_of
 from backbones.encoders.clip_texts import ClipText, check_vocabulary
 from backbones.formats import Format, Stated, decided_activation, decided_preprocessing
+from backbones.token_table import expand_token_table
 from backbones.weights import WeightsFile, check_finite, read_weights
 from core.errors import InputError
 
