@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
+from core.late import imported
 from engine.labels import has_findings
 from engine.method import FitData, LabelledFeatures, Method, Output, PromptedModel, register
 from engine.rules import AtLeastOne, NotNegative
@@ -76,19 +77,18 @@ class LinearProbe(Method):
 
         With ``warm_start``, each fit begins at the one before: a fifth of the time.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
+        linear_model = imported("sklearn.linear_model")
+        warning = imported("sklearn.exceptions").ConvergenceWarning
         best = -1.0
-        fitted = LogisticRegression(
+        fitted = linear_model.LogisticRegression(
             max_iter=self.options.MAX_ITER, class_weight=by_class, warm_start=warm_start
         )
         for strength in self.candidates(val):
             fitted = copy(fitted).set_params(C=strength)
             with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ConvergenceWarning)
+                warnings.simplefilter("always", warning)
                 fitted.fit(*train)
-            unfinished = any(issubclass(w.category, ConvergenceWarning) for w in caught)
+            unfinished = any(issubclass(w.category, warning) for w in caught)
             found = score(fitted, *(val or train))
             print(
                 f"C {strength:g}: {name} {100 * found:.4f}%"
@@ -137,9 +137,9 @@ def accuracy_of(fitted: "LogisticRegression", features: np.ndarray, label: np.nd
 
 def auroc_of(fitted: "LogisticRegression", features: np.ndarray, label: np.ndarray) -> float:
     """The area under the ROC curve of the second class."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(label, fitted.decision_function(features)))
+    return float(
+        imported("sklearn.metrics").roc_auc_score(label, fitted.decision_function(features))
+    )
 
 
 def known_of(data: Arrays, finding: int) -> Arrays | None:

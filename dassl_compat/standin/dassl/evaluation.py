@@ -9,6 +9,7 @@ from dassl.utils import Registry
 from torch import Tensor
 
 from core.files import atomic_write
+from core.late import imported
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
@@ -47,13 +48,13 @@ class Classification:
 
         Macro F1 is the mean over the classes that occur among the labels, as Dassl defines it.
         """
-        from sklearn.metrics import f1_score  # here: it takes two seconds to import
-
         if not self._y_true:
             raise ValueError("nothing to evaluate: no batch was processed")
         total, labels = len(self._y_true), sorted(set(self._y_true))
         correct = sum(map(int.__eq__, self._y_true, self._y_pred))
-        macro_f1 = f1_score(self._y_true, self._y_pred, average="macro", labels=labels)
+        macro_f1 = imported("sklearn.metrics").f1_score(
+            self._y_true, self._y_pred, average="macro", labels=labels
+        )
         results = OrderedDict(
             accuracy=100.0 * correct / total,
             error_rate=100.0 - 100.0 * correct / total,
@@ -90,9 +91,8 @@ class Classification:
 
     def _save_confusions(self) -> None:
         """Write cmat.pt: rows are true classes and sum to one."""
-        from sklearn.metrics import confusion_matrix
-
-        confusions = confusion_matrix(self._y_true, self._y_pred, normalize="true")
+        metrics = imported("sklearn.metrics")
+        confusions = metrics.confusion_matrix(self._y_true, self._y_pred, normalize="true")
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         with atomic_write(path, "wb") as file:
             torch.save(torch.from_numpy(confusions), file)
