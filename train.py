@@ -59,7 +59,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise InputError("--model-dir and --load-epoch need --eval-only")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, started: float = STARTED) -> None:
     args = parse_args(argv)
     check_args(args)
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(
             cfg,
             options,
-            started=STARTED,
+            started=started,
             eval_only=args.eval_only,
             model_dir=args.model_dir,
             load_epoch=args.load_epoch,

@@ -157,6 +157,16 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
     return backbone
 
 
+def weights_key(cfg: CfgNode) -> tuple[Any, ...]:
+    """What ``backbone_of`` follows from, beside the device: settings, and the file's state."""
+    path = Path(cfg.MODEL.BACKBONE.PATH).expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [file.stat() for file in files if file.is_file()]
+    precision = cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC
+    state = tuple((state.st_size, state.st_mtime_ns) for state in states)
+    return cfg.MODEL.BACKBONE.dump(), precision, state
+
+
 def check_present(chosen: Mapping[str, Any]) -> None:
     """Raise InputError for a PATH that is not there, naming where its weights come from."""
     path, source = chosen["PATH"], chosen["SOURCE"]

@@ -56,10 +56,16 @@ def run(
         DoesNotApply: results.json says so too, for the tables.
     """
     started, options = started or time.time(), options or {}
+    forget_peak_memory()
     folder = Path(cfg.OUTPUT_DIR)
     source = Path(model_dir or folder) if eval_only else None
     trainer: MethodTrainer | None
-    with _new_folder(folder) as keep, only_run_in(folder), _logged_to(folder):
+    with (
+        _new_folder(folder) as keep,
+        only_run_in(folder),
+        _logged_to(folder),
+        contextlib.ExitStack() as closing,
+    ):
         set_random_seed(cfg.SEED)
         if source:
             trainer = _build_for_test(cfg, folder, source, load_epoch)
@@ -68,6 +74,7 @@ def run(
         if trainer is None:
             return
         keep()
+        closing.callback(trainer.close_writer)  # also of a run that fails
         cfg = trainer.cfg  # now with the backbone's preprocessing
         trainer.seconds["setup"] = time.time() - started
         if source and folder.resolve() == source.resolve():
@@ -228,7 +235,7 @@ def _results(
         "pictures_per_second": (seen or len(trainer.predictions)) / max(busy, 1e-9),
         "peak_memory_bytes": {
             "gpu": torch.cuda.max_memory_allocated() if cuda else None,
-            "cpu": _peak_memory(),
+            "cpu": peak_memory(),
         },
         "trainable_parameters": trainer.trainable_parameters,
         "precision": trainer.model.backbone.precision,
@@ -268,7 +275,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _peak_memory() -> int:
+def forget_peak_memory() -> None:
+    """Measure peaks from here on: an earlier run of this process may have had a higher one."""
+    with contextlib.suppress(OSError):  # Linux alone; elsewhere the peak is the process's
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process had at most, since ``forget_peak_memory``."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 

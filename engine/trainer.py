@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backbones.backbone import Backbone
-from backbones.loading import backbone_of, with_preprocessing
+from backbones.loading import backbone_of, weights_key, with_preprocessing
 from core.errors import InputError, as_input_error
 from core.files import atomic_write
 from core.processes import keep_freed_memory
@@ -42,6 +42,7 @@ from engine.method import (
     Output,
     PromptedModel,
 )
+from engine.reuse import reuse
 from results.findings import (
     FindingPredictions,
     best_thresholds,
@@ -79,13 +80,17 @@ class MethodTrainer(TrainerX):
     # -- building -------------------------------------------------------------------------------
 
     def build_data_loader(self) -> None:
-        dataset = read_dataset(self.cfg)  # before the weights, which take longer
+        cfg = self.cfg
+        key = cfg.DATASET.dump(), cfg.SEED
+        # Before the weights, which take longer.
+        dataset = reuse("dataset", key, lambda: read_dataset(cfg))
         self.findings = list(dataset.findings)
         _check_findings(self.cfg.TRAINER.NAME, self.findings)
         if self.findings:
             check_unbalanced(self.cfg)
         set_random_seed(self.cfg.SEED)
-        self.backbone = backbone_of(self.cfg, self.device)
+        made_of, device = (weights_key(cfg), str(self.device), cfg.SEED), self.device
+        self.backbone = reuse("backbone", made_of, lambda: backbone_of(cfg, device), copied=True)
         # A method starts behind the draws of its backbone, whatever is built in between.
         self._start = random_state()
         self.cfg = with_preprocessing(self.cfg, self.backbone)

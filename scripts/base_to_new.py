@@ -200,7 +200,7 @@ def make_pair(
     train = train_command(args, trainer, backbone, seed, folder, base)
     test = test_command(args, trainer, folder)
     return (
-        Job(name, backbone, seed, train, folder, is_complete=done),
+        Job(name, backbone, seed, train, folder, "", done, method_of(cfg).learns_image_encoder),
         Job(f"{row}, new classes", backbone, seed, test, there, is_complete=tested),
     )
 

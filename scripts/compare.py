@@ -9,7 +9,6 @@ has a second row, METHOD (PROTOCOL=own). With PROTOCOL own, only these rows are 
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from core.arguments import Parser, help_first
@@ -33,6 +32,7 @@ from engine.config import (
     has_own_protocol,
     key_of,
     load_cfg,
+    method_of,
     own_options,
     own_protocol,
     protocol_of,
@@ -51,11 +51,11 @@ from scripts.jobs import (
     Outcome,
     call,
     interrupt_on_sigterm,
-    run_job,
     tables_command,
     train_command,
 )
 from scripts.progress import Progress, print_end
+from scripts.workers import in_workers
 
 # What there is to run
 
@@ -83,7 +83,8 @@ def make_job(
     except InputError as error:
         return Job(row, backbone, seed, [], None, problem=str(error))
     command = train_command(args, trainer, backbone, seed, folder, opts)
-    return Job(row, backbone, seed, command, folder, is_complete=done)
+    learns_images = method_of(cfg).learns_image_encoder
+    return Job(row, backbone, seed, command, folder, "", done, learns_images)
 
 
 def row_name(trainer: str, row_options: Sequence[str]) -> str:
@@ -172,14 +173,6 @@ def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
 # All runs
 
 
-def one_after_another(
-    jobs: Sequence[Job], progress: Progress, args: argparse.Namespace
-) -> Iterator[Outcome]:
-    """Run jobs in their order, in this process's own environment; yields their outcomes."""
-    for job in jobs:
-        yield run_job(job, partial(progress.show, job))
-
-
 def side_by_side(
     jobs: Sequence[Job], progress: Progress, args: argparse.Namespace
 ) -> Iterator[Outcome]:
@@ -189,7 +182,7 @@ def side_by_side(
 
 # Name -> function(jobs, progress, args) that yields an Outcome for each job, in any order.
 EXECUTORS: dict[str, Callable[..., Iterable[Outcome]]] = {
-    "local": one_after_another,
+    "local": in_workers,
     "ray": side_by_side,
 }
 

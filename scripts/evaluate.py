@@ -204,7 +204,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, started: float = STARTED) -> None:
     args = parse_args(argv)
     if args.trainer:
         args.trainer = trainer_name(args.trainer)
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.trainer and cfg.TRAINER.NAME != args.trainer:
         raise InputError(f"{folder} is a run of {cfg.TRAINER.NAME}, not of {args.trainer}")
     with naming(cfg.OUTPUT_DIR):
-        run(cfg, options, started=STARTED, eval_only=True, model_dir=str(folder))
+        run(cfg, options, started=started, eval_only=True, model_dir=str(folder))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ class Job:
     folder: Path | None = field(compare=False)
     problem: str = ""
     is_complete: bool = False
+    learns_images: bool = field(default=False, compare=False)  # so it reads no kept features
 
     @property
     def name(self) -> str:
@@ -66,6 +67,12 @@ def train_command(
     return [*command, "--output-dir", str(folder), *opts]
 
 
+def entry_of(command: Sequence[str]) -> tuple[str, list[str]]:
+    """The module and the arguments of a command that starts Python: ("train", ["--root", ...])."""
+    _, first, *rest = command
+    return (rest[0], rest[1:]) if first == "-m" else (Path(first).stem, rest)
+
+
 def tables_command(folder: Path, *options: str) -> list[str]:
     """The command that prints the tables of the runs in ``folder``."""
     return [sys.executable, str(ROOT / "parse_results.py"), str(folder), *options]
@@ -90,15 +97,26 @@ def run_job(job: Job, on_line: Callable[[str], object] = lambda line: None) -> O
     Args:
         on_line: called with each line that the run prints.
     """
-    if job.problem:
-        return Outcome(job, "failed", job.problem)
-    if job.is_complete:
-        record = job.record()
-        reason = record.does_not_apply if record and record.does_not_apply else ""
-        return Outcome(job, "does not apply" if reason else "complete", reason)
+    if outcome := without_run(job):
+        return outcome
     start = time.time()
     status, message = _run_process(job.command, on_line)
-    seconds = time.time() - start
+    return ended(job, status, message, time.time() - start)
+
+
+def without_run(job: Job) -> Outcome | None:
+    """How a job ended that there is nothing to run for; None where there is."""
+    if job.problem:
+        return Outcome(job, "failed", job.problem)
+    if not job.is_complete:
+        return None
+    record = job.record()
+    reason = record.does_not_apply if record and record.does_not_apply else ""
+    return Outcome(job, "does not apply" if reason else "complete", reason)
+
+
+def ended(job: Job, status: int, message: str, seconds: float) -> Outcome:
+    """How a job ended, by its exit status (-N: by signal N) and what it wrote to stderr."""
     if status == 0:
         return Outcome(job, "trained", seconds=seconds)
     record = job.record()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.arguments import Parser, real_number, whole_number
+from core.arguments import Parser, positive_int, real_number, whole_number
 
 PAPER_BACKBONES = ("vit_b16", "vit_l14", "rn50")
 EXECUTORS = ("local", "ray")
@@ -67,6 +67,13 @@ def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
         choices=EXECUTORS,
         default="local",
         help="ray: runs on several GPUs or machines, by Ray (default: local)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="runs at a time without Ray (default: one for each GPU; without a GPU, one for each "
+        "core, at most 8)",
     )
     parser.add_argument(
         "--gpus-per-run",

@@ -3,7 +3,7 @@
 import re
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from results.record import Record
 from scripts.jobs import Job, Outcome
@@ -20,13 +20,23 @@ class Progress:
         self.seconds: dict[
             tuple[str, str], list[float]
         ] = {}  # (row, backbone) -> seconds of each run
+        self.at_a_time = 1  # runs side by side
         self.live = sys.stderr.isatty()
 
-    def show(self, job: Job, line: str) -> None:
-        """Show the epoch of the run under way, where someone is looking."""
-        if self.live and (match := EPOCH.match(line)):
+    def show(self, lines: Mapping[Job, str]) -> None:
+        """Show the epochs of the runs under way, where someone is looking.
+
+        Args:
+            lines: job -> the line that its run printed of an epoch last.
+        """
+        said = [
+            f"{job.name}: epoch {match[1]} of {match[2]}"
+            for job, line in lines.items()
+            if (match := EPOCH.match(line))
+        ]
+        if self.live and said:
             place = self.total - len(self.left) + 1
-            text = f"[{place}/{self.total}] {job.name}: epoch {match[1]} of {match[2]}"
+            text = f"[{place}/{self.total}] {'; '.join(said)}"
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     def ended(self, outcome: Outcome) -> None:
@@ -50,7 +60,7 @@ class Progress:
         left = [job for job in self.left if not job.is_complete and not job.problem]
         if not left or not self.seconds:
             return ""
-        return f"; about {duration(sum(map(self.expected, left)))} left"
+        return f"; about {duration(sum(map(self.expected, left)) / self.at_a_time)} left"
 
     def expected(self, job: Job) -> float:
         known = self.seconds.get((job.row, job.backbone))

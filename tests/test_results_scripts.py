@@ -81,7 +81,9 @@ def started(monkeypatch):
 
     for script in (compare, few_shot, run_seeds, base_to_new):
         monkeypatch.setattr(script, "call", call)
-    monkeypatch.setattr(compare, "run_job", lambda job, *_: commands.append(job.command))
+    monkeypatch.setitem(
+        compare.EXECUTORS, "local", lambda jobs, *_: commands.extend(job.command for job in jobs)
+    )
     return commands
 
 

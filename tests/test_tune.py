@@ -70,7 +70,7 @@ def planted(monkeypatch):
 
     def plant(accuracies):
         runs = Planted(accuracies)
-        monkeypatch.setattr(compare, "run_job", runs)
+        monkeypatch.setitem(compare.EXECUTORS, "local", lambda jobs, *_: map(runs, jobs))
         return runs
 
     return plant
@@ -175,7 +175,7 @@ def test_real_runs(toy, words, monkeypatch):
         train.main(job.command[2:])
         return Outcome(job, "trained")
 
-    monkeypatch.setattr(compare, "run_job", in_process)
+    monkeypatch.setitem(compare.EXECUTORS, "local", lambda jobs, *_: map(in_process, jobs))
     assert tune.main(words("--grid", "W=1,2", seeds=["1"])) == 0
 
     searched = [read_record(p.parent) for p in (toy / "output/_tuning").rglob("results.json")]

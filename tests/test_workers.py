@@ -1,0 +1,175 @@
+"""Runs in workers that stay: the bits of runs alone, and no run that another one takes along."""
+
+import csv
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train
+from dassl_compat.checkpoint_reader import read_checkpoint
+from scripts import compare, workers
+from scripts.jobs import Job, entry_of
+from scripts.progress import Progress
+from scripts.workers import in_order, in_workers, shares
+
+FAKE = """
+import json, os, pathlib, signal, sys, time
+
+def main(words, started):
+    what, folder = words
+    place = pathlib.Path(folder)
+    print("epoch [1/2] batch [1/1]", flush=True)
+    if what == "kill":
+        print("the last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "wrong":
+        raise ValueError("no such thing")
+    if what == "exit":
+        sys.exit("error: it cannot be")
+    place.mkdir(exist_ok=True)
+    (place / "pid").write_text(str(os.getpid()))
+    if what == "sleep":
+        time.sleep(60)
+    (place / "results.json").write_text(json.dumps({"format": 1, "metrics": {}}))
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """``job(row, what)``: a job that does no more than that."""
+    (tmp_path / "fake_run.py").write_text(FAKE)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def make(row, what, **options):
+        folder = tmp_path / row
+        command = ["python", str(tmp_path / "fake_run.py"), what, str(folder)]
+        return Job(row, "tiny", 1, command, folder, **options)
+
+    return make
+
+
+def run(jobs, count):
+    return {
+        outcome.job.row: outcome
+        for outcome in in_workers(jobs, Progress(jobs), SimpleNamespace(workers=count))
+    }
+
+
+def test_failures_leave_the_others_alone(job, tmp_path):
+    """A killed run and wrong ones are named; every other one ends, in the same workers or new."""
+    names = ["a", "b", "c", "d", "e"]
+    whats = ["kill", "right", "wrong", "exit", "right"]
+    jobs = [job(name, what) for name, what in zip(names, whats, strict=True)]
+    jobs.append(Job("f", "tiny", 1, [], None, problem="there is no backbone"))
+    found = run(jobs, 2)
+
+    assert [found[name].status for name in "abcdef"] == [
+        *("failed", "trained", "failed", "failed", "trained", "failed")
+    ]
+    assert "killed by the system" in found["a"].reason
+    assert found["c"].reason.startswith("ValueError: no such thing (full log: ")
+    assert "Traceback" in (tmp_path / "c-error.txt").read_text()
+    assert found["d"].reason == "it cannot be"
+    assert found["f"].reason == "there is no backbone"
+
+
+def test_one_worker_makes_all_runs(job, tmp_path):
+    jobs = [job(name, "right") for name in "abc"]
+    assert {outcome.status for outcome in run(jobs, 1).values()} == {"trained"}
+
+    pids = {(tmp_path / name / "pid").read_text() for name in "abc"}
+    assert len(pids) == 1 and pids != {str(os.getpid())}
+
+
+def test_an_interrupt_ends_every_run(job, tmp_path, monkeypatch):
+    jobs = [job("a", "sleep"), job("b", "sleep")]
+    pids = [tmp_path / "a" / "pid", tmp_path / "b" / "pid"]
+    whole = workers.wait
+
+    def interrupted(running, **options):
+        while not all(path.exists() and path.read_text() for path in pids):
+            whole(running, timeout=0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs, 2)
+    for path in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_runs_in_workers_are_those_alone(toy, toy_args, short, monkeypatch):
+    """Checkpoints, predictions and histories, though one worker reads data and backbone once."""
+    monkeypatch.chdir(toy)
+    methods = ["CoOp", "CLIPLoRA", "ViP", "LinearProbe"]
+    words = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--root", str(toy / "data")]
+    words += ["--seeds", "1", "--workers", "1", "--methods", *methods, "--", *short]
+    monkeypatch.setattr(compare, "print_tables", lambda *_: None)
+    assert compare.main(words) == 0
+    runs = sorted(path.parent for path in (toy / "output").rglob("results.json"))
+    for folder in runs:
+        name = folder.parts[-4]
+        own = ["PROTOCOL", "own"] if "PROTOCOL" in folder.parts[-2] else []
+        own += ["ANCHOR", "16.0"] if "ANCHOR" in folder.parts[-2] else []
+        alone = toy / "alone" / folder.relative_to(toy)
+        args = [*toy_args[:-1], str(alone)]
+        train.main(["--trainer", name, *args, *short, *own])
+        assert_same(alone, folder)
+    assert {folder.parts[-4] for folder in runs} == set(methods)
+
+
+def assert_same(one, other):
+    checkpoints = sorted(path.relative_to(one) for path in one.rglob("*.pth.tar*"))
+    assert checkpoints
+    for path in checkpoints:
+        a, b = (read_checkpoint(folder / path) for folder in (one, other))
+        assert a["epoch"] == b["epoch"]
+        assert a["state_dict"].keys() == b["state_dict"].keys()
+        for key, value in a["state_dict"].items():
+            assert torch.equal(value, b["state_dict"][key]), (path, key)
+    for name in ("predictions.csv", "predictions_val.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    histories = [list(csv.DictReader(open(folder / "history.csv"))) for folder in (one, other)]
+    for row in (*histories[0], *histories[1]):
+        del row["seconds"]
+    assert histories[0] == histories[1]
+
+
+def test_the_order_lets_long_runs_go_beside_the_encoding():
+    """One run a set of views first; then those that read no features; then the others."""
+    jobs = [
+        Job(row, "tiny", seed, [], None, learns_images=row == "MaPLe")
+        for seed in (1, 2)
+        for row in ("CoOp", "MaPLe", "ViP")
+    ]
+    assert [(job.row, job.seed) for job in in_order(jobs)] == [
+        *(("CoOp", 1), ("CoOp", 2), ("MaPLe", 1), ("MaPLe", 2), ("ViP", 1), ("ViP", 2))
+    ]
+
+
+def test_shares(monkeypatch):
+    """A thread each, a worker a core; a comparison of one run has all cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(workers.sys, "platform", "any")
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(workers.os, "sysconf", lambda name: 2**17)
+    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 0)
+
+    assert shares(20) == (4, 1)
+    assert shares(1) == (1, 4)
+    assert shares(20, 2) == (2, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert shares(20) == (2, 2)
+    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 1)
+    assert shares(20) == (1, 2)
+
+
+def test_a_command_is_a_module_with_arguments():
+    assert entry_of(["python", "/there/train.py", "--seed", "1"]) == ("train", ["--seed", "1"])
+    assert entry_of(["python", "-m", "scripts.evaluate", "run"]) == ("scripts.evaluate", ["run"])
+    assert workers.KILLED == -signal.SIGKILL
