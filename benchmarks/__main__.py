@@ -4,6 +4,7 @@ python -m benchmarks                       all tables but the sweeps, with few r
 python -m benchmarks --full                all tables, as docs/speed.md has them (hours on 2 cores)
 python -m benchmarks --tables steps text   only these
 python -m benchmarks --checkout ~/CoOp     also an unmodified checkout of CoOp
+python -m benchmarks --gpu                 on a GPU: also the paper's whole comparison
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from core.arguments import Parser, help_first, positive_int
 from core.errors import InputError, command_line
 
-NAMES = ("data", "text", "steps", "memory", "runs", "sweeps")
+NAMES = ("data", "text", "steps", "memory", "runs", "sweeps", "comparison")
 
 
 def make_parser() -> Parser:
@@ -24,6 +25,11 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--tables", nargs="+", choices=NAMES, help="print only these tables")
     add("--full", action="store_true", help="more rounds, larger workloads, and the sweeps")
+    add(
+        "--gpu",
+        action="store_true",
+        help="refuse to run without a GPU, and add the paper's whole comparison",
+    )
     add(
         "--rounds",
         type=positive_int,
@@ -52,14 +58,18 @@ from .bench import Bench
 from .beside_reference import memory, steps, text
 from .machine import data
 from .timing import use_processor_time
-from .whole_runs import checkout, runs, sweeps
+from .whole_runs import checkout, comparison, runs, sweeps
 
-TABLES = dict(zip(NAMES, (data, text, steps, memory, runs, sweeps), strict=True))
+TABLES = dict(zip(NAMES, (data, text, steps, memory, runs, sweeps, comparison), strict=True))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = make_parser().parse_args(argv)
-    args.tables = args.tables or [name for name in NAMES if args.full or name != "sweeps"]
+    if args.gpu and not torch.cuda.is_available():
+        raise InputError("--gpu: PyTorch finds no GPU on this machine; leave it out")
+    if not args.tables:
+        asked = {"sweeps": args.full, "comparison": args.gpu}
+        args.tables = [name for name in NAMES if asked.get(name, True)]
     if args.checkout and args.shared:
         raise InputError("--checkout measures wall-clock time; leave out --shared")
     if args.checkout and not (Path(args.checkout).expanduser() / "train.py").is_file():

@@ -5,6 +5,7 @@ import time
 from functools import partial
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.backbone import Backbone
 from backbones.formats.openai import parts_of
@@ -27,10 +28,16 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, rounds: int = 7) -> fl
 
 
 def encoder_operations(backbone: str) -> int:
-    """Floating point operations of a vision transformer's pass over one picture."""
+    """Floating point operations of an image encoder's pass over one image."""
     shape = SHAPES[backbone]
-    width, patch = shape["vision_width"], shape["vision_patch_size"]
-    patches = (shape["image_resolution"] // patch) ** 2
+    width, patch, side = (
+        shape[key] for key in ("vision_width", "vision_patch_size", "image_resolution")
+    )
+    if patch is None:  # a ResNet; of a transformer, the counter leaves out fused attention
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            random_clip(backbone).visual(torch.zeros(1, 3, side, side))
+        return counter.get_total_flops()
+    patches = (side // patch) ** 2
     tokens = patches + 1
     block = 24 * tokens * width**2 + 4 * tokens**2 * width
     return shape["vision_layers"] * block + 2 * patches * 3 * patch**2 * width
@@ -42,7 +49,11 @@ def data(bench: Bench) -> None:
     views = manager.train_views()
     decode, rows = one_core_rows(views, bench.rounds)
     rows += worker_rows(manager, views, decode)
-    for backbone in ("vit_b16", "tiny", *(["vit_l14"] if torch.cuda.is_available() else [])):
+    for backbone in (
+        "vit_b16",
+        "tiny",
+        *(["vit_l14", "rn50"] if torch.cuda.is_available() else []),
+    ):
         rows.append(encode_row(bench, backbone))
     show("From a file to a feature (grey JPEGs of 2000 x 1500)", rows)
 

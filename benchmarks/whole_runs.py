@@ -1,12 +1,17 @@
 """Whole runs, how the cost grows, and somebody else's program beside them."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from core.errors import InputError
+from engine.config import ROOT
 from engine.run import run
 from results.record import Record, read_record
+from scripts.parsers import PAPER_BACKBONES
 
 from .bench import Bench, Row, middle, show
 from .checkout import time_checkout
@@ -107,6 +112,36 @@ def later_rows(
             row[f"{method}, ms/step"] = 1e3 * seconds(later, rounds)
         rows.append(row)
     return rows
+
+
+# Training images of the paper's two datasets.
+PAPER_SETS = {"Derm7pt": PICTURES, "Pneumonia": 4710}
+
+
+def comparison(bench: Bench) -> None:
+    """The paper's comparison: its methods, three backbones, three seeds, as a user starts it."""
+    rows: list[Row] = []
+    total = 0.0
+    for name, pictures in PAPER_SETS.items():
+        folder = bench.folder / f"comparison-{name}"
+        for backbone in PAPER_BACKBONES:  # one dataset, and a file of settings for each backbone
+            work = Workload(folder, backbone, pictures=pictures, large=True)
+        files = [str(folder / f"{backbone}.yaml") for backbone in PAPER_BACKBONES]
+        command = [sys.executable, "-m", "scripts.compare", str(work.folder / "made.yaml"), *files]
+        command += ["--methods", "paper", "--output", str(folder / "output")]
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise InputError(f"{name}: the comparison failed: {done.stderr.strip()[-300:]}")
+        minutes = (time.perf_counter() - start) / 60
+        rows.append({"dataset": name, "training images": pictures, "minutes": minutes})
+        total += minutes
+    rows.append({"dataset": "both", "minutes": total})
+    note = (
+        "Random weights of the backbones' true sizes; grey JPEGs of 2000 x 1500; a quarter as many "
+        "images each for validation and test."
+    )
+    show("The paper's methods on three backbones, three seeds", rows, note)
 
 
 def checkout(bench: Bench) -> None:

@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from benchmarks.__main__ import main
+from benchmarks.bench import Bench
 from benchmarks.checkout import time_checkout
 from benchmarks.machine import matmul_rate
 from benchmarks.pairs import a_step, pair
 from benchmarks.reference import METHODS as REFERENCES
 from benchmarks.reference import Reference
 from benchmarks.timing import peak_bytes
+from benchmarks.whole_runs import comparison
 from benchmarks.workload import METHODS, Workload
 from core.errors import InputError
 
@@ -61,6 +64,24 @@ def test_command_prints_a_table(capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.__main__.TABLES", ())
     main([])
     assert "cores" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpu_tables_without_a_gpu_are_one_line():
+    with pytest.raises(InputError, match="--gpu: PyTorch finds no GPU on this machine; leave it"):
+        main(["--gpu"])
+
+
+@pytest.mark.slow
+def test_the_papers_comparison_is_one_command(tmp_path, capsys, monkeypatch):
+    """With small backbones and few images, as a user of a GPU starts it with the paper's."""
+    monkeypatch.setattr("benchmarks.whole_runs.PAPER_BACKBONES", ("tiny",))
+    monkeypatch.setattr("benchmarks.whole_runs.PAPER_SETS", {"Derm7pt": 6, "Pneumonia": 6})
+    monkeypatch.setenv("SEEDS", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    comparison(Bench(Namespace(full=False, rounds=1), tmp_path))
+    assert "| both" in capsys.readouterr().out
+    assert len(list((tmp_path / "comparison-Derm7pt" / "output").rglob("results.json"))) == 13
 
 
 def test_memory_of_a_step_is_measured(tmp_path):
