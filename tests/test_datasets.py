@@ -17,7 +17,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from PIL import Image
 
-import datasets  # noqa: F401  (registers them)
+import datasets.registered  # noqa: F401  (registers them)
 from core.errors import InputError
 from datasets import checks
 from datasets.base import DEFAULTS

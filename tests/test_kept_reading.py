@@ -11,7 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from drawn_findings import LABELS, NAMES, write_chexpert, write_nih
 from made_sets import draw, table
 
-import datasets  # noqa: F401  (registers them)
+import datasets.registered  # noqa: F401  (registers them)
 from core.errors import InputError
 from datasets import checks, kept_reading
 from datasets.base import DEFAULTS, MedicalDataset
