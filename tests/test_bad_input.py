@@ -57,6 +57,8 @@ COMMANDS = {
     "benchmarks": ["-m", "benchmarks"],
     "benchmarks.versions": ["-m", "benchmarks.versions"],
     "benchmarks.arrays": ["-m", "benchmarks.arrays"],
+    "benchmarks.comparisons": ["-m", "benchmarks.comparisons"],
+    "benchmarks.large_sets": ["-m", "benchmarks.large_sets"],
 }
 FAST = ("train", "predict", "explain", "app", "report", "parse_results")  # --help without PyTorch
 SLOW = [
