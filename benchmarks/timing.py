@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import trainers  # noqa: F401  (first in a process of its own: mends what importing clip needs)
 from core.processes import end_worker_with_parent
 
 Call = Callable[[], object]  # what is measured

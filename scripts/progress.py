@@ -97,16 +97,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+STATUSES = ("trained", "complete", "failed", "does not apply")  # in the order of the last lines
+
+
 def print_end(outcomes: Iterable[Outcome]) -> None:
     """Print how many runs ended in each way, and why some failed, each reason once."""
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(STATUSES, 0)
     reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
-        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        counts[outcome.status] += 1
         if outcome.status in ("failed", "does not apply"):
             key = outcome.status, outcome.reason
             reasons.setdefault(key, []).append(outcome.job.name)
-    print("\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    print("\n" + ", ".join(f"{n} {status}" for status, n in counts.items() if n))
     for (status, reason), names in reasons.items():
         print(f"{status}: {reason}")
         for name in names:

@@ -17,7 +17,8 @@ from engine.loading import load_run
 from explanations.contributions import contributions
 from explanations.reliability import reliability
 from explanations.what_if import with_symptoms
-from scripts.arguments import parse_script, script_parser
+from scripts.arguments import parse_script
+from scripts.parsers import script_parser
 from symptoms import Symptoms, load_symptoms
 
 SYMPTOMS = ("TRAINER.ZEROSHOTCLIP.PROMPTS", "symptoms")

@@ -61,7 +61,7 @@ def test_rate_of_the_machine_is_plausible():
 
 
 def test_command_prints_a_table(capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.__main__.TABLES", ())
+    monkeypatch.setattr("benchmarks.__main__.TABLES", {})
     main([])
     assert "cores" in capsys.readouterr().out
 

@@ -201,6 +201,7 @@ def test_gain_has_the_sign_of_its_measure():
 def test_randomisation_changes_explanations_and_leaves_the_run(toy_run):
     """A shuffled backbone leaves nothing of an explanation; the run itself does not change."""
     run = load_run(toy_run("ViP"))
+    assert run.model.backbone.image is not None  # now it is loaded
     state = {k: v.clone() for k, v in run.model.state_dict().items()}
     paths = [picture.impath for picture in run.pictures("test")]
     training = [picture.impath for picture in run.pictures("train")]
