@@ -42,7 +42,10 @@ class ImageFolder(MedicalDataset):
     patients apart where they are known.
     """
 
-    source = "put your images in folders train/<class>/"
+    source = (
+        "put your images in folders train/<class>/ (for a known dataset, its file in "
+        "configs/datasets says where to get it)"
+    )
     patients_known_apart = True
     keeps_reading = True
 
