@@ -21,7 +21,7 @@ from results.named_runs import add_run_arguments, named_runs
 
 EACH = "a run's folder, or a short name: synthderm/ViP/tiny, ViP/tiny; the folder of several seeds "
 EACH += "is one ensemble"
-INSTALL = 'pip install -e ".[app]"'
+INSTALL = "pip install '.[app]'"
 LOOPBACK = "127.0.0.1"
 
 
