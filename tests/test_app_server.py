@@ -623,5 +623,5 @@ def http_file(address):
 
 def test_without_the_extra_there_is_one_line(toy_run, monkeypatch):
     monkeypatch.setattr(app, "find_spec", lambda name: None if name == "uvicorn" else name)
-    with pytest.raises(InputError, match=r"^app\.py needs uvicorn: pip install -e \"\.\[app\]\"$"):
+    with pytest.raises(InputError, match=r"^app\.py needs uvicorn: pip install '\.\[app\]'$"):
         app.main([str(toy_run("ViP"))])
