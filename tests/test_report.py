@@ -3,8 +3,10 @@
 import csv
 import json
 import re
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,8 +164,8 @@ def test_pictures_and_leaving_them_out(toy_run, tmp_path):
 
 def test_the_report_says_how_to_ask_a_run_in_a_browser(toy_run, tmp_path):
     """With a name that app.py finds, and without the machine's paths."""
-    folder = toy_run("ViP")
-    root = folder.parent
+    root = tmp_path / "output"  # of this run alone: a name may fit several of a session's runs
+    folder = Path(shutil.copytree(toy_run("ViP"), root / "ViP"))
     report.main([str(root), "--output", str(tmp_path / "report.html")])
 
     text = checked(tmp_path / "report.html")
