@@ -14,7 +14,7 @@ from backbones import formats
 from backbones.backbone import Backbone, ImageEncoder, Parts
 from backbones.formats import Format, Stated
 from backbones.hub import HUB, cached_folder, from_hub
-from backbones.remembered import Remembered
+from backbones.remembered import Remembered, file_states
 from backbones.settings import BACKBONES_OWN
 from backbones.weights import WeightsFile, read_weights
 from core.errors import InputError, first_line
@@ -60,6 +60,11 @@ def load_backbone(
         return found._replace(fingerprint=remembered.fingerprint), format
 
     def load_image() -> ImageEncoder:
+        if not remembered.is_current:
+            raise InputError(
+                f"{found.path}: the weights have changed since their text encoder was loaded; "
+                "start again"
+            )
         return parts_of(*read(), told).image
 
     found, format = read()
@@ -158,13 +163,10 @@ def backbone_of(cfg: CfgNode, device: str | torch.device) -> Backbone:
 
 
 def weights_key(cfg: CfgNode) -> tuple[Any, ...]:
-    """What ``backbone_of`` follows from, beside the device: settings, and the file's state."""
-    path = Path(cfg.MODEL.BACKBONE.PATH).expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    states = [file.stat() for file in files if file.is_file()]
+    """What ``backbone_of`` follows from, beside the device: settings, and its files' states."""
+    chosen = cfg.MODEL.BACKBONE
     precision = cfg.TRAINER[cfg.TRAINER.NAME.upper()].PREC
-    state = tuple((state.st_size, state.st_mtime_ns) for state in states)
-    return cfg.MODEL.BACKBONE.dump(), precision, state
+    return chosen.dump(), precision, file_states(_place_of(chosen.NAME, chosen.PATH))
 
 
 def check_present(chosen: Mapping[str, Any]) -> None:

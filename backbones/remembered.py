@@ -7,7 +7,7 @@ features needs neither the next time.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import stat
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -43,13 +43,18 @@ class Remembered:
         self.fingerprint: str = content.get("fingerprint", "")
         self._after = bytes.fromhex(content.get("random_state", ""))
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the files are still those that were found at first."""
+        return self._key_now() == self._key
+
     def restore_random_state(self) -> None:
         """Set the generator as a whole load would leave it."""
         torch.set_rng_state(torch.frombuffer(bytearray(self._after), dtype=torch.uint8))
 
     def write(self, fingerprint: str) -> None:
         """Remember a load that has just ended; does nothing where the cache cannot be written."""
-        if not self._key or self._key_now() != self._key:  # the files changed in the meantime
+        if not self._key or not self.is_current:
             return
         after = torch.get_rng_state().numpy().tobytes().hex()
         with contextlib.suppress(OSError), atomic_write(self._file) as file:
@@ -69,10 +74,7 @@ class Remembered:
 
     def _key_now(self) -> str:
         """What the result follows from; "" where the files cannot be asked."""
-        try:
-            files = list(_states(self._source)) if self._source else []
-        except OSError:
-            return ""
+        files = file_states(self._source)
         if not files:
             return ""
         key: dict[str, Any] = {
@@ -85,12 +87,18 @@ class Remembered:
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _states(source: Path) -> Iterator[tuple[str, int, int]]:
-    """Real path, size and modification time of a file, or of each file in a folder."""
+def file_states(source: Path | None) -> list[tuple[str, int, int]]:
+    """Real path, size and modification time of a file, or of each file in a folder.
+
+    Empty where there is none, or where one cannot be asked.
+    """
+    if source is None:
+        return []
     source = source.expanduser()
-    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-        if path.is_file():
-            stat = path.stat()
-            yield str(path.resolve()), stat.st_size, stat.st_mtime_ns
-    if not source.exists():
-        raise FileNotFoundError(source)
+    try:
+        paths = sorted(source.iterdir()) if source.is_dir() else [source]
+        states = [(path, path.stat()) for path in paths]
+    except OSError:
+        return []
+    files = [(path, state) for path, state in states if stat.S_ISREG(state.st_mode)]
+    return [(str(path.resolve()), state.st_size, state.st_mtime_ns) for path, state in files]

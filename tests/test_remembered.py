@@ -11,7 +11,8 @@ from test_features import cfg_of
 from test_run import assert_same_outcome, outcome
 
 import backbones.backbone
-from backbones.loading import load_backbone
+from backbones.loading import load_backbone, weights_key
+from core.errors import InputError
 from core.files import cache_folder
 from engine.run import run
 from engine.trainer import MethodTrainer
@@ -156,3 +157,28 @@ def test_a_later_run_on_kept_features_loads_no_image_encoder(toy, hashed, monkey
 
     assert [has_images(backbone) for backbone in models] == [True, False]
     assert_same_outcome(outcome(toy / "first"), outcome(toy / "later"))
+
+
+def test_images_of_weights_that_changed_are_refused(tmp_path, hashed):
+    """They would not fit the text encoder that was loaded from the weights before."""
+    path = save_backbone("CLIP, ViT", tmp_path)
+    _, (again, _) = loaded(path), loaded(path)
+    os.utime(path, ns=(1, 1))
+
+    with pytest.raises(InputError, match="the weights have changed"):
+        again.encode_image(torch.randn(1, 3, 64, 64))
+
+
+def test_the_key_of_named_weights_follows_their_file_alone(toy, tmp_path, monkeypatch):
+    """Not what else lies in the current folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    cfg = cfg_of(toy, "MODEL.BACKBONE.NAME", "ViT-B/16", "MODEL.BACKBONE.PATH", "")
+    key = weights_key(cfg)
+    (tmp_path / "compare.log").write_text("a line")
+    assert weights_key(cfg) == key
+
+    weights = tmp_path / ".cache" / "clip" / "ViT-B-16.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
+    assert weights_key(cfg) != key
