@@ -54,8 +54,16 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
-            library.mallopt(M_MMAP_THRESHOLD, 2**30)
-            library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+            # Before 2.35 glibc refuses more than 32 MB.
+            if any(library.mallopt(M_MMAP_THRESHOLD, size) for size in (2**30, 2**25)):
+                library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed_memory() -> None:
+    """Give the memory of freed tensors back to the system; does nothing without glibc."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def start_method(uses_cuda: bool) -> str | None:

@@ -41,6 +41,7 @@ class Reuse:
             return make()
         kept = self._kept.get(kind)
         if kept is None or kept.key != key:
+            kept = None
             self._kept.pop(kind, None)  # first, so that two never need memory at once
             text = io.StringIO()
             try:

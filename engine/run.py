@@ -21,6 +21,7 @@ from yacs.config import CfgNode as CN
 import dassl_compat
 from core.errors import InputError
 from core.files import atomic_write, only_run_in
+from core.processes import release_freed_memory
 from dassl_compat.checkpoints import POINTER
 from engine.config import differing_keys, symptom_file, variant_name
 from engine.learned import find_checkpoint
@@ -276,7 +277,11 @@ def versions() -> dict[str, str]:
 
 
 def forget_peak_memory() -> None:
-    """Measure peaks from here on: an earlier run of this process may have had a higher one."""
+    """Measure peaks from here on: an earlier run of this process may have had a higher one.
+
+    What the process keeps for its next run (engine/reuse.py) counts in every peak.
+    """
+    release_freed_memory()
     with contextlib.suppress(OSError):  # Linux alone; elsewhere the peak is the process's
         Path("/proc/self/clear_refs").write_text("5")
     if torch.cuda.is_initialized():
