@@ -294,6 +294,8 @@ class KeptViews:
             room -= views.nbytes
             if room >= 0:
                 kept.append(views.clone())  # out of the memory that the workers share
+            else:
+                kept.clear()
             yield views
         if room >= 0:
             self._kept = kept

@@ -126,8 +126,8 @@ class MethodTrainer(TrainerX):
         self.history: list[list] = []
         self.best_epoch: int | None = None
         self.seconds = {"encode": 0.0, "train": 0.0, "validate": 0.0, "test": 0.0}
-        self._test_views: dict[str, KeptViews] = {}
         self.frozen_features = None
+        self._val_views = KeptViews(self.val_loader)  # images are read again after every epoch
         if not self.method.learns_image_encoder:
             self.frozen_features = FrozenFeatures(cfg, self.dm, self.model.image_encoder)
 
@@ -447,9 +447,8 @@ class MethodTrainer(TrainerX):
             for features in self.frozen_features.of_split(split).split(size):
                 yield self.model.from_features(features.to(self.device)).logits
             return
-        if split not in self._test_views:
-            self._test_views[split] = KeptViews(getattr(self, f"{split}_loader"))
-        for views in self._test_views[split]:
+        loader = getattr(self, f"{split}_loader")
+        for views in self._val_views if split == "val" else (batch["img"] for batch in loader):
             yield self.model(self.dm.scale(views.to(self.device))).logits
 
     def test(self, split: str | None = None) -> float:
