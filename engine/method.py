@@ -158,6 +158,7 @@ class Method:
     fitted_at_once: ClassVar[bool] = False  # it has ``fit`` in place of training steps
     explainable: ClassVar[bool] = False  # where it reads symptoms, its model is a ``SymptomModel``
     fits_class_weights: ClassVar[bool] = False  # whether ``fit`` reads ``model.class_weights``
+    texts_per_image: ClassVar[bool] = False  # each image has texts of its own: a long run
     multi_label: ClassVar[bool] = False  # it also learns from several findings an image
     checkpoint_name: ClassVar[str] = "prompt_learner"  # the folder of its checkpoints
     # Its rows in a comparison, each with its options; and the named sets that have these rows.

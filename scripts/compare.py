@@ -84,7 +84,8 @@ def make_job(
         return Job(row, backbone, seed, [], None, problem=str(error))
     command = train_command(args, trainer, backbone, seed, folder, opts)
     learns_images = method_of(cfg).learns_image_encoder
-    return Job(row, backbone, seed, command, folder, "", done, learns_images)
+    is_long = learns_images or METHODS[trainer].texts_per_image
+    return Job(row, backbone, seed, command, folder, "", done, learns_images, is_long)
 
 
 def row_name(trainer: str, row_options: Sequence[str]) -> str:
@@ -149,7 +150,7 @@ def rows_of_protocol(rows: list[Row], opts: Sequence[str]) -> list[Row]:
 
 
 def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
-    """Every run of the experiment, in the order in which they run.
+    """Every run of the experiment, in the order of the tables.
 
     Raises:
         InputError: a setting that none of the methods has, or nothing that can run.

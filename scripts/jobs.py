@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ class Job:
     problem: str = ""
     is_complete: bool = False
     learns_images: bool = field(default=False, compare=False)  # so it reads no kept features
+    is_long: bool = field(default=False, compare=False)  # beside runs on kept features
 
     @property
     def name(self) -> str:
@@ -91,16 +92,12 @@ def call(command: list[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
-def run_job(job: Job, on_line: Callable[[str], object] = lambda line: None) -> Outcome:
-    """Run a job in a process of its own; returns how it ended.
-
-    Args:
-        on_line: called with each line that the run prints.
-    """
+def run_job(job: Job) -> Outcome:
+    """Run a job in a process of its own; returns how it ended."""
     if outcome := without_run(job):
         return outcome
     start = time.time()
-    status, message = _run_process(job.command, on_line)
+    status, message = _run_process(job.command)
     return ended(job, status, message, time.time() - start)
 
 
@@ -122,27 +119,23 @@ def ended(job: Job, status: int, message: str, seconds: float) -> Outcome:
     record = job.record()
     if record and record.does_not_apply:
         return Outcome(job, "does not apply", record.does_not_apply, seconds)
-    if status == -signal.SIGKILL:
-        reason = "killed by the system; it may have run out of memory"
+    if status < 0:
+        reason = "its process was killed or crashed; it may have run out of memory"
     else:
         reason = (message.splitlines() or [f"exit status {status}"])[-1].removeprefix("error: ")
     return Outcome(job, "failed", f"{reason}{_kept(job, message)}", seconds)
 
 
-def _run_process(command: list[str], on_line: Callable[[str], object]) -> tuple[int, str]:
+def _run_process(command: list[str]) -> tuple[int, str]:
     """A command's exit status and what it wrote to stderr."""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=errors,
-            text=True,
-            errors="replace",
             preexec_fn=end_with_parent,
         )
         try:
-            for line in process.stdout or ():
-                on_line(line)
             status = process.wait()
         except BaseException:
             process.terminate()

@@ -1,6 +1,7 @@
 """What a comparison prints of its runs: how each ended, the time left, and a summary."""
 
 import re
+import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +38,8 @@ class Progress:
         if self.live and said:
             place = self.total - len(self.left) + 1
             text = f"[{place}/{self.total}] {'; '.join(said)}"
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            columns = shutil.get_terminal_size().columns - 1  # a second row would not be cleared
+            print(f"\r\033[K{text[:columns]}", end="", file=sys.stderr, flush=True)
 
     def ended(self, outcome: Outcome) -> None:
         job = outcome.job

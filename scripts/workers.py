@@ -61,6 +61,7 @@ def in_workers(
         workers = [
             Worker(folder / str(number), number) for number in range(min(count, len(waiting)))
         ]
+        progress.at_a_time = len(workers)
         for worker in workers:
             stack.callback(worker.stop)
         yield from _outcomes(waiting, workers, progress)
@@ -85,14 +86,12 @@ def shares(runs: int, asked: int | None = None) -> tuple[int, int]:
 def in_order(jobs: Sequence[Job]) -> list[Job]:
     """First one run for each set of views, whose features serve the others; then the long ones.
 
-    A run that learns the image encoder reads no features, so it goes beside the encoding.
+    A long run that starts last would leave the other workers without work.
     """
     views = [(job.backbone, job.seed) for job in jobs]
     frozen = [i for i, job in enumerate(jobs) if not job.learns_images]
     first = {views[i]: i for i in reversed(frozen)}
-    ranks = [
-        0 if i in first.values() else 1 if job.learns_images else 2 for i, job in enumerate(jobs)
-    ]
+    ranks = [0 if i in first.values() else 1 if job.is_long else 2 for i, job in enumerate(jobs)]
     return [jobs[i] for i in sorted(range(len(jobs)), key=ranks.__getitem__)]
 
 
@@ -123,10 +122,14 @@ class Worker:
     def run(self, job: Job) -> "Future[int]":
         """Start a job; the future gives its exit status."""
         self.job, self.began = job, time.time()
-        self.errors.touch()
-        self.out.write_text("")
-        module, words = entry_of(job.command)
-        self.running = self.pool.submit(_run, module, words, self.out, self.errors)
+        for file in (self.out, self.errors):
+            file.write_text("")
+        task = _run, *entry_of(job.command), self.out, self.errors
+        try:
+            self.running = self.pool.submit(*task)
+        except BrokenProcessPool:  # its process ended while it had nothing to do
+            self._start()
+            self.running = self.pool.submit(*task)
         return self.running
 
     def outcome(self, future: "Future[int]") -> Outcome:

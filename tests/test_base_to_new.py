@@ -68,7 +68,7 @@ def test_every_method_says_whether_it_can_score_new_classes(name):
 def run_none(jobs, failing="nothing"):
     """A run_job that runs nothing; a job whose row starts with ``failing`` fails."""
 
-    def run(job, on_line=None):
+    def run(job):
         jobs.append(job)
         if job.row.startswith(failing):
             return Outcome(job, "failed", "a reason")

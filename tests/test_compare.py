@@ -219,16 +219,19 @@ def test_long_message_is_kept(toy):
     assert "Traceback" in (toy / "seed1-error.txt").read_text()
 
 
-def test_no_run_outlives_a_comparison(toy):
+def test_no_run_outlives_a_comparison(toy, monkeypatch):
     """An interrupt ends the run under way before the comparison ends."""
-    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    pids = []
+    wait, pids = subprocess.Popen.wait, []
 
-    def interrupt(line):
-        pids.append(int(line))
-        raise KeyboardInterrupt
+    def interrupted(process):
+        if not pids:
+            pids.append(process.pid)
+            raise KeyboardInterrupt
+        return wait(process)
 
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(KeyboardInterrupt):
-        jobs.run_job(Job("row", "b", 1, [sys.executable, "-c", code], toy), interrupt)
+        jobs.run_job(Job("row", "b", 1, command, toy))
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)

@@ -4,6 +4,8 @@ import csv
 import os
 import signal
 import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +14,11 @@ import torch
 import train
 from dassl_compat.checkpoint_reader import read_checkpoint
 from scripts import compare, workers
-from scripts.jobs import Job, entry_of
+from scripts.jobs import Job, Outcome, entry_of
 from scripts.progress import Progress
 from scripts.workers import in_order, in_workers, shares
 
+LONG = ("MaPLe", "BayesianPrompt")
 FAKE = """
 import json, os, pathlib, signal, sys, time
 
@@ -70,7 +73,7 @@ def test_failures_leave_the_others_alone(job, tmp_path):
     assert [found[name].status for name in "abcdef"] == [
         *("failed", "trained", "failed", "failed", "trained", "failed")
     ]
-    assert "killed by the system" in found["a"].reason
+    assert "killed or crashed" in found["a"].reason
     assert found["c"].reason.startswith("ValueError: no such thing (full log: ")
     assert "Traceback" in (tmp_path / "c-error.txt").read_text()
     assert found["d"].reason == "it cannot be"
@@ -140,16 +143,53 @@ def assert_same(one, other):
     assert histories[0] == histories[1]
 
 
-def test_the_order_lets_long_runs_go_beside_the_encoding():
-    """One run a set of views first; then those that read no features; then the others."""
+def test_long_runs_start_before_short_ones():
+    """One run a set of views first, since its features serve others; then the long ones."""
     jobs = [
-        Job(row, "tiny", seed, [], None, learns_images=row == "MaPLe")
+        Job(row, "tiny", seed, [], None, learns_images=row == "MaPLe", is_long=row in LONG)
         for seed in (1, 2)
-        for row in ("CoOp", "MaPLe", "ViP")
+        for row in ("CoOp", "MaPLe", "ViP", "BayesianPrompt")
     ]
     assert [(job.row, job.seed) for job in in_order(jobs)] == [
-        *(("CoOp", 1), ("CoOp", 2), ("MaPLe", 1), ("MaPLe", 2), ("ViP", 1), ("ViP", 2))
+        *(("CoOp", 1), ("CoOp", 2)),
+        *((row, seed) for seed in (1, 2) for row in LONG),
+        *(("ViP", 1), ("ViP", 2)),
     ]
+
+
+def test_long_runs_are_known(toy, monkeypatch):
+    monkeypatch.chdir(toy)
+    words = [str(toy / "toy.yaml"), "tiny", "--root", str(toy / "data"), "--seeds", "1"]
+    args = compare.parse_args([*words, "--methods", "paper"])
+    jobs = compare.make_jobs(args, compare.chosen_rows(args))
+    assert {job.row.split()[0] for job in jobs if job.is_long} == {*LONG, "CoCoOp", "Supervised"}
+
+
+def test_the_time_left_counts_runs_side_by_side(job, capsys):
+    jobs = [job(name, "right") for name in "abcd"]
+    progress = Progress(jobs)
+    progress.seconds = {("a", "tiny"): [100.0]}
+    next(in_workers(jobs, progress, SimpleNamespace(workers=2)))
+    progress.ended(Outcome(jobs[0], "failed", "why"))
+    assert "about 2 min 30 s left" in capsys.readouterr().out
+
+
+def test_a_worker_that_ended_between_two_runs_is_replaced(job, tmp_path):
+    """And what its last run said is not taken for the words of the next one."""
+    worker = workers.Worker(tmp_path / "0", 0)
+    try:
+        first = worker.outcome(worker.run(job("a", "wrong")))
+        os.kill(worker.pid.result(), signal.SIGKILL)
+        with pytest.raises(BrokenProcessPool):
+            while True:
+                worker.pool.submit(int).result()
+        worker.run(job("b", "sleep"))
+        while not (tmp_path / "b" / "pid").exists():
+            time.sleep(0.01)
+        assert worker.errors.read_text() == ""
+    finally:
+        worker.stop()
+    assert first.status == "failed"
 
 
 def test_shares(monkeypatch):
@@ -172,4 +212,3 @@ def test_shares(monkeypatch):
 def test_a_command_is_a_module_with_arguments():
     assert entry_of(["python", "/there/train.py", "--seed", "1"]) == ("train", ["--seed", "1"])
     assert entry_of(["python", "-m", "scripts.evaluate", "run"]) == ("scripts.evaluate", ["run"])
-    assert workers.KILLED == -signal.SIGKILL

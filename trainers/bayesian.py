@@ -40,6 +40,7 @@ class BayesianPrompt(Method):
         "TEXT_BATCH": AtLeastOne,
     }
     place = 60
+    texts_per_image = True
     sets = ("paper",)
 
     def build(

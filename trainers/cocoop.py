@@ -33,6 +33,7 @@ class CoCoOp(Method):
 
     RULES = {"N_CTX": AtLeastOne, "TEXT_BATCH": AtLeastOne}
     place = 40
+    texts_per_image = True
     sets = ("paper",)
 
     def build(
