@@ -46,7 +46,8 @@ def encoder_operations(backbone: str) -> int:
 def data(bench: Bench) -> None:
     """Pictures a second of every part of the way from a file to a feature."""
     manager = bench.large().trainer("ViP", "FEATURES.KEEP", "False").dm
-    views = manager.train_views()
+    made = manager.train_views()
+    views = Views(made.images, made.transform, made.seed, as_bytes=True)  # keeps no decoded image
     decode, rows = one_core_rows(views, bench.rounds)
     rows += worker_rows(manager, views, decode)
     for backbone in (

@@ -22,9 +22,9 @@ EPOCH = 64  # images of an epoch on the embedded default
 WAYS = {
     "text": "text encoding, ViT-B/16",
     "later": "later ViP step, ViT-B/16",
-    "first": "views and features of 32 images, ViT-B/16",
-    "first-tiny": f"views and features of {EPOCH} images, embedded default",
-    "views": f"views of {EPOCH} images, embedded default",
+    "first": "views and features of 32 images, ViT-B/16, after the first epoch",
+    "first-tiny": f"views and features of {EPOCH} images, embedded default, after the first epoch",
+    "views": f"views of {EPOCH} images, embedded default, after the first epoch",
     **{
         method: f"{method}, epoch of {EPOCH} images and validation, embedded default"
         for method in ("MaPLe", "PromptSRC", "CLIPLoRA", "CLIPSVD", "Supervised")
@@ -118,6 +118,7 @@ def main() -> None:
 
     sides = {"other": str(Path(args.other).expanduser().resolve()), "this": str(HERE)}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--work"]
+    place = tempfile.TemporaryDirectory(prefix="vip-versions-")
     running = {
         side: subprocess.Popen(
             [*command, folder],
@@ -125,6 +126,7 @@ def main() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "TMPDIR": place.name},
         )
         for side, folder in sides.items()
     }
@@ -141,7 +143,8 @@ def main() -> None:
                 running[side].stdin.flush()
                 times[side, way].append(float(running[side].stdout.readline()))
     for process in running.values():
-        process.stdin.close()
+        process.communicate()
+    place.cleanup()
     for way in args.ways:
         other, this = (1e3 * np.median(times[side, way]) for side in ("other", "this"))
         print(f"{WAYS[way]}: other {other:.1f} ms, this {this:.1f} ms, {this / other:.3f} times")

@@ -132,7 +132,7 @@ def comparison(bench: Bench) -> None:
         start = time.perf_counter()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise InputError(f"{name}: the comparison failed: {done.stderr.strip()[-300:]}")
+            raise InputError(f"{name}: the comparison failed: {done.stdout.strip()[-300:]}")
         minutes = (time.perf_counter() - start) / 60
         rows.append({"dataset": name, "training images": pictures, "minutes": minutes})
         total += minutes
