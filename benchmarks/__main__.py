@@ -17,7 +17,7 @@ from pathlib import Path
 from core.arguments import Parser, help_first, positive_int
 from core.errors import InputError, command_line
 
-NAMES = ("data", "text", "steps", "memory", "runs", "sweeps", "comparison")
+NAMES = ("data", "text", "steps", "learning", "memory", "runs", "sweeps", "comparison")
 
 
 def make_parser() -> Parser:
@@ -53,14 +53,17 @@ help_first(__name__, make_parser)
 import torch
 
 import trainers  # noqa: F401  (registers the methods; mends what importing clip and dassl needs)
+from core.processes import keep_freed_memory
 
 from .bench import Bench
-from .beside_reference import memory, steps, text
+from .beside_reference import learning, memory, steps, text
 from .machine import data
 from .timing import use_processor_time
 from .whole_runs import checkout, comparison, runs, sweeps
 
-TABLES = dict(zip(NAMES, (data, text, steps, memory, runs, sweeps, comparison), strict=True))
+TABLES = dict(
+    zip(NAMES, (data, text, steps, learning, memory, runs, sweeps, comparison), strict=True)
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,6 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    keep_freed_memory()  # as a run does
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     if args.shared:

@@ -15,11 +15,12 @@ from datasets.views import Views
 from engine.prompts import ContextPrompts
 
 from .bench import Bench, Row, middle, show
-from .pairs import BATCH, SMALLER, a_step, pair
+from .pairs import BATCH, QUICK_BATCH, SMALLER, a_step, pair
 from .reference import embedded, encode
 from .timing import Call, in_turns, peak_bytes, seconds
-from .workload import METHODS, PICTURES, Workload, quiet, random_clip
+from .workload import METHODS, PICTURES, SHAPES, Workload, quiet, random_clip
 
+PRECISIONS = "fp32", "amp"
 _TOLD = {"reference": "reference", "first": "first run", "later": "later run"}
 
 
@@ -92,7 +93,7 @@ def step_row(
         read: seconds to read a picture, by way.
         encoder: seconds to encode one, where that was measured apart; else 0.
     """
-    batch = SMALLER.get(method, BATCH)
+    batch = SMALLER.get(method, BATCH if bench.args.full or work is not bench.vit else QUICK_BATCH)
     ways = pair(work, method, batch, encoded=encoder > 0)
     heavy = work is bench.vit and method in ("CoCoOp", "BayesianPrompt")
     times = in_turns(ways, 1 if heavy else bench.rounds)
@@ -108,6 +109,34 @@ def step_row(
     for way in ("first", "later"):
         row[f"{way}, times faster"] = middle(times["reference"] / times[way])
     return row | {"later, not counting reading": computing}
+
+
+def learning(bench: Bench) -> None:
+    """Steps of methods that learn the image encoder, in fp32 and in mixed precision.
+
+    Reading is not counted.
+    """
+    rows: list[Row] = []
+    methods = ("MaPLe", "Supervised") if bench.args.full else ("MaPLe",)
+    for work in (bench.vit, bench.default()):
+        batch = BATCH if work is not bench.vit else QUICK_BATCH
+        for method in methods:
+            ways = {p: learning_step(work, method, p, batch) for p in PRECISIONS}
+            times = in_turns(ways, bench.rounds)
+            row: Row = {"backbone": work.backbone, "method": method, "batch": batch}
+            row |= {f"{p}, s/step": middle(times[p]) for p in PRECISIONS}
+            rows.append(row | {"times faster": middle(times["fp32"] / times["amp"])})
+    show("Methods that learn the image encoder: fp32 and mixed precision", rows)
+
+
+def learning_step(work: Workload, method: str, precision: str, batch: int) -> Call:
+    """A step of a method that learns the image encoder, from views on the device."""
+    trainer = work.trainer(method, f"TRAINER.{method.upper()}.PREC", precision)
+    trainer.set_model_mode("train")
+    side = SHAPES[work.backbone]["image_resolution"]
+    views = torch.randn(batch, 3, side, side, device=trainer.device)
+    label = torch.arange(batch, device=trainer.device) % len(work.classnames)
+    return partial(trainer.forward_backward, {"img": views, "label": label})
 
 
 def together_row(totals: dict[str, float], methods: int) -> Row:

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.backbone import Backbone
 from backbones.formats.openai import parts_of
-from core.processes import keep_freed_memory
 from datasets.pictures import read_picture
 from datasets.views import ViewManager, Views
 
@@ -103,7 +102,6 @@ def worker_rows(manager: ViewManager, views: Views, decode: float) -> list[Row]:
 
 def encode_row(bench: Bench, backbone: str) -> Row:
     """The image encoder beside the matrix-multiply rate of the same minute."""
-    keep_freed_memory()  # as a run does that encodes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with quiet():

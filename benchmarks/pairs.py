@@ -12,6 +12,7 @@ from .timing import Call
 from .workload import METHODS, SHAPES, Workload
 
 BATCH = 32
+QUICK_BATCH = 8  # with ViT-B/16 where time is short
 # Pictures of a step where the reference would keep more than most machines have.
 SMALLER = {"BayesianPrompt": 4}
 
