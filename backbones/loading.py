@@ -49,15 +49,15 @@ def load_backbone(
     """
     told = Stated(**stated)
     remembered = Remembered(_place_of(name, path), told)
-    if not remembered.fingerprint:
-        weights, format = find_weights(name, path)
-        parts = parts_of(weights, format, told)
-        remembered.write(parts.fingerprint)
-        return Backbone(parts, precision, device)
 
     def read() -> tuple[WeightsFile, Format]:
-        found, format = find_weights(name, path, checked=True)
+        found, format = find_weights(name, path, checked=bool(remembered.fingerprint))
         return found._replace(fingerprint=remembered.fingerprint), format
+
+    if not remembered.is_complete:
+        parts = parts_of(*read(), told)
+        remembered.write(parts.fingerprint)
+        return Backbone(parts, precision, device)
 
     def load_image() -> ImageEncoder:
         if not remembered.is_current:

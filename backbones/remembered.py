@@ -1,7 +1,7 @@
 """What was found in weights, remembered by their files' paths, sizes and modification times.
 
-Hashing the weights and building the image encoder are then done once. A run that reads kept
-features needs neither the next time.
+They are hashed once. A run that reads kept features does not build the image encoder either, the
+next time that it starts from the same seed.
 """
 
 import contextlib
@@ -18,30 +18,30 @@ import torch
 from backbones.formats import Stated
 from core.files import atomic_write, cache_folder
 
-FORMAT = 1  # to be raised whenever the same key would no longer give the same content
-_ENTRIES = {"fingerprint", "random_state"}
+FORMAT = 2  # to be raised whenever the same key would no longer give the same content
+MOST = 32  # states of the generator that a file of this cache knows
 
 
 class Remembered:
     """One load of weights, from the state of PyTorch's generator that it begins with.
 
     Some formats draw weights before they read them, and what is learned starts behind these
-    draws: the generator's state after the load is remembered too.
+    draws: the generator's state after the load is remembered too, for each state before it.
 
     Args:
         source: the file or folder of the weights; None where they are not on this machine yet.
 
     Attributes:
         fingerprint: of the weights; "" where they are not known.
+        is_complete: whether the generator's state behind the load is known too.
     """
 
     def __init__(self, source: Path | None, stated: Stated) -> None:
         self._source, self._stated = source, stated
-        self._before = torch.get_rng_state().numpy().tobytes()
+        self._before = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
         self._key = self._key_now()
-        content = self._read()
-        self.fingerprint: str = content.get("fingerprint", "")
-        self._after = bytes.fromhex(content.get("random_state", ""))
+        self.fingerprint, self._states = self._read()
+        self.is_complete = self._before in self._states
 
     @property
     def is_current(self) -> bool:
@@ -50,23 +50,24 @@ class Remembered:
 
     def restore_random_state(self) -> None:
         """Set the generator as a whole load would leave it."""
-        torch.set_rng_state(torch.frombuffer(bytearray(self._after), dtype=torch.uint8))
+        after = bytearray.fromhex(self._states[self._before])
+        torch.set_rng_state(torch.frombuffer(after, dtype=torch.uint8))
 
     def write(self, fingerprint: str) -> None:
         """Remember a load that has just ended; does nothing where the cache cannot be written."""
         if not self._key or not self.is_current:
             return
-        after = torch.get_rng_state().numpy().tobytes().hex()
+        self._states[self._before] = torch.get_rng_state().numpy().tobytes().hex()
+        states = dict([*self._states.items()][-MOST:])
         with contextlib.suppress(OSError), atomic_write(self._file) as file:
-            json.dump({"fingerprint": fingerprint, "random_state": after}, file)
+            json.dump({"fingerprint": fingerprint, "random_states": states}, file)
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> tuple[str, dict[str, str]]:
         if self._key:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 content = json.loads(self._file.read_text(encoding="utf-8"))
-                if isinstance(content, dict) and content.keys() == _ENTRIES:
-                    return content
-        return {}
+                return content["fingerprint"], dict(content["random_states"])
+        return "", {}
 
     @property
     def _file(self) -> Path:
@@ -82,7 +83,6 @@ class Remembered:
             "files": files,
             "stated": asdict(self._stated),
             "torch": metadata.version("torch"),
-            "random state": hashlib.sha256(self._before).hexdigest(),
         }
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
