@@ -29,8 +29,11 @@ from .dicom import (
     readable,
 )
 
-# Pillow opens these, but they are not raster images of one picture, or need outside programs.
-_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+# Pillow opens these, but they are not raster images of one picture, need outside programs, or hold
+# an image whose size is not known before it is decoded (BLP, ICNS and ICO).
+_NOT_IMAGES = {
+    "BLP", "BUFR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "PDF", "WMF"
+}  # fmt: skip
 # Pillow's own bound (179 million) would refuse slides. At this one an RGB image takes 2 GB.
 MAX_PIXELS = 500_000_000
 Image.MAX_IMAGE_PIXELS = None

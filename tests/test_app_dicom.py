@@ -59,16 +59,19 @@ def test_a_file_without_the_mark_is_known_by_its_name(toy_run, tmp_path, film):
 
 
 def test_damaged_and_deflated_files(toy_run, tmp_path, film):
-    """One line, without a word of the header."""
+    """One line, without a word of the header; without the mark too."""
     bench = opened(toy_run("ViP"))
     path = write_dicom(tmp_path / "a.dcm", film, PatientName="Roe^Jane")
     file = pydicom.dcmread(path)
     file.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     file.save_as(tmp_path / "deflated.dcm")
 
+    deflated = (tmp_path / "deflated.dcm").read_bytes()
+
     for data, message in (
         (path.read_bytes()[:900], "a.dcm: "),
-        ((tmp_path / "deflated.dcm").read_bytes(), "deflated DICOM file"),
+        (deflated, "deflated DICOM file"),
+        (deflated[132:], "deflated DICOM file"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             bench.upload("a.dcm", data)

@@ -43,6 +43,19 @@ def png_bomb(side):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
 
 
+def ico_bomb(side):
+    """An icon of 16 x 16 pixels, as it says, that holds a PNG of ``side`` x ``side``."""
+    png = png_bomb(side)
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
+
+
+def icns_bomb(side):
+    """An icon of 128 x 128 pixels, as it says, that holds a PNG of ``side`` x ``side``."""
+    png = png_bomb(side)
+    part = b"ic07" + struct.pack(">I", len(png) + 8) + png
+    return b"icns" + struct.pack(">I", len(part) + 8) + part
+
+
 PICTURE = png_of(Image.new("RGB", (20, 20), (200, 0, 0)))
 UPLOADS = {
     "empty": (b"", "the file is empty"),
@@ -51,6 +64,8 @@ UPLOADS = {
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image"),
     "cut": (PICTURE[:60], "broken image"),
     "bomb": (png_bomb(30_000), "has 30,000 x 30,000 pixels; at most 50,000,000"),
+    "ico bomb": (ico_bomb(8_000), "not an image"),
+    "icns bomb": (icns_bomb(8_000), "not an image"),
     "pdf": (b"%PDF-1.4\n" + b"0" * 500, "not an image"),
     "zip": (b"PK\x03\x04" + b"\0" * 500, "not an image"),
     "large": (b"\0" * (pictures.UPLOAD_BYTES + 1), "at most 32 MB"),

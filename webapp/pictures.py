@@ -21,7 +21,6 @@ UPLOAD_BYTES = 32 * 2**20  # of one file
 UPLOADS, ALL_BYTES = 200, 512 * 2**20  # kept at a time; beyond these the oldest go
 UPLOAD_PIXELS = 50_000_000  # an RGB image takes 150 MB
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # DICOM as a whole compressed: its size is not known before
-HEADER = 4096  # bytes in which a DICOM file names its transfer syntax
 LONGEST_NAME = 200
 THUMBNAILS = (16, 2048)  # pixels of the longer side, at least and at most
 DECODED = 2  # decoded uploads kept at a time
@@ -72,7 +71,7 @@ class Pictures:
     def __init__(self, run: LoadedRun) -> None:
         self.run = run
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
-        self._decoded: OrderedDict[tuple, Image.Image] = OrderedDict()
+        self._decoded = Recent(DECODED)
         self._count = 0
 
     # -- splits ---------------------------------------------------------------------------------
@@ -147,6 +146,11 @@ class Pictures:
                 f"{name}: has {len(data) / 2**20:,.0f} MB; at most {UPLOAD_BYTES // 2**20} MB are "
                 "read: save it smaller"
             )
+        if DEFLATED in data:
+            raise InputError(
+                f"{name}: a deflated DICOM file, whose size is not known before it is unpacked; "
+                "save it with another transfer syntax"
+            )
         upload = Upload(name, bytes(data), hashlib.sha256(data).hexdigest()[:16])
         self._decode(self.run, upload)  # or an error, before anything is kept
         self._count += 1
@@ -165,19 +169,11 @@ class Pictures:
 
     def _decode(self, run: LoadedRun, upload: Upload) -> Image.Image:
         key = upload.digest, PurePosixPath(upload.name).suffix, run.rendering
-        if key not in self._decoded:
-            if upload.data[128:132] == b"DICM" and DEFLATED in upload.data[:HEADER]:
-                raise InputError(
-                    f"{upload.name}: a deflated DICOM file, whose size is not known before it "
-                    "is unpacked; save it with another transfer syntax"
-                )
-            self._decoded[key] = read_uploaded(
-                upload.name, upload.data, UPLOAD_PIXELS, run.rendering
-            )
-        self._decoded.move_to_end(key)
-        while len(self._decoded) > DECODED:
-            self._decoded.popitem(last=False)
-        return self._decoded[key]
+
+        def decode() -> Image.Image:
+            return read_uploaded(upload.name, upload.data, UPLOAD_PIXELS, run.rendering)
+
+        return self._decoded.get_or(key, decode)
 
     # -- pixels ---------------------------------------------------------------------------------
 
