@@ -554,9 +554,34 @@ def test_a_blinded_reading_hides_the_notes_of_others(own_bench):
     own_bench.note("test/3", "red", "sure", "A")
     with running(own_bench, blind=True) as page:
         assert page.get("/api/notes").json == []
+        assert page.get("/api/agreement?run=0").json["images"] == 0
         note = {"image": "test/3", "label": "blue", "remark": "", "reader": "B"}
         assert page.post("note", note).status == 200
         assert [one["reader"] for one in page.get("/api/notes").json] == ["A", "B"]
+        assert page.get("/api/agreement?run=0").json["images"] == 2
+
+
+def test_a_blinded_reading_hides_the_labels_of_similar_images(own_bench):
+    """A training image is an image of the reading too."""
+    with running(own_bench, blind=True) as page:
+        note = {"image": "train/0", "label": "red", "remark": "", "reader": "A"}
+        assert page.post("note", note).status == 200
+        near = "/api/neighbours?run=0&k=50&image=train/0"
+        assert page.get(near).json == []
+        assert page.post("note", note | {"image": "train/1"}).status == 200
+        assert [one["id"] for one in page.get(near).json] == ["train/1"]
+
+
+def test_a_blinded_label_stays_under_every_id_of_the_image(own_bench, picture):
+    """The same file once more, and a number with a zero before it."""
+    with running(own_bench, blind=True) as page:
+        ids = [page.ask("POST", "/api/upload?name=a.png", picture).json["id"] for _ in range(2)]
+        for first, again in (ids, ("test/7", "test/07")):
+            note = {"image": first, "label": "red", "remark": "", "reader": "A"}
+            assert page.post("note", note).status == 200
+            changed = page.post("note", note | {"image": again, "label": "blue"})
+            assert_error(changed, 400, "stays as it is")
+            assert page.post("answer", {"run": "0", "image": again}).status == 200
 
 
 # The command

@@ -19,6 +19,9 @@ class Blinding:
 
     Args:
         on: whether anything is hidden.
+
+    Labels are kept by what identifies an image in any session (``Shown.key``): an image may have
+    several ids.
     """
 
     def __init__(self, workbench: Workbench, on: bool) -> None:
@@ -26,17 +29,18 @@ class Blinding:
         self._labels: dict[str, str] = {}
         self._orders: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def hides(self, image: str | None) -> bool:
-        return self.on and image not in self._labels
+    def hides(self, key: str) -> bool:
+        """Whether the reader has not labelled the image with this ``Shown.key`` yet."""
+        return self.on and key not in self._labels
 
     def check(self, image: str) -> None:
         """Raise InputError for an image that is not labelled yet."""
-        if self.hides(image):
+        if self.hides(self.workbench.key(image)):
             raise InputError("label this image first: the model's answer is hidden until then")
 
     def check_label(self, image: str, label: str) -> None:
         """Raise InputError for a label that was changed after the answer was shown."""
-        known = self._labels.get(image)
+        known = self._labels.get(self.workbench.key(image))
         if self.on and known is None and not label:
             raise InputError("choose a label; the remark alone does not show the answer")
         if self.on and known is not None and label != known:
@@ -45,7 +49,13 @@ class Blinding:
     def keep(self, image: str, label: str) -> None:
         """From now on the answer on ``image`` is shown."""
         if label:
-            self._labels[image] = label
+            self._labels[self.workbench.key(image)] = label
+
+    def neighbours(self, run: str, image: str, k: int) -> list[dict[str, Any]]:
+        """As ``Workbench.neighbours``; while blinded without those that are not labelled yet."""
+        self.check(image)
+        found = self.workbench.neighbours(run, image, k)
+        return [one for one in found if not self.hides(self.workbench.key(one["id"]))]
 
     def images(self, run: str, split: str, offset: int, limit: int, **filters: Any) -> Any:
         """As ``Workbench.images``; while blinded without names, and filters would tell."""
@@ -55,7 +65,9 @@ class Blinding:
             raise InputError("filters would tell the answer; they are off in a blinded reading")
         ordered = self._order(run, split)
         shown = [
-            self._hidden(image, offset + i) if self.hides(image["id"]) else image
+            self._hidden(image, offset + i)
+            if self.hides(self.workbench.key(image["id"]))
+            else image
             for i, image in enumerate(ordered[offset : offset + limit])
         ]
         return {"total": len(ordered), "images": shown, "patients": []}

@@ -206,16 +206,16 @@ def _add_answers(
 ) -> None:
     @router.post("/answer")
     async def answer(request: Request, body: AskedImage) -> Response:
-        blinding.check(body.image)
-        return _json(
-            await turns.call(request, lambda: workbench.answer(body.run, body.image, body.symptoms))
-        )
+        def find() -> Any:
+            blinding.check(body.image)
+            return workbench.answer(body.run, body.image, body.symptoms)
+
+        return _json(await turns.call(request, find))
 
     @router.post("/heatmap")
     async def heatmap(request: Request, body: AskedMap) -> Response:
-        blinding.check(body.image)
-
         def draw() -> bytes:
+            blinding.check(body.image)
             return workbench.heatmap(
                 body.run, body.image, body.class_name, body.phrase, body.symptoms
             )
@@ -226,8 +226,7 @@ def _add_answers(
     async def neighbours(
         request: Request, run: str, image: str, k: Annotated[int, Query(ge=1, le=50)] = 6
     ) -> Response:
-        blinding.check(image)
-        return _json(await turns.call(request, lambda: workbench.neighbours(run, image, k)))
+        return _json(await turns.call(request, lambda: blinding.neighbours(run, image, k)))
 
 
 def _add_symptoms(router: APIRouter, turns: _Turns, workbench: Workbench) -> None:
@@ -285,11 +284,11 @@ def _add_notes(router: APIRouter, turns: _Turns, workbench: Workbench, blinding:
     @router.get("/notes")
     async def notes(request: Request) -> Response:
         found = await turns.call(request, workbench.notes)
-        return _json([own for own in found if not blinding.hides(own["id"])])
+        return _json([own for own in found if not blinding.hides(own["image"])])
 
     @router.get("/agreement")
     async def agreement(request: Request, run: str) -> Response:
-        return _json(await turns.call(request, lambda: workbench.agreement(run)))
+        return _json(await turns.call(request, lambda: workbench.agreement(run, blinding.hides)))
 
 
 def _json(value: Any) -> Response:

@@ -1,6 +1,6 @@
 """All that the page asks for, without a web server: one object, plain values, one-line errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,10 @@ class Workbench:
                 )
         return found
 
+    def key(self, image: str) -> str:
+        """What identifies an image in any session, whichever of its ids is given."""
+        return self._pictures.find(image).key
+
     def thumbnail(self, image: str, size: int = 256) -> bytes:
         """An image as PNG, its longer side at most ``size`` pixels."""
         return self._pictures.thumbnail(self._pictures.find(image), size)
@@ -239,9 +243,16 @@ class Workbench:
             for note in self._notes.rows()
         ]
 
-    def agreement(self, run: str) -> dict[str, Any]:
-        """Cohen's kappa between the notes and a run's predictions."""
-        asked, here, notes = self._run(run), self._here(), self._notes.latest()
+    def agreement(
+        self, run: str, hides: Callable[[str], bool] = lambda key: False
+    ) -> dict[str, Any]:
+        """Cohen's kappa between the notes and a run's predictions.
+
+        Args:
+            hides: whether the notes on the image with this key are left out.
+        """
+        asked, here = self._run(run), self._here()
+        notes = [note for note in self._notes.latest() if not hides(note["image"])]
         shown = {note["image"]: here[note["image"]] for note in notes if note["image"] in here}
         predictions = {key: asked.predicted(image) for key, image in shown.items()}
         return plain(agreement(notes, predictions, asked.first.cfg.TRAINER.NAME))
