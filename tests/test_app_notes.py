@@ -1,9 +1,11 @@
 """Notes on images in the browser app, and their agreement with a run."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from app_runs import opened
+from filelock import FileLock
 from sklearn.metrics import cohen_kappa_score
 
 from core.errors import InputError
@@ -118,6 +120,48 @@ def test_notes_that_cannot_be_kept(bench, tmp_path, note, message):
 
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "notes.csv").exists()
+
+
+def test_columns_that_a_user_added_are_kept(bench, tmp_path):
+    """With their cells as they are, and the order of the columns."""
+    bench.note("test/3", "red", "=1", "A")
+    file = tmp_path / "notes.csv"
+    head, row = file.read_text().splitlines()
+    file.write_text(f"seen,{head}\n=TODAY(),{row}\n")
+
+    bench.note("test/4", "blue", "", "A")
+
+    assert file.read_text().splitlines()[:2] == [f"seen,{head}", f"=TODAY(),{row}"]
+    assert [row["seen"] for row in rows_of(file)] == ["=TODAY()", ""]
+    assert [(note["label"], note["remark"]) for note in bench.notes()] == [
+        ("red", "=1"),
+        ("blue", ""),
+    ]
+
+
+def test_a_note_waits_while_another_app_writes_the_file(bench, tmp_path):
+    """Else one of the two notes would be lost."""
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / ".notes.csv.lock"):
+            saved = pool.submit(bench.note, "test/3", "red")
+            assert wait([saved], timeout=0.3).not_done
+        saved.result(30)
+    assert len(bench.notes()) == 1
+
+
+def test_a_file_that_cannot_be_written(toy_run, tmp_path):
+    """One line that says what is not saved; nothing is there."""
+    (tmp_path / "file").write_text("")
+    bench = opened(toy_run("ViP"), notes=tmp_path / "file" / "n.csv", symptoms=tmp_path / "file")
+
+    with pytest.raises(
+        InputError, match=r"n\.csv: cannot be written \(.*\); the note is not saved"
+    ):
+        bench.note("test/0", "red")
+    with pytest.raises(InputError, match=r"x\.json: cannot be written \(.*the symptoms are not"):
+        bench.save("0", None, "x")
+
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_another_file_is_not_overwritten(toy_run, tmp_path):

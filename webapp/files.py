@@ -56,7 +56,8 @@ def save(folder: Path, name: Any, content: Mapping[str, Any]) -> Path:
     """Write ``folder``/``name``.json; the file must be new.
 
     Raises:
-        InputError: the name is not one of letters, digits, - and _, or there is such a file.
+        InputError: the name is not one of letters, digits, - and _, there is such a file, or it
+            cannot be written.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
@@ -66,7 +67,12 @@ def save(folder: Path, name: Any, content: Mapping[str, Any]) -> Path:
     path = folder / f"{name}.json"
     if path.exists() or path.is_symlink():
         raise InputError(f"{path} is there already; choose another name")
-    write_json(path, content)
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); the symptoms are not saved"
+        ) from None
     return path
 
 

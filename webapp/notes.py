@@ -2,7 +2,6 @@
 
 import csv
 import re
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from core.errors import InputError, shortened
 from core.files import atomic_write
@@ -33,26 +33,33 @@ class Notes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
         self.rows()
 
     def rows(self) -> list[dict[str, str]]:
         """All notes, the oldest first."""
+        _, cells = self._cells()
+        return [{name: _unquoted(row[name]) for name in COLUMNS} for row in cells]
+
+    def _cells(self) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns of the file, a user's own among them, and its rows as they are."""
         if not self.path.exists():
-            return []
+            return list(COLUMNS), []
         table = read_table(self.path)
         if missing := [name for name in COLUMNS if name not in table.columns]:
             raise InputError(
                 f"{self.path}: holds no notes of this app (it lacks the column {missing[0]!r}); "
                 "name another file"
             )
-        return [{name: _unquoted(row[name]) for name in COLUMNS} for _, row in table.rows]
+        return list(filter(None, table.columns)), [row for _, row in table.rows]
 
     def add(self, image: str, name: str, label: str, remark: Any, reader: Any) -> dict[str, str]:
         """Append a note and return it.
 
         Args:
             image: what identifies the image in any session. label: a class's name, or "".
+
+        Raises:
+            InputError: it is not a note, or the file cannot be written.
         """
         note = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -64,13 +71,23 @@ class Notes:
         }
         if not note["label"] and not note["remark"]:
             raise InputError("a note needs a label or a remark")
-        with self._lock:
-            rows = [*self.rows(), note]
-            with atomic_write(self.path) as file:
-                writer = csv.writer(file)
-                writer.writerow(COLUMNS)
-                writer.writerows([[_quoted(row[name]) for name in COLUMNS] for row in rows])
+        try:
+            self._append({name: _quoted(text) for name, text in note.items()})
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); the note is not saved"
+            ) from None
         return note
+
+    def _append(self, row: Mapping[str, str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Another app.py may write the same file.
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            columns, cells = self._cells()
+            with atomic_write(self.path) as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows([*cells, row])
 
     def latest(self) -> list[dict[str, str]]:
         """The last labelled note of each reader on each image."""
