@@ -44,6 +44,10 @@ class Broken(Unusable):
     """What came is no answer of the model: the connection or the endpoint is at fault."""
 
 
+class TooSlow(InputError):
+    """The endpoint did not answer in time; it may answer later."""
+
+
 class NoImages(Exception):
     """The endpoint does not accept images; the message is its own."""
 
@@ -131,7 +135,7 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._refused(error, messages) from None
         except openai.APITimeoutError:
-            raise InputError(
+            raise TooSlow(
                 f"{self.host} did not answer within {self.timeout:g} s, {self.retries} retries; "
                 "raise --timeout, or run the same command later: it continues from here"
             ) from None

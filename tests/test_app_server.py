@@ -232,7 +232,7 @@ def test_the_token_opens_the_page_alone(page):
 def test_another_host_name_is_refused(page, host):
     """A foreign name that resolves to this computer (DNS rebinding) reads nothing."""
     host = host.format(port=page.port)
-    assert_error(page.get("/api/about", host=host), 421)
+    assert_error(page.get("/api/about", host=host), 421, "open the address that app.py printed")
     assert_error(page.get(f"/?token={TOKEN}", host=host), 421)
 
 

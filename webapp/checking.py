@@ -77,7 +77,7 @@ def _reason(symptom: Symptom, own: Reliability | None, new: Sequence[str]) -> st
         return "the training images are missing"
     parts = []
     if own.area is None:
-        parts.append("there are no training images of this class, or of no other class")
+        parts.append("there are no training images of this class, or none of any other class")
     elif own.area[2] < 0.5:
         parts.append(
             f"images of other classes are more similar to it than those of {symptom.classname}"

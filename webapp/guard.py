@@ -102,7 +102,9 @@ class Guard:
         """Raise Refused for a request to another name, or from another page."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._is_ours(host):
-            raise Refused(421, "this server is not called by that name")
+            raise Refused(
+                421, "this server is not called by that name; open the address that app.py printed"
+            )
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             raise Refused(403, "the request comes from another page")

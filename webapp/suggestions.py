@@ -6,7 +6,7 @@ from typing import Any
 
 from core.errors import InputError, shortened
 from symptom_generator.address import BASE_URL, Address
-from symptom_generator.chat import Endpoint, Unusable, user_message
+from symptom_generator.chat import Endpoint, TooSlow, Unusable, user_message
 from symptom_generator.phrases import read_features
 from symptom_generator.pipeline import TEXT_PROMPT
 
@@ -63,4 +63,8 @@ def suggest(
         features = read_features(reply.text, [*avoid, classname])
     except Unusable as why:
         raise InputError(f"{endpoint.host}: the answer cannot be used: {why}") from None
+    except TooSlow:
+        raise InputError(
+            f"{endpoint.host} did not answer within {SECONDS:g} s; ask again later"
+        ) from None
     return [feature["phrase"] for feature in features if feature["phrase"]]

@@ -7,9 +7,12 @@ import pytest
 
 from core.errors import InputError
 from symptom_generator.pipeline import TEXT_PROMPT
+from webapp import suggestions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from app_runs import opened  # noqa: E402
+
+from . import server as fault  # noqa: E402
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_what_is_sent_is_what_was_shown(bench, server):
     assert bench.suggest("0", "dark spot", shown["endpoint"]) == ["Dark and round"]  # a new class
 
 
-def test_an_endpoint_in_trouble_is_one_line(bench, server):
+def test_an_endpoint_in_trouble_is_one_line(bench, server, monkeypatch):
     shown = bench.suggestion_request("0", "red")
     server.faults.append(lambda handler, body: "I'm sorry, I can't help with that.")
     with pytest.raises(InputError, match="the answer cannot be used: the model refuses"):
@@ -55,6 +58,10 @@ def test_an_endpoint_in_trouble_is_one_line(bench, server):
     with pytest.raises(InputError, match="answers 401: wrong key") as caught:
         bench.suggest("0", "red", shown["endpoint"])
     assert "\n" not in str(caught.value) and "sk-test" not in str(caught.value)
+    monkeypatch.setattr(suggestions, "SECONDS", 0.2)
+    server.faults.extend([fault.silent(3)] * 2)
+    with pytest.raises(InputError, match=r"did not answer within 0\.2 s; ask again later$"):
+        bench.suggest("0", "red", shown["endpoint"])
 
 
 def test_without_an_endpoint_there_are_none(bench, monkeypatch):
