@@ -238,6 +238,10 @@ def test_heat_maps_are_those_of_the_symptoms(toy_run):
     assert drawn[0] != drawn[1]
     with pytest.raises(InputError, match="no such symptom"):
         bench.heatmap("0", "test/3", "red", "deep as a lake", state)
+    state[1]["phrases"][-1]["text"] = " deep  as a lake "
+    assert bench.heatmap("0", "test/3", "blue", " deep  as a lake ", state) == drawn[1]
+    state.append({"class": "dark_green", "new": True, "phrases": [phrase("fresh leaves")]})
+    assert bench.heatmap("0", "test/3", "dark_green", "fresh leaves", state)[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="CoOp does not read symptoms"):
         opened(toy_run("CoOp")).heatmap("0", "test/3", "red", "no blue at all")
 

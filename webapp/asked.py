@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backbones.backbone import ImageEncoder
 from core.errors import InputError
+from core.names import prompt_name
 from engine.ensemble import Ensemble
 from engine.loading import LoadedRun
 from engine.out_of_distribution import TrainingDistance, training_distance, units
@@ -269,8 +270,9 @@ class AskedRun:
         key = shown.key, edited.key if edited else ""
         source = self.pictures.source(self.first, shown)
         maps: HeatMaps = self._maps.get_or(key, lambda: heat_maps(run, source))
+        asked = prompt_name(str(classname)), " ".join(str(phrase).split())  # as ``edited_state``
         for number, symptom in enumerate(maps.symptoms):
-            if (symptom.classname, symptom.phrase) == (classname, phrase):
+            if (prompt_name(symptom.classname), symptom.phrase) == asked:
                 return png(layer(maps.maps[number], maps.limit))
         raise InputError("there is no such symptom of this class, or it is switched off")
 

@@ -45,11 +45,16 @@ function makePanel(set, run) {
   panel.runs.addEventListener("change", () => {
     panel.run = panel.runs.value;
     fillSets(panel);
-    if (panel === panels[0]) emit("run", panel.run);
+    if (heat?.panel === panel) hideHeat();
+    if (panel === panels[0]) {
+      emit("run", panel.run);
+      if (state.image) showNeighbours(state.image);
+    }
     ask(panel);
   });
   panel.sets.addEventListener("change", () => {
     panel.set = panel.sets.value;
+    if (heat?.panel === panel) hideHeat();
     ask(panel);
   });
   fillSets(panel);
@@ -106,6 +111,7 @@ function ask(panel, wait = 0) {
   if (!state.image) return;
   if (hidden(state.image)) {
     panel.problem.hidden = true;
+    panel.element.classList.remove("waiting");
     panel.found.replaceChildren(
       make("p", {}, "Blinded reading: the model's answer is shown after you have saved your own label for this image."),
     );
@@ -126,7 +132,7 @@ async function answer(panel) {
     panel.answer = found;
     draw(panel);
     if (panel === panels[0]) say(`${found.verdict}.`);
-    if (heat?.panel === panel && panel.set !== "trained") drawHeat();
+    if (heat?.panel === panel) drawHeat();
   } catch (error) {
     if (error.name === "AbortError" || panel.controller !== controller) return;
     panel.problem.textContent = panel.answer ? `${error.message} (below is the answer before)` : error.message;
@@ -247,7 +253,7 @@ function disagreements(evidence) {
 /** The class that has a symptom in what the panel reads; a shared symptom's first one. */
 function ownerOf(panel, phrase) {
   const symptoms = asked(panel.run, panel.set) ?? runOf(panel.run).symptoms;
-  const has = (entry) => entry.phrases.some((one) => one.on && one.text === phrase);
+  const has = (entry) => entry.phrases.some((one) => one.on && one.text.trim() === phrase);
   return symptoms.find(has)?.class;
 }
 

@@ -117,7 +117,7 @@ function weight(label, phrase, c, j) {
 function mapOf(entry, c, j) {
   if (!runOf(run).heatmaps) return null;
   const { text } = symptomsOf(run)[c].phrases[j];
-  const toggle = (event) => emit("heat", entry.class, symptomsOf(run)[c].phrases[j].text, event.currentTarget);
+  const toggle = (event) => emit("heat", entry.class, symptomsOf(run)[c].phrases[j].text.trim(), event.currentTarget);
   return make("button", { type: "button", "aria-pressed": "false", "data-map": text, "aria-label": `Heat map of ${entry.class}, phrase ${j + 1}`, on: { click: toggle } }, "Heat map");
 }
 
@@ -201,9 +201,14 @@ async function save(event) {
 }
 
 function commandOf(command) {
-  const copy = async (event) => {
-    await navigator.clipboard.writeText(command);
-    event.target.textContent = "Copied";
+  const copy = async ({ target }) => {
+    try {
+      await navigator.clipboard.writeText(command);
+      target.textContent = "Copied";
+    } catch {
+      // a page from another computer without encryption has no clipboard
+      target.textContent = "Not copied: select the command and copy it";
+    }
   };
   return make("span", {}, make("code", { class: "command" }, command), make("button", { type: "button", on: { click: copy } }, "Copy the command"));
 }
