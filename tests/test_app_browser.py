@@ -250,6 +250,31 @@ def test_a_heat_map_is_toggled_over_the_image(page):
     button.click()
     sync_api.expect(heat).to_be_hidden()
     sync_api.expect(button).to_have_attribute("aria-pressed", "false")
+    phrases(page, "red").nth(0).fill(" a dark red disc ")
+    page.locator('.fall button[data-map="a dark red disc"]').click()
+    sync_api.expect(heat).to_be_visible()
+
+
+def test_another_run_or_another_set_of_symptoms_has_its_own_heat_map(page):
+    """And its own similar images: both belong to what the left column reads."""
+
+    def twice(route):
+        about = route.fetch().json()
+        about["runs"].append(about["runs"][0] | {"id": "1", "name": "another"})
+        route.fulfill(json=about)
+
+    page.route("**/api/about*", twice)
+    page.reload()
+    choose(page)
+    heat = page.locator("#heat")
+    for select, value in (("Symptoms, left column", "trained"), ("Run, left column", "1")):
+        page.locator(".panel").first.locator(".fall button").first.click()
+        sync_api.expect(heat).to_be_visible()
+        page.get_by_label(select).select_option(value)
+        sync_api.expect(heat).to_be_hidden()
+        shown(page)
+    with page.expect_request(re.compile(r"api/neighbours\?run=0")):
+        page.get_by_label("Run, left column").select_option("0")
 
 
 def test_an_edited_phrase_answers_as_explain_does(page, run, file):
@@ -326,6 +351,9 @@ def test_symptoms_are_saved_downloaded_and_loaded_again(page, folder, tmp_path):
     sync_api.expect(page.locator("#save-result .command")).to_contain_text("by_hand.json")
     saved = json.loads((folder / "symptoms" / "by_hand.json").read_text())
     assert "a dark red disc" in str(saved) and "edited by hand" in str(saved)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.click("#save-result button")
+    sync_api.expect(page.locator("#save-result button")).to_contain_text("select the command")
     page.click("#save button")
     sync_api.expect(page.locator("#save-result")).to_contain_text("choose another name")
 
@@ -352,6 +380,7 @@ def test_what_cannot_be_read_is_said_and_the_old_answer_is_marked(page):
     phrases(page, "red").nth(0).fill("word " * 150)
     sync_api.expect(page.locator(".panel .alert").first).to_contain_text("shorten it")
     sync_api.expect(page.locator(".panel")).to_have_class(re.compile("old"))
+    assert page.evaluate(CONTRAST) == []
     page.click("#undo")
     sync_api.expect(page.locator(".panel")).not_to_have_class(re.compile("old"))
     assert shown(page) == before
@@ -382,6 +411,76 @@ def test_nothing_is_sent_to_an_endpoint_before_the_click(page, chat):
     assert "blood" in phrases(page, "red").last.input_value()
 
 
+def test_a_late_suggestion_is_not_shown_for_another_class(page):
+    """The dialog was closed, and opened for another class, before the answer came."""
+    held = []
+    page.route("**/api/suggest", lambda route: held.append(route))
+    for name in ("red", "blue"):
+        page.locator(f'.class[data-class="{name}"]').get_by_text("Suggest phrases").click()
+        sync_api.expect(page.locator("#dialog-send")).to_be_enabled()
+        if name == "red":
+            page.click("#dialog-send")
+            page.click("#dialog-close")
+    with page.expect_response("**/api/suggest"):
+        held[0].fulfill(json={"phrases": ["a tomato's skin"]})
+    page.wait_for_timeout(200)
+
+    assert page.locator("#dialog-found label").count() == 0
+    sync_api.expect(page.locator("#dialog-add")).to_be_hidden()
+    sync_api.expect(page.locator("#dialog-result")).to_have_text("")
+
+
+def test_the_newest_upload_is_chosen_when_the_oldest_go(page, file):
+    def one_upload(route):
+        about = route.fetch().json()
+        about["limits"]["uploads"] = 1
+        route.fulfill(json=about)
+
+    page.route("**/api/about*", one_upload)
+    page.reload()
+    page.wait_for_selector("#list li")
+    for name in ("a.png", "b.png"):
+        drop(page, (name, file.read_bytes()))
+        sync_api.expect(page.locator("#image-name")).to_have_text(name)
+
+
+def test_a_patient_is_one_of_a_split(page):
+    """Another split's patient of the same number is another person."""
+    asked = []
+
+    def with_patients(route):
+        asked.append(route.request.url)
+        route.fulfill(json=route.fetch().json() | {"patients": ["1"]})
+
+    page.route("**/api/images?*", with_patients)
+    for select, value in (("#split", "val"), ("#patient", "1"), ("#split", "train")):
+        with page.expect_response("**/api/images?*"):
+            page.select_option(select, value)
+
+    assert ["patient=1" in url for url in asked] == [False, True, False]
+
+
+def test_a_remark_that_is_not_saved_waits_at_its_image(page):
+    """And what was saved is said beside its own image alone."""
+    choose(page)
+    page.fill("#note-remark", "not saved yet")
+    choose(page, 1)
+    sync_api.expect(page.locator("#note-remark")).to_have_value("")
+    choose(page)
+    sync_api.expect(page.locator("#note-remark")).to_have_value("not saved yet")
+
+    held = []
+    page.route("**/api/note", lambda route: held.append(route))
+    page.click("#note button")
+    choose(page, 1)
+    with page.expect_response("**/api/note"):
+        held[0].fulfill(json={})
+    page.wait_for_timeout(200)
+    sync_api.expect(page.locator("#note-result")).to_have_text("")
+    choose(page)
+    sync_api.expect(page.locator("#note-remark")).to_have_value("")
+
+
 def test_notes_and_their_agreement(page, folder):
     choose(page)
     page.select_option("#note-label", "red")
@@ -405,6 +504,9 @@ def test_a_blinded_reading(browser, run, checkout, tmp_path):
             page.select_option("#note-label", "red")
             page.click("#note button")
             assert set(shown(page)) == {"red", "blue"}
+            page.reload()
+            page.wait_for_selector("#list li")
+            assert set(choose(page)) == {"red", "blue"}
 
 
 def test_everything_by_keyboard(page):
@@ -440,9 +542,16 @@ def test_every_control_has_a_name(page):
     controls = page.locator("button, input, select, textarea, [role=option], img")
     for control in controls.all():
         name = control.evaluate(
-            """(one) => one.getAttribute("aria-label") || one.alt || one.textContent.trim()
-            || [...(one.labels ?? [])].map((label) => label.textContent).join("")
-            || (one.closest("[role=option]") ? "decoration" : "")"""
+            """(one) => {
+              const words = (element) => {  // the options of a select are not its name
+                const copy = element.cloneNode(true);
+                copy.querySelectorAll("option").forEach((option) => option.remove());
+                return copy.textContent.trim();
+              };
+              return one.getAttribute("aria-label") || one.alt || words(one)
+                || [...(one.labels ?? [])].map(words).join("")
+                || (one.closest("[role=option]") ? "decoration" : "");
+            }"""
         )
         hidden = control.get_attribute("id") == "heat"
         assert name or hidden, control.evaluate("one => one.outerHTML")
@@ -460,12 +569,17 @@ CONTRAST = """() => {
     }
     return [255, 255, 255];
   };
+  const opacity = (element) =>
+    element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1;
   const weak = [];
   for (const element of document.querySelectorAll("body *")) {
     const words = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!words || !element.checkVisibility()) continue;
     if (element.closest("button:disabled, .unseen")) continue;
-    const [one, two] = [channels(getComputedStyle(element).color), behind(element)].map(light);
+    const [back, share] = [behind(element), opacity(element)];
+    const mixed = channels(getComputedStyle(element).color).slice(0, 3)
+      .map((value, i) => share * value + (1 - share) * back[i]);
+    const [one, two] = [mixed, back].map(light);
     const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
     if (ratio < 4.5) weak.push(`${element.textContent.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
   }

@@ -13,6 +13,9 @@ export function startChecks(run) {
   find("dialog-send").addEventListener("click", send);
   find("dialog-add").addEventListener("click", add);
   find("dialog-close").addEventListener("click", () => find("dialog").close());
+  find("dialog").addEventListener("close", () => {
+    request = null;
+  });
 }
 
 // -- the check ------------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ export function suggestButton(entry) {
 
 /** Show what would be sent where; nothing is sent yet. */
 async function open(class_name) {
-  const run = runNow();
+  const mine = (request = { run: runNow(), class_name });
   find("dialog-result").textContent = "";
   find("dialog-found").replaceChildren();
   find("dialog-add").hidden = true;
@@ -66,22 +69,25 @@ async function open(class_name) {
   find("dialog-host").textContent = state.about.endpoint;
   find("dialog").showModal();
   try {
-    const { endpoint, sends, consent } = await post("suggestion-request", { run, class_name });
+    const { endpoint, sends } = await post("suggestion-request", mine);
+    if (request !== mine) return;
     find("dialog-host").textContent = endpoint;
     find("dialog-text").textContent = sends;
-    request = { run, class_name, consent: consent ?? endpoint };
+    request.consent = endpoint;
     find("dialog-send").disabled = false;
     find("dialog-send").focus();
   } catch (error) {
-    find("dialog-result").textContent = error.message;
+    if (request === mine) find("dialog-result").textContent = error.message;
   }
 }
 
 async function send() {
+  const mine = request; // an answer that comes after the dialog was closed is not shown in another
   find("dialog-send").disabled = true;
   find("dialog-result").textContent = "Waiting for the answer …";
   try {
-    const { phrases } = await post("suggest", request);
+    const { phrases } = await post("suggest", mine);
+    if (request !== mine) return;
     const boxes = phrases.map((text) => make("label", { class: "check" }, make("input", { type: "checkbox", value: text }), own(text)));
     find("dialog-found").replaceChildren(...boxes);
     find("dialog-result").textContent = boxes.length ? "Choose the phrases to add. Read them: a language model wrote them." : "The answer has no new phrase.";
@@ -89,6 +95,7 @@ async function send() {
     find("dialog-add").hidden = !boxes.length;
     boxes[0]?.querySelector("input").focus();
   } catch (error) {
+    if (request !== mine) return;
     find("dialog-result").textContent = error.message;
     find("dialog-send").disabled = false;
   }

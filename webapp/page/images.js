@@ -19,6 +19,9 @@ export function startImages() {
   choices(find("class"), [["", "all"], ...runs[0].classes.map((name) => [name, name])]);
   const most = Math.floor(limits.upload_bytes / 2 ** 20);
   find("drop-note").textContent = `They stay in the memory of this computer. At most ${most} MB each.`;
+  find("split").addEventListener("change", () => {
+    find("patient").value = ""; // the numbers of patients are those of one split
+  });
   for (const id of ["split", "outcome", "class", "patient"]) find(id).addEventListener("change", () => list());
   find("more").addEventListener("click", () => list(shown.length));
   find("list").addEventListener("keydown", byKey);
@@ -48,6 +51,8 @@ async function list(offset = 0, quiet = false) {
     if (!quiet) find("count").textContent = "Reading the images …";
     const found = await get("images", values);
     if (number !== asking) return;
+    // After a reload of the page the server still knows what was labelled: it tells its prediction.
+    if (state.about.blind) found.images.filter((image) => image.prediction).forEach((image) => state.labelled.add(image.id));
     const patients = found.patients ?? [];
     find("patient-box").hidden = !filters || !patients.length;
     choices(find("patient"), [["", "all"], ...patients.map((name) => [name, name])]);
@@ -142,14 +147,16 @@ async function take(files) {
   problem();
   const { upload_bytes: most, uploads } = state.about.limits;
   const failed = [];
-  const before = dropped.length;
+  let first = null;
   for (const [i, file] of files.entries()) {
     find("count").textContent = `Reading ${i + 1} of ${files.length} images …`;
     try {
       if (i >= uploads) throw new Error(`only the first ${uploads} files are read`);
       if (file.size > most) throw new Error(`larger than ${Math.floor(most / 2 ** 20)} MB`);
       const found = await upload(file);
-      dropped.push({ ...found, truth: null, prediction: null });
+      const image = { ...found, truth: null, prediction: null };
+      dropped.push(image);
+      first ??= image;
       if (dropped.length > uploads) dropped.shift();
     } catch (error) {
       const line = error.message;
@@ -161,5 +168,5 @@ async function take(files) {
   if (lines.length > 10) find("failed").append(make("p", {}, `and ${lines.length - 10} more`));
   find("split").value = DROPPED;
   await list();
-  if (dropped.length > before) choose(dropped[before]);
+  if (first) choose(first);
 }

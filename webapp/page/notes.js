@@ -4,6 +4,8 @@ import { get, post } from "./ask.js";
 import { choices, find, make, own } from "./dom.js";
 import { emit, on, state } from "./state.js";
 
+const drafts = {}; // id of an image -> label and remark that are not saved yet
+
 export function startNotes() {
   const { runs, blind, notes_file: file } = state.about;
   const none = blind ? "choose your label" : "no label";
@@ -11,9 +13,11 @@ export function startNotes() {
   find("notes-file").textContent = file ? `Notes are kept in ${file}` : "";
   find("note-reader").value = sessionStorage.getItem("reader") ?? "";
   find("note").addEventListener("submit", save);
-  on("image", () => {
-    find("note-label").value = "";
-    find("note-remark").value = "";
+  find("note").addEventListener("input", () => {
+    drafts[state.image.id] = [find("note-label").value, find("note-remark").value];
+  });
+  on("image", (image) => {
+    [find("note-label").value, find("note-remark").value] = drafts[image.id] ?? ["", ""];
     find("note-result").textContent = "";
   });
   refresh();
@@ -22,18 +26,20 @@ export function startNotes() {
 async function save(event) {
   event.preventDefault();
   const { image } = state;
+  const isShown = () => state.image.id === image.id; // else the result would be read as another's
   if (!image) return;
   const [label, remark, reader] = ["note-label", "note-remark", "note-reader"].map((id) => find(id).value.trim());
   sessionStorage.setItem("reader", reader);
   try {
     await post("note", { image: image.id, label, remark, reader });
+    delete drafts[image.id];
     const first = label && !state.labelled.has(image.id);
     if (label) state.labelled.add(image.id);
     if (first && state.about.blind) emit("labelled", image);
-    find("note-result").textContent = "Saved.";
+    if (isShown()) find("note-result").textContent = "Saved.";
     refresh();
   } catch (error) {
-    find("note-result").replaceChildren(make("span", { class: "bad" }, error.message));
+    if (isShown()) find("note-result").replaceChildren(make("span", { class: "bad" }, error.message));
   }
 }
 
