@@ -1,16 +1,27 @@
 """Predictions and evidence in words."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from .evidence import Step
 from .explanation import Explanation
 
 
 def verdict(explanation: Explanation, i: int, truth: int | None = None) -> str:
     """One line: the prediction with its probability, and whether it is correct."""
-    label = int(explanation.prediction[i])
-    text = f"{explanation.classnames[label]}, {100 * explanation.probabilities[i, label]:.1f} %"
+    return verdict_on(explanation.classnames, explanation.probabilities[i], truth)
+
+
+def verdict_on(
+    classnames: Sequence[str], probabilities: np.ndarray, truth: int | None = None
+) -> str:
+    """As ``verdict``, on ``[n_cls]`` probabilities."""
+    label = int(probabilities.argmax())
+    text = f"{classnames[label]}, {100 * probabilities[label]:.1f} %"
     if truth is None:
         return f"predicted {text}"
-    wrong = f"incorrect (true class: {explanation.classnames[truth]})"
+    wrong = f"incorrect (true class: {classnames[truth]})"
     return f"predicted {text}: {'correct' if label == truth else wrong}"
 
 

@@ -266,7 +266,12 @@ def test_methods_that_are_not_explainable_say_so(toy_run):
     about = bench.about()["runs"][0]
 
     assert about["explainable"] is False and about["symptoms"] is None
-    assert bench.answer("0", "test/0")["verdict"].startswith("predicted ")
+    answer = bench.answer("0", "test/0")
+    best = max(probabilities(answer).values())
+    correct = answer["prediction"] == answer["truth"]
+    assert answer["verdict"] == f"predicted {answer['prediction']}, {100 * best:.1f} %: " + (
+        "correct" if correct else f"incorrect (true class: {answer['truth']})"
+    )
     with pytest.raises(InputError, match="does not read symptoms"):
         bench.answer("0", "test/0", [{"class": "red", "phrases": []}])
 

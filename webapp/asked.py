@@ -21,7 +21,7 @@ from explanations.heatmap_drawing import layer
 from explanations.heatmaps import HeatMaps, heat_maps
 from explanations.reliability import Reliability, reliability
 from explanations.what_if import merge_of
-from explanations.wording import verdict
+from explanations.wording import verdict_on
 from reporting import explanation_items as items
 
 from .checking import checked
@@ -222,9 +222,7 @@ class AskedRun:
     ) -> dict[str, Any]:
         label = int(probabilities.argmax())
         confidence = float(self.trust.confidence(probabilities)[label])
-        truth = shown.truth if shown.truth in names else None
-        correct = "correct" if truth == names[label] else f"incorrect (true class: {truth})"
-        said = f"predicted {names[label]}, {100 * probabilities[label]:.1f} %"
+        truth = names.index(shown.truth) if shown.truth in names else None
         distance = self.trust.distance
         return {
             "prediction": names[label],
@@ -237,7 +235,7 @@ class AskedRun:
             "calibrated": self.trust.calibration is not None,
             "unlike": bool(distance.unlike(self.features(shown))[0]) if distance else None,
             "truth": shown.truth,
-            "verdict": said if truth is None else f"{said}: {correct}",
+            "verdict": verdict_on(names, probabilities, truth),
         }
 
     def _explained(
@@ -250,10 +248,7 @@ class AskedRun:
         if explanation is None:
             return found
         places = self.reliability(edited)
-        names = explanation.classnames
-        truth = names.index(shown.truth) if shown.truth in names else None
         return found | {
-            "verdict": verdict(explanation, 0, truth),
             "evidence": items.evidence(explanation, 0, places),
             "rows": explanation.rows(0),
             "warning": items.warned(explanation, 0, places),
