@@ -279,8 +279,8 @@ class KeptViews:
     They are the same in every pass. They are read once and kept, if all fit into ``KEPT_BYTES``.
     """
 
-    def __init__(self, loader: DataLoader) -> None:
-        self._loader = loader
+    def __init__(self, loader: DataLoader | None) -> None:
+        self._loader = loader or ()
         self._kept: list[Tensor] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:

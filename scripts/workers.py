@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -124,12 +125,12 @@ class Worker:
         self.job, self.began = job, time.time()
         for file in (self.out, self.errors):
             file.write_text("")
-        task = _run, *entry_of(job.command), self.out, self.errors
+        task = partial(_run, *entry_of(job.command), self.out, self.errors)
         try:
-            self.running = self.pool.submit(*task)
+            self.running = self.pool.submit(task)
         except BrokenProcessPool:  # its process ended while it had nothing to do
             self._start()
-            self.running = self.pool.submit(*task)
+            self.running = self.pool.submit(task)
         return self.running
 
     def outcome(self, future: "Future[int]") -> Outcome:
