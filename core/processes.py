@@ -1,7 +1,9 @@
-"""How worker processes start, and how they end when the process that started them is killed."""
+"""How processes start and end, workers when the process that started them is killed too."""
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +14,9 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+# Python looks at every object before it ends: with those of PyTorch, that takes a second.
+atexit.register(gc.freeze)
 
 
 def end_with_parent() -> None:

@@ -195,3 +195,11 @@ def test_freed_memory_is_used_again_without_new_pages(checkout):
     )
 
     assert without > 30 and kept < without / 4
+
+
+def test_a_process_ends_without_a_look_at_every_object(checkout):
+    """What is registered before is called after it."""
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()));"
+    words = [sys.executable, "-c", f"{code} import core.processes"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, check=True)
+    assert int(done.stdout) > 1000
