@@ -45,7 +45,7 @@ from scripts import compare
 from scripts.arguments import argv_of, parse_script
 from scripts.evaluate import origin_of, output_folder
 from scripts.experiments import Row
-from scripts.jobs import Job, Outcome, call, interrupt_on_sigterm, tables_command, train_command
+from scripts.jobs import Job, Outcome, interrupt_on_sigterm, train_command
 
 HALF = "DATASET.SUBSAMPLE_CLASSES"
 
@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = argv_of(argv)
     several = any(word.partition("=")[0] == "--methods" for word in words)
     args = parse_args(words, several)
-    return run_several(args) if several else run_one(args, trainer_name(args.trainer))
+    return run_all(
+        args, compare.chosen_rows(args) if several else [(trainer_name(args.trainer), [])]
+    )
 
 
 def parse_args(words: Sequence[str], several: bool) -> argparse.Namespace:
@@ -67,60 +69,12 @@ def learned_of_each_class(method: Method) -> list[str]:
     return [key for key in method.per_class() if method.new_class_row(key, rows) is None]
 
 
-# One method, whose output is shown
-
-
-def run_one(args: argparse.Namespace, trainer: str) -> int:
-    """Train and test one method; ends with the status of the first command that fails.
-
-    Raises:
-        InputError: a setting is wrong, or the method has nothing for new classes.
-    """
-    base = [*args.opts, HALF, "base"]
-    runs = [
-        (backbone, seed, run_of(args, trainer, backbone, seed, args.opts))
-        for backbone in args.backbones
-        for seed in args.seeds
-    ]
-    for backbone, seed, _ in runs:  # what is wrong is said before anything starts
-        cfg, _ = load_cfg(trainer, args.dataset, backbone, opts=base, root=args.root, seed=seed)
-        if keys := learned_of_each_class(method_of(cfg)):
-            raise InputError(
-                f"{trainer} learns {', '.join(keys)} for each class, and has none for new classes"
-            )
-    for backbone, seed, folder in runs:
-        train = train_command(args, trainer, backbone, seed, folder, base)
-        for command in (train, test_command(args, trainer, folder)):
-            if status := call(command):
-                return status
-    return call(tables_command(args.output / Path(args.dataset).stem))
-
-
-def run_of(
-    args: argparse.Namespace, trainer: str, backbone: str, seed: int, opts: Sequence[str]
-) -> Path:
-    """The folder of a base run; runs with other options have another one."""
-    variant = re.sub(r"[^A-Za-z0-9._=-]", "-", "_".join(["base", *opts]))
-    names = Path(args.dataset).stem, trainer, Path(backbone).stem, variant, f"seed{seed}"
-    return args.output.joinpath(*names)
-
-
-def test_command(args: argparse.Namespace, trainer: str, folder: Path) -> list[str]:
-    """The command that tests a base run on the new classes."""
-    command = [sys.executable, "-m", "scripts.evaluate", str(folder), args.dataset]
-    command += ["--trainer", trainer, "--root", args.root, "--output", str(args.output)]
-    return [*command, HALF, "new"]
-
-
-# Several methods, each run a line
-
-
-def run_several(args: argparse.Namespace) -> int:
+def run_all(args: argparse.Namespace, chosen: Iterable[Row]) -> int:
     """Train every method, test those that were trained, and print the tables.
 
     A run that fails is named at the end and leaves the others alone.
     """
-    rows = rows_for_new_classes(args, compare.chosen_rows(args))
+    rows = rows_for_new_classes(args, chosen)
     pairs = [
         make_pair(args, trainer, options, backbone, seed)
         for backbone in args.backbones
@@ -128,6 +82,7 @@ def run_several(args: argparse.Namespace) -> int:
         for trainer, options in rows
         if seed == args.seeds[0] or METHODS[trainer].seeded
     ]
+    compare.check_jobs(args, [base for base, _ in pairs])
     compare.print_settings(rows, args.opts)
     trained = compare.run_jobs(args, [base for base, _ in pairs])
     ready = {outcome.job for outcome in trained if outcome.record}
@@ -190,19 +145,32 @@ def make_pair(
         cfg, options = load_cfg(
             trainer, args.dataset, backbone, opts=base, root=args.root, seed=seed
         )
-        done = compare.is_complete(cfg, folder)
+        train = train_command(args, trainer, backbone, seed, folder, base)
+        trained = compare.job_of(cfg, name, backbone, seed, train, folder)
     except SettingError:
         raise
     except InputError as error:
         return Job(name, backbone, seed, [], None, problem=str(error)), None
     there = output_folder(cfg, {**options, HALF: "new"}, args.output, origin_of(cfg))
-    tested = done and find_record(there) is not None
-    train = train_command(args, trainer, backbone, seed, folder, base)
+    tested = trained.is_complete and find_record(there) is not None
     test = test_command(args, trainer, folder)
-    return (
-        Job(name, backbone, seed, train, folder, "", done, method_of(cfg).learns_image_encoder),
-        Job(f"{row}, new classes", backbone, seed, test, there, is_complete=tested),
-    )
+    return trained, Job(f"{row}, new classes", backbone, seed, test, there, is_complete=tested)
+
+
+def run_of(
+    args: argparse.Namespace, trainer: str, backbone: str, seed: int, opts: Sequence[str]
+) -> Path:
+    """The folder of a base run; runs with other options have another one."""
+    variant = re.sub(r"[^A-Za-z0-9._=-]", "-", "_".join(["base", *opts]))
+    names = Path(args.dataset).stem, trainer, Path(backbone).stem, variant, f"seed{seed}"
+    return args.output.joinpath(*names)
+
+
+def test_command(args: argparse.Namespace, trainer: str, folder: Path) -> list[str]:
+    """The command that tests a base run on the new classes."""
+    command = [sys.executable, "-m", "scripts.evaluate", str(folder), args.dataset]
+    command += ["--trainer", trainer, "--root", args.root, "--output", str(args.output)]
+    return [*command, HALF, "new"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ has a second row, METHOD (PROTOCOL=own). With PROTOCOL own, only these rows are 
 """
 
 import argparse
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ help_first(__name__, make_parser)
 
 from yacs.config import CfgNode as CN
 
+from backbones.loading import check_present
+from datasets.views import read_dataset
 from engine.config import (
     CONFIGS,
     differing_keys,
@@ -57,6 +60,8 @@ from scripts.jobs import (
 from scripts.progress import Progress, print_end
 from scripts.workers import in_workers
 
+PLAIN = "ZeroshotCLIP"  # needs nothing but a dataset
+
 # What there is to run
 
 
@@ -77,14 +82,25 @@ def make_job(
             trainer, args.dataset, backbone, opts=opts, root=args.root, seed=seed
         )
         folder = args.output / run_folder(cfg, options)
-        done = is_complete(cfg, folder)
+        command = train_command(args, trainer, backbone, seed, folder, opts)
+        return job_of(cfg, row, backbone, seed, command, folder)
     except SettingError:
         raise
     except InputError as error:
         return Job(row, backbone, seed, [], None, problem=str(error))
-    command = train_command(args, trainer, backbone, seed, folder, opts)
-    learns_images = method_of(cfg).learns_image_encoder
-    is_long = learns_images or METHODS[trainer].texts_per_image
+
+
+def job_of(cfg: CN, row: str, backbone: str, seed: int, command: list[str], folder: Path) -> Job:
+    """The job of a training command, with what its configuration tells of it.
+
+    Raises:
+        InputError: the file of the backbone's weights is missing.
+    """
+    if not (done := is_complete(cfg, folder)):
+        check_present(cfg.MODEL.BACKBONE)
+    method = method_of(cfg)
+    learns_images = method.learns_image_encoder
+    is_long = learns_images or method.texts_per_image
     return Job(row, backbone, seed, command, folder, "", done, learns_images, is_long)
 
 
@@ -153,7 +169,7 @@ def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
     """Every run of the experiment, in the order of the tables.
 
     Raises:
-        InputError: a setting that none of the methods has, or nothing that can run.
+        InputError: a setting that none of the methods has; as ``check_jobs``.
     """
     for key in args.opts[::2]:
         if not any(key_of(trainer, key) for trainer, _ in rows):
@@ -166,9 +182,25 @@ def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
         for trainer, options in rows
         if seed == args.seeds[0] or METHODS[trainer].seeded
     ]
+    check_jobs(args, jobs)
+    return jobs
+
+
+def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Say what prevents every run before the first one starts.
+
+    Raises:
+        InputError: the dataset cannot be read, or no job can run.
+    """
     if all(job.problem for job in jobs):
         raise InputError(jobs[0].problem)
-    return jobs
+    if any(not job.is_complete for job in jobs):
+        pairs = zip(args.opts[::2], args.opts[1::2], strict=True)
+        opts = [word for pair in pairs if pair[0].startswith("DATASET.") for word in pair]
+        backbone, seed = args.backbones[0], args.seeds[0]
+        cfg, _ = load_cfg(PLAIN, args.dataset, backbone, opts=opts, root=args.root, seed=seed)
+        with contextlib.redirect_stdout(None):
+            read_dataset(cfg)
 
 
 # All runs

@@ -73,7 +73,7 @@ def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         metavar="N",
         help="runs at a time without Ray (default: one for each GPU; without a GPU, one for each "
-        "core, at most 8)",
+        "core, at most 8 and one for each 2 GiB of memory)",
     )
     parser.add_argument(
         "--gpus-per-run",

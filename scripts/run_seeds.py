@@ -9,36 +9,30 @@ from pathlib import Path
 
 from core.arguments import Parser, help_first
 from core.errors import command_line
-from scripts.parsers import script_parser
+from scripts.parsers import add_executor_arguments, script_parser
 
 
 def make_parser() -> Parser:
-    return script_parser("main.sh", __doc__, first="trainer")
+    parser = script_parser("main.sh", __doc__, first="trainer")
+    add_executor_arguments(parser)
+    return parser
 
 
 help_first(__name__, make_parser)
 
-from engine.config import load_cfg, run_folder, trainer_name
+from engine.config import trainer_name
+from scripts import compare
 from scripts.arguments import parse_script
-from scripts.jobs import call, interrupt_on_sigterm, tables_command, train_command
+from scripts.jobs import call, interrupt_on_sigterm, tables_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_script(make_parser(), argv)
-    trainer = trainer_name(args.trainer)
-    commands = []
-    for backbone in args.backbones:
-        for seed in args.seeds:
-            cfg, options = load_cfg(
-                trainer, args.dataset, backbone, opts=args.opts, root=args.root, seed=seed
-            )
-            folder = args.output / run_folder(cfg, options)
-            commands.append(train_command(args, trainer, backbone, seed, folder, args.opts))
-    commands.append(tables_command(args.output / Path(args.dataset).stem))
-    for command in commands:
-        if status := call(command):
-            return status
-    return 0
+    outcomes = compare.run_jobs(args, compare.make_jobs(args, [(trainer_name(args.trainer), [])]))
+    if any(outcome.record for outcome in outcomes):
+        print()
+        call(tables_command(args.output / Path(args.dataset).stem))
+    return compare.exit_status(outcomes)
 
 
 if __name__ == "__main__":

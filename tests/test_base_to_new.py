@@ -150,7 +150,7 @@ def test_wrong_words_are_one_line(words, started, methods, options, message):
 
 def test_one_method_that_has_nothing_for_new_classes_is_one_line(six):
     data = [str(six / "toy.yaml"), str(six / "random.yaml"), "--root", str(six / "data")]
-    with pytest.raises(InputError, match="LinearProbe learns weight, bias for each class"):
+    with pytest.raises(InputError, match="new classes: LinearProbe .weight, bias."):
         base_to_new.main(["LinearProbe", *data])
 
 

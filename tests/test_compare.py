@@ -81,14 +81,11 @@ def _only(trainer, popen):
     return start
 
 
-def test_broken_picture_is_named_for_all_and_ends_in_status_1(toy, words, capfd):
-    """With the picture's name; there is no table to print."""
+def test_broken_picture_is_one_line_before_anything_starts(toy, words):
     (toy / "data" / "toy" / "train" / "red" / "0.png").write_bytes(b"not a picture")
-
-    assert main(words(["CoOp"], ["1"])) == 1
-    out = capfd.readouterr().out
-    assert out.count("0.png") == 2  # once of the run, and once at the end
-    assert "1 failed" in out
+    with pytest.raises(InputError, match=r"0\.png"):
+        main(words(["CoOp"], ["1"]))
+    assert not (toy / "output").exists()
 
 
 @pytest.mark.slow

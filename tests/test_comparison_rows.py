@@ -116,7 +116,8 @@ def test_protocol_shared_leaves_the_own_rows_out(own, words):
 
 def test_protocol_own_alone_is_the_same_run_as_the_row(own, toy):
     """The row of a comparison and PROTOCOL own share a folder: it is trained once."""
-    base = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--seeds", "1", "--methods", "CoOp"]
+    base = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--root", str(toy / "data")]
+    base += ["--seeds", "1", "--methods", "CoOp"]
     jobs = {}
     for words in ([], ["PROTOCOL", "own"]):
         args = compare.parse_args([*base, *words])

@@ -10,6 +10,7 @@ import pytest
 from core.errors import InputError
 from scripts import base_to_new, compare, few_shot, run_seeds
 from scripts.arguments import PAPER_BACKBONES
+from scripts.jobs import Outcome
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -79,11 +80,17 @@ def started(monkeypatch):
         commands.append(command)
         return 0
 
-    for script in (compare, few_shot, run_seeds, base_to_new):
+    def run(jobs, *_):
+        for job in jobs:
+            commands.append(job.command)
+            yield Outcome(job, "trained")
+
+    for script in (compare, few_shot, run_seeds):
         monkeypatch.setattr(script, "call", call)
-    monkeypatch.setitem(
-        compare.EXECUTORS, "local", lambda jobs, *_: commands.extend(job.command for job in jobs)
-    )
+    monkeypatch.setitem(compare.EXECUTORS, "local", run)
+    # Nothing was written, so nothing has a record.
+    monkeypatch.setattr(Outcome, "record", property(lambda self: self.status == "trained" or None))
+    monkeypatch.setattr("scripts.progress._describe", lambda outcome: outcome.status)
     return commands
 
 
@@ -197,7 +204,7 @@ def test_seeds_come_from_the_environment_too(monkeypatch):
     [
         ([], "base"),
         (["OPTIM.LR", "0.1"], "base_OPTIM.LR_0.1"),
-        (["PREC", "fp16"], "base_PREC_fp16"),
+        (["PREC", "fp16"], "base_TRAINER.COOP.PREC_fp16"),
     ],
 )
 def test_base_to_new_names_its_folder_by_the_options(toy, started, options, variant):
@@ -211,10 +218,28 @@ def test_base_to_new_names_its_folder_by_the_options(toy, started, options, vari
     assert evaluate[1:5] == ["-m", "scripts.evaluate", folder, str(toy / "toy.yaml")]
 
 
-def test_a_failing_run_ends_the_script_with_its_status(toy, monkeypatch):
-    monkeypatch.setattr(run_seeds, "call", lambda command: 2)
+def test_a_failing_run_leaves_the_others_and_is_named(toy, started, monkeypatch, capsys):
+    def run(jobs, *_):
+        for job in jobs:
+            yield Outcome(job, "failed" if job.seed == 2 else "trained", "a reason")
+
+    monkeypatch.setitem(compare.EXECUTORS, "local", run)
     words = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--root", str(toy / "data")]
-    assert run_seeds.main(["ViP", *words]) == 2
+    assert run_seeds.main(["ViP", *words]) == 1
+    assert "2 trained, 1 failed\nfailed: a reason\n  ViP, random, seed 2" in capsys.readouterr().out
+    assert len(started) == 1  # the table of the others
+
+
+def test_what_prevents_every_run_is_one_line_before_anything_starts(toy, started):
+    """A dataset that is not there, or weights."""
+    words = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--root", str(toy / "data")]
+    for main, first in (MAINS[name] for name in ("run_seeds", "base_to_new", "compare")):
+        with pytest.raises(InputError, match="nowhere"):
+            main([*first, *words, "DATASET.PATH", str(toy / "nowhere")])
+        source = ["MODEL.BACKBONE.SOURCE", "a site"]
+        with pytest.raises(InputError, match="there is no file or folder nothing.pt"):
+            main([*first, *words, *source, "MODEL.BACKBONE.PATH", "nothing.pt"])
+    assert not started
 
 
 def test_zero_shot_is_run_once(toy, started):

@@ -159,8 +159,8 @@ def test_long_runs_start_before_short_ones():
 
 def test_long_runs_are_known(toy, monkeypatch):
     monkeypatch.chdir(toy)
-    words = [str(toy / "toy.yaml"), "tiny", "--root", str(toy / "data"), "--seeds", "1"]
-    args = compare.parse_args([*words, "--methods", "paper"])
+    words = [str(toy / "toy.yaml"), str(toy / "random.yaml"), "--root", str(toy / "data")]
+    args = compare.parse_args([*words, "--seeds", "1", "--methods", "paper"])
     jobs = compare.make_jobs(args, compare.chosen_rows(args))
     assert {job.row.split()[0] for job in jobs if job.is_long} == {*LONG, "CoCoOp", "Supervised"}
 
