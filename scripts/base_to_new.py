@@ -53,10 +53,7 @@ HALF = "DATASET.SUBSAMPLE_CLASSES"
 def main(argv: Sequence[str] | None = None) -> int:
     words = argv_of(argv)
     several = any(word.partition("=")[0] == "--methods" for word in words)
-    args = parse_args(words, several)
-    return run_all(
-        args, compare.chosen_rows(args) if several else [(trainer_name(args.trainer), [])]
-    )
+    return run_all(parse_args(words, several))
 
 
 def parse_args(words: Sequence[str], several: bool) -> argparse.Namespace:
@@ -69,12 +66,14 @@ def learned_of_each_class(method: Method) -> list[str]:
     return [key for key in method.per_class() if method.new_class_row(key, rows) is None]
 
 
-def run_all(args: argparse.Namespace, chosen: Iterable[Row]) -> int:
-    """Train every method, test those that were trained, and print the tables.
+def run_all(args: argparse.Namespace) -> int:
+    """Train the method or every method, test those that were trained, and print the tables.
 
     A run that fails is named at the end and leaves the others alone.
     """
-    rows = rows_for_new_classes(args, chosen)
+    one = getattr(args, "trainer", None)
+    rows = [(trainer_name(one), [])] if one else compare.chosen_rows(args)
+    rows = rows_for_new_classes(args, rows)
     pairs = [
         make_pair(args, trainer, options, backbone, seed)
         for backbone in args.backbones

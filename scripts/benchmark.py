@@ -118,7 +118,7 @@ def run_part(args: argparse.Namespace, benchmark: Benchmark, part: str, name: st
         return 0
     print(f"\n# {name}, base to new\n")
     args.opts = [*args.opts, SHOTS, str(benchmark.BASE_TO_NEW_SHOTS)]
-    return base_to_new.run_several(args)
+    return base_to_new.run_all(args)
 
 
 def print_means(args: argparse.Namespace, benchmark: Benchmark, here: Sequence[str]) -> int:

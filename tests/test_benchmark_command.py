@@ -41,7 +41,7 @@ def started(monkeypatch):
         return int(args.dataset == "retina")
 
     monkeypatch.setattr(few_shot, "run_shots", shots_of)
-    monkeypatch.setattr(base_to_new, "run_several", halves_of)
+    monkeypatch.setattr(base_to_new, "run_all", halves_of)
     return calls
 
 
