@@ -73,6 +73,7 @@ def run_all(args: argparse.Namespace) -> int:
     """
     one = getattr(args, "trainer", None)
     rows = [(trainer_name(one), [])] if one else compare.chosen_rows(args)
+    compare.check_settings(args, rows)
     rows = rows_for_new_classes(args, rows)
     pairs = [
         make_pair(args, trainer, options, backbone, seed)

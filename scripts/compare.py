@@ -169,11 +169,9 @@ def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
     """Every run of the experiment, in the order of the tables.
 
     Raises:
-        InputError: a setting that none of the methods has; as ``check_jobs``.
+        InputError: as ``check_settings`` and ``check_jobs``.
     """
-    for key in args.opts[::2]:
-        if not any(key_of(trainer, key) for trainer, _ in rows):
-            raise InputError(f"none of these methods has a setting {key}")
+    check_settings(args, rows)
     # Runs on the same views follow one another: the features that the first keeps serve the others.
     jobs = [
         make_job(args, trainer, options, backbone, seed)
@@ -184,6 +182,13 @@ def make_jobs(args: argparse.Namespace, rows: list[Row]) -> list[Job]:
     ]
     check_jobs(args, jobs)
     return jobs
+
+
+def check_settings(args: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Raise InputError for a setting that none of the methods has."""
+    for key in args.opts[::2]:
+        if not any(key_of(trainer, key) for trainer, _ in rows):
+            raise InputError(f"none of these methods has a setting {key}")
 
 
 def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:

@@ -139,6 +139,7 @@ def test_no_method_for_new_classes_is_one_line(words, started):
         (["VPT"], [], "--methods VPT: neither a method of this experiment"),
         (["CoOp"], ["OPTIM.LRR", "1"], "there is no setting OPTIM.LRR"),
         (["CoOp"], ["OPTIM.LR", "-1"], "OPTIM.LR is -1"),
+        (["CoOp"], ["MERGE", "mean"], "none of these methods has a setting MERGE"),
         (["CoOp"], ["DATASET.SUBSAMPLE_CLASSES", "all"], "base_to_new.sh chooses"),
     ],
 )
