@@ -23,13 +23,13 @@ CACHED = 64 * 1024  # numbers that a thread works on at a time: they stay in its
 class QuickGELU(clip.model.QuickGELU):
     """x * sigmoid(1.702 x), value and gradient to the bit as the ``clip`` package has them.
 
-    On a CPU it is computed part by part: whole tensors for each step of the formula would take
-    several times as long to write and to read as the function takes to compute. What needs no
-    gradient is overwritten.
+    On a CPU a tensor beyond a core's cache is computed part by part: whole tensors for each step
+    of the formula would take several times as long to write and to read as the function takes to
+    compute. What needs no gradient is then overwritten.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not x.is_contiguous():
+        if x.device.type != "cpu" or not x.is_contiguous() or x.numel() <= CACHED:
             return super().forward(x)
         if x.requires_grad:
             return _QuickGELUByParts.apply(x)
