@@ -94,7 +94,7 @@ def test_killed_in_the_middle(toy, words, checkout, how):
     """Started again it does what is left, and ends with the table of one that nobody killed."""
     # Epochs enough for the second run not to end before the signal arrives.
     line = words(["CoOp"], ["1", "2"], "OPTIM.MAX_EPOCH", "60")
-    command = [sys.executable, "-m", "scripts.compare"]
+    command = [sys.executable, "-m", "scripts.compare", "--workers", "1"]
     process = subprocess.Popen(
         [*command, *line], cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -111,7 +111,7 @@ def test_killed_in_the_middle(toy, words, checkout, how):
     assert len(done) == 1
     assert again.returncode == whole.returncode == 0
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    assert "1 complete, 1 trained" in again.stdout
+    assert "1 trained, 1 complete" in again.stdout
     paper = [
         text[text.index("## ") : text.index(", cost")] for text in (again.stdout, whole.stdout)
     ]
