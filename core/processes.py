@@ -59,7 +59,7 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
-            # Before 2.35 glibc refuses more than 32 MB.
+            # Some versions of glibc refuse more than 32 MB.
             if any(library.mallopt(M_MMAP_THRESHOLD, size) for size in (2**30, 2**25)):
                 library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
