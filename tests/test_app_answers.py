@@ -97,7 +97,8 @@ def test_edits_equal_drop_and_add(toy_run, options):
     added = state_of(bench)
     added[1]["phrases"].append(phrase("deep  as a lake"))
     expected = what_if([folder], file, add=[("blue", "deep as a lake")]).tolist()
-    assert answered(added) == expected != before
+    assert answered(added) == expected
+    assert expected != before or options[-1] == "max"  # which reads the nearest phrase alone
 
     edited = state_of(bench)  # in its place: where a phrase stands has no meaning
     edited[0]["phrases"][0]["text"] = "glowing coals"

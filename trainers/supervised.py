@@ -6,7 +6,6 @@ from typing import Literal
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
-from backbones.numerics import at_least_fp32
 from engine.method import Method, Output, PromptedModel, register
 from symptoms import Symptoms
 
@@ -50,11 +49,7 @@ class FineTunedEncoder(PromptedModel):
         learned.image_encoder = tower.float().requires_grad_(True)
         learned.head = nn.Linear(backbone.embed_dim, n_cls)
         super().__init__(backbone, learned.to(backbone.device))
-
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Output:
-        with self.backbone.autocast():
-            features = self.learned.image_encoder(images.to(self.backbone.device))
-        return self.from_features(at_least_fp32(features), label)
+        backbone.image.tower = learned.image_encoder
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned.head(image_features)

@@ -104,7 +104,8 @@ class Attention(nn.Module):
     """Multi-head self-attention.
 
     Here and in what is made of it, a list ``seen`` is given the attention weights [batch, heads,
-    queries, keys], with gradients.
+    queries, keys], with gradients, and only the first ``reads`` positions are computed; None is
+    all.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -114,11 +115,15 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, seen: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        seen: list[Tensor] | None = None,
+        reads: int | None = None,
     ) -> Tensor:
         """[batch, L, width] to the same; ``mask`` is True where a position may be read."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        read = _read(query, key, value, mask, seen)
+        read = _read(query[:, :, :reads], key, value, mask, seen)
         return self.proj(read.transpose(1, 2).flatten(2))
 
     def value_of_each(self, x: Tensor) -> Tensor:
@@ -162,12 +167,16 @@ class Block(nn.Module):
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, seen: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        seen: list[Tensor] | None = None,
+        reads: int | None = None,
     ) -> Tensor:
         if self.norm_first:
-            x = x + self.attn(self.norm1(x), mask, seen)
+            x = x[:, :reads] + self.attn(self.norm1(x), mask, seen, reads)
             return x + self.mlp(self.norm2(x))
-        x = self.norm1(x + self.attn(x, mask, seen))
+        x = self.norm1(x[:, :reads] + self.attn(x, mask, seen, reads))
         return self.norm2(x + self.mlp(x))
 
     def linear_maps(self) -> list[StackedMaps]:

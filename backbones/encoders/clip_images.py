@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from backbones.backbone import ImageEncoder, StackedMaps, count, new_module
 from backbones.encoders.blocks import ACTIVATIONS, checked_heads
-from backbones.encoders.clip_layers import OpenAttention, linear_maps, project
+from backbones.encoders.clip_layers import OpenAttention, heads_of, linear_maps, read_by_first
 from backbones.gradient_maps import LEAST_SIDE, attention_maps, grad_cam, read_with_weights
 
 
@@ -29,14 +29,16 @@ class ClipViT(ImageEncoder):
 
     def encode(self, images: Tensor, tokens: Sequence[Tensor] = ()) -> Tensor:
         """As in MaPLe (Khattak et al., CVPR 2023): the tokens follow the patches."""
-        if not tokens:
-            return self.tower(images)
-        x = self._layer_input(images, tokens[0])
+        x = self._layer_input(images, tokens[0] if tokens else None)
         for i, block in enumerate(_layers(self.tower)):
             if 0 < i < len(tokens):  # in place of what the last positions became
                 new = _for_each(tokens[i], x)
                 x = torch.cat([x[: -len(new)], new])
-            x = block(x)
+            if i < self.depth - 1:
+                x = block(x)
+            else:  # nothing but the class token is read behind the last layer
+                x = x[:1] + read_by_first(block.attn, block.ln_1(x))
+                x = x + block.mlp(block.ln_2(x))
         return self.tower.ln_post(x[0]) @ self.tower.proj
 
     def _layer_input(self, images: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -217,8 +219,7 @@ def _read_with_weights(
     attention: nn.MultiheadAttention | OpenAttention, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What each place of x [L, batch, width] reads, and the weights [batch, heads, L, L]."""
-    qkv = project(attention, x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 1, 3, 0, 4)
-    read, weights = read_with_weights(*qkv)
+    read, weights = read_with_weights(*heads_of(attention, x))
     return attention.out_proj(read.permute(2, 0, 1, 3).flatten(2)), weights
 
 

@@ -41,8 +41,7 @@ class OpenAttention(nn.Module):
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         """Self-attention, as the layers call it: [L, batch, width] to the same, no weights."""
-        # [3, batch, heads, L, width / heads]
-        q, k, v = self.qkv(query).unflatten(2, (3, self.num_heads, -1)).permute(2, 1, 3, 0, 4)
+        q, k, v = heads_of(self, query)
         read = F.scaled_dot_product_attention(q, k, v, attn_mask)
         return self.out_proj(read.permute(2, 0, 1, 3).flatten(2)), None
 
@@ -52,6 +51,18 @@ def project(attention: nn.MultiheadAttention | OpenAttention, x: Tensor) -> Tens
     if isinstance(attention, OpenAttention):
         return attention.qkv(x)
     return F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+
+
+def heads_of(attention: nn.MultiheadAttention | OpenAttention, x: Tensor) -> Tensor:
+    """[3, batch, heads, L, width / heads]: queries, keys and values of x [L, batch, width]."""
+    return project(attention, x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 1, 3, 0, 4)
+
+
+def read_by_first(attention: nn.MultiheadAttention | OpenAttention, x: Tensor) -> Tensor:
+    """What the first place of x [L, batch, width] reads of all: [1, batch, width]."""
+    query, key, value = heads_of(attention, x)
+    read = F.scaled_dot_product_attention(query[:, :, :1], key, value)
+    return attention.out_proj(read.permute(2, 0, 1, 3).flatten(2))
 
 
 def linear_maps(blocks: Iterable[Any]) -> list[list[StackedMaps]]:

@@ -86,7 +86,8 @@ class Tower(nn.Module):
             if i < len(tokens):  # in place of what the last positions became
                 beside = tokens[i].to(x.dtype).expand(len(x), -1, -1)
                 x = torch.cat([x[:, :length], beside], dim=1)
-            x = block(x)
+            ends_in_token = block is trunk.blocks[-1] and trunk.attn_pool is None
+            x = block(x, reads=1 if ends_in_token else None)
         return self.head(trunk.pool(x[:, :length]))
 
     def gradient_maps(self, images: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:

