@@ -52,7 +52,7 @@ DEFAULTS = {
     "VIEWS": 0,  # training views of an image, used in turn by the epochs; 0: a new one each epoch
 }
 
-FORMAT = 2  # to be raised whenever the same key would no longer give the same features
+FORMAT = 3  # to be raised whenever the same key would no longer give the same features
 CHUNK = 8  # images that a worker prepares at a time: small, so that all have work
 TRAINING_VIEWS = "training views"  # as a run's record names them, beside the splits
 UNAUGMENTED = {"normalize", "instance_norm", "center_crop"}  # transforms that draw nothing
