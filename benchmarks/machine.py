@@ -39,7 +39,8 @@ def encoder_operations(backbone: str) -> int:
     patches = (side // patch) ** 2
     tokens = patches + 1
     block = 24 * tokens * width**2 + 4 * tokens**2 * width
-    return shape["vision_layers"] * block + 2 * patches * 3 * patch**2 * width
+    last = 6 * tokens * width**2 + 4 * tokens * width + 18 * width**2  # for the class token alone
+    return (shape["vision_layers"] - 1) * block + last + 2 * patches * 3 * patch**2 * width
 
 
 def data(bench: Bench) -> None:
