@@ -1,7 +1,7 @@
 """Measure the speed on this machine, beside its limits and beside two references.
 
 python -m benchmarks                       all tables but the sweeps, with few rounds
-python -m benchmarks --full                all tables, as docs/speed.md has them (hours on 2 cores)
+python -m benchmarks --full                all tables, as docs/speed.md has them (an hour or more)
 python -m benchmarks --tables steps text   only these
 python -m benchmarks --checkout ~/CoOp     also an unmodified checkout of CoOp
 python -m benchmarks --gpu                 on a GPU: also the paper's whole comparison

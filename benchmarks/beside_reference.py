@@ -207,7 +207,7 @@ def memory(bench: Bench) -> None:
     rows = []
     for backbone in ["vit_b16", "tiny"] if bench.args.full else ["tiny"]:
         # Of some tens of MB the allocator decides a third.
-        repeats = max(3, bench.rounds) if backbone == "tiny" else 1
+        repeats = max(3, bench.rounds) if backbone == "tiny" and bench.args.full else 1
         for method in METHODS if bench.args.full else ["CoCoOp", "ViP"]:
             row: Row = {"backbone": backbone, "method": method}
             for way in ("reference", "first", "later"):
