@@ -49,7 +49,7 @@ class FineTunedEncoder(PromptedModel):
         learned.image_encoder = tower.float().requires_grad_(True)
         learned.head = nn.Linear(backbone.embed_dim, n_cls)
         super().__init__(backbone, learned.to(backbone.device))
-        backbone.image.tower = learned.image_encoder
+        backbone.image.tower = learned.image_encoder  # so ``encode_image`` is of what learns
 
     def from_features(self, image_features: Tensor, label: Tensor | None = None) -> Output:
         logits = self.learned.head(image_features)

@@ -104,8 +104,8 @@ class Attention(nn.Module):
     """Multi-head self-attention.
 
     Here and in what is made of it, a list ``seen`` is given the attention weights [batch, heads,
-    queries, keys], with gradients, and only the first ``reads`` positions are computed; None is
-    all.
+    queries, keys], with gradients. Only the first ``reads`` positions read, and are returned; None
+    stands for all.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         seen: list[Tensor] | None = None,
         reads: int | None = None,
     ) -> Tensor:
-        """[batch, L, width] to the same; ``mask`` is True where a position may be read."""
+        """[batch, L, width] to [batch, ``reads``, width]; ``mask`` is True where one may read."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         read = _read(query[:, :, :reads], key, value, mask, seen)
         return self.proj(read.transpose(1, 2).flatten(2))
