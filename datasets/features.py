@@ -52,7 +52,8 @@ DEFAULTS = {
     "VIEWS": 0,  # training views of an image, used in turn by the epochs; 0: a new one each epoch
 }
 
-FORMAT = 3  # to be raised whenever the same key would no longer give the same features
+FORMAT = 4  # to be raised whenever the same key would no longer give the same features
+UNREAD = 32  # blocks whose features may wait on a GPU: reading them lets it run out of work
 CHUNK = 8  # images that a worker prepares at a time: small, so that all have work
 TRAINING_VIEWS = "training views"  # as a run's record names them, beside the splits
 UNAUGMENTED = {"normalize", "instance_norm", "center_crop"}  # transforms that draw nothing
@@ -147,13 +148,18 @@ class FrozenFeatures:
         return features
 
     def batches(self, epoch: int, last_epoch: int) -> list[dict[str, Tensor]]:
-        """The batches of an epoch of training, with ``features`` in place of images."""
+        """The batches of an epoch of training, with ``features`` in place of images.
+
+        They are parts of tensors on the encoder's device, so a step copies nothing to it.
+        """
         features = self.of_epoch(epoch, last_epoch)
         labels = torch.tensor([image.label for image in self.dm.dataset.train_x])
         sampler: Any = self.dm.train_loader_x.batch_sampler
         sampler.epoch = epoch
-        indices = [torch.tensor([i for _, i in batch]) for batch in sampler]
-        return [{"features": features[i], "label": labels[i], "index": i} for i in indices]
+        order = torch.tensor([i for batch in sampler for _, i in batch])
+        ordered = {"features": features[order], "label": labels[order], "index": order}
+        parts = [x.to(self.encoder.device).split(sampler.batch_size) for x in ordered.values()]
+        return [dict(zip(ordered, batch, strict=True)) for batch in zip(*parts, strict=True)]
 
     def _encoded(self, views: Views) -> "EncodedViews":
         kept = KeptFeatures(self.cfg.FEATURES, self._key(views))
@@ -252,25 +258,35 @@ class EncodedViews:
             where = self.kept.folder if self.kept.on else "memory, for this run alone"
             print(f"Encoding {n:,} images; features are kept in {where}", flush=True)
         with tqdm(total=n, desc="encoding", unit="image", leave=False, disable=None) as bar:
+            made: list[tuple[int, int, Tensor]] = []
             for start, views in self._blocks(epochs):
                 for i, epoch in enumerate(epochs):
-                    x = self.dm.scale(views[:, i].to(encoder.device, non_blocking=True))
-                    features = encoder.encode_image(x).cpu().numpy().astype(dtype)
-                    self._check(features, start)
-                    encoded[epoch][start : start + len(views)] = features
+                    x = self.dm.scale(views[:, i])
+                    made.append((epoch, start, encoder.encode_image(x)))
+                if len(made) >= UNREAD or start + len(views) == n:
+                    for epoch, first, block in made:
+                        features = block.cpu().numpy().astype(dtype)
+                        self._check(features, first)
+                        encoded[epoch][first : first + len(features)] = features
+                    made.clear()
                 bar.update(len(views))
         self.encoded += n * len(epochs)
         self.seconds += time.perf_counter() - start_time
         return encoded
 
     def _blocks(self, epochs: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (index of the first image, [block, epochs, 3, H, W] views), block by block."""
+        """Yield (index of the first image, [block, epochs, 3, H, W] views), block by block.
+
+        The views are on the encoder's device. Each chunk is copied as the loader gave it, in pinned
+        memory where the device is a GPU: only from there a copy runs beside what is computed.
+        """
         chunk = math.gcd(self.block, CHUNK)
         if self.loader is None:  # its workers stay for the epochs to come
             self.loader = self.dm.loader(self.views, chunk, persistent=True)
         sampler: Any = self.loader.batch_sampler
         sampler.epoch = tuple(epochs)
-        chunks = (batch["img"] for batch in self.loader)
+        device = self.encoder.device
+        chunks = (batch["img"].to(device, non_blocking=True) for batch in self.loader)
         for start in range(0, len(self.views), self.block):
             yield start, torch.cat(list(islice(chunks, self.block // chunk)))
 

@@ -176,17 +176,21 @@ class Scale:
     ) -> None:
         self.mean = mean
         self.std = std
+        self._on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """[batch, 3, H, W] bytes -> fp32, on their device; fp32 is finished and passes."""
         if x.dtype != torch.uint8:
             return x
-        # Tensors of the device: dividing by a number would multiply by its rounded inverse.
-        whole = torch.tensor(255.0, device=x.device)
-        mean, std = (
-            torch.tensor(values, device=x.device).reshape(3, 1, 1)
-            for values in (self.mean, self.std)
-        )
+        if x.device not in self._on:  # kept: a copy to a GPU waits until all its work is done
+            # Tensors of the device: dividing by a number would multiply by its rounded inverse.
+            whole = torch.tensor(255.0, device=x.device)
+            mean, std = (
+                torch.tensor(values, device=x.device).reshape(3, 1, 1)
+                for values in (self.mean, self.std)
+            )
+            self._on[x.device] = whole, mean, std
+        whole, mean, std = self._on[x.device]
         return x.float().div_(whole).sub_(mean).div_(std)
 
 

@@ -55,10 +55,13 @@ def label_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None = Non
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
-def correct(logits: Tensor, label: Tensor) -> Tensor:
-    """Which images, or which known findings of all images, are predicted correctly: [n] bool."""
+def share_correct(logits: Tensor, label: Tensor) -> Tensor:
+    """The share of images, or of the known findings of all images, that are predicted correctly.
+
+    A scalar in fp32 on the logits' device; nothing is read from there. Zero without a known label.
+    """
     if not has_findings(label):
-        return logits.argmax(dim=1) == label
+        return (logits.argmax(dim=1) == label).float().mean()
     known = ~label.isnan()
-    found = ((finding_logits(logits) > 0) == (label > 0.5))[known]
-    return found if len(found) else torch.zeros(1, dtype=torch.bool, device=label.device)
+    right = ((finding_logits(logits) > 0) == (label > 0.5)) & known
+    return right.sum() / known.sum().clamp(min=1)

@@ -31,7 +31,7 @@ from datasets.features import FrozenFeatures
 from datasets.views import KeptViews, ViewManager, read_dataset
 from engine.balance import balanced_weights, check_balance, check_unbalanced
 from engine.config import method_of, read_symptoms, symptom_file
-from engine.labels import correct, finding_logits, has_findings, labels_of
+from engine.labels import finding_logits, has_findings, labels_of, share_correct
 from engine.learned import check_backbone, find_checkpoint, load_checkpoint
 from engine.method import (
     METHODS,
@@ -178,8 +178,7 @@ class MethodTrainer(TrainerX):
             torch.nn.utils.clip_grad_norm_(learned, self.model.max_gradient_norm)
         self.scaler.step(self.optim)
         self.scaler.update()
-        share = correct(logits, label).float().mean()
-        return {"loss": loss.detach(), "acc": 100 * share}
+        return {"loss": loss.detach(), "acc": 100 * share_correct(logits, label)}
 
     @property
     def feature_use(self) -> dict[str, dict[str, float]] | None:
@@ -314,9 +313,8 @@ class MethodTrainer(TrainerX):
         self.method.fit(self.model, FitData(train, val, self.augmented_features))
         with torch.no_grad():
             logits, losses = self.model.from_features(train.features, train.label)
-        share = correct(logits, train.label).double().mean()
         loss: Any = sum(losses.values())
-        return loss.item(), 100 * share.item(), None
+        return loss.item(), 100 * share_correct(logits, train.label).item(), None
 
     def labelled_features(self, split: str) -> LabelledFeatures:
         """The features of a split's test views, and their labels."""
@@ -436,7 +434,7 @@ class MethodTrainer(TrainerX):
         """[n, n_cls] fp32 logits of a split's images, on the CPU; counts the seconds."""
         start, encoding = time.time(), self.encoding_seconds()
         self.set_model_mode("eval")
-        logits = torch.cat([batch.float().cpu() for batch in self._logits(split)])
+        logits = torch.cat([batch.float() for batch in self._logits(split)]).cpu()
         self.add_seconds("validate" if split == "val" else "test", start, encoding)
         return logits
 
@@ -444,12 +442,12 @@ class MethodTrainer(TrainerX):
         """Logits of a split's test views, batch by batch."""
         if self.frozen_features:
             size = self.cfg.DATALOADER.TEST.BATCH_SIZE
-            for features in self.frozen_features.of_split(split).split(size):
-                yield self.model.from_features(features.to(self.device)).logits
+            for features in self.frozen_features.of_split(split).to(self.device).split(size):
+                yield self.model.from_features(features).logits
             return
         loader = getattr(self, f"{split}_loader")
         for views in self._val_views if split == "val" else (batch["img"] for batch in loader):
-            yield self.model(self.dm.scale(views.to(self.device))).logits
+            yield self.model(self.dm.scale(views.to(self.device, non_blocking=True))).logits
 
     def test(self, split: str | None = None) -> float:
         """Evaluate on a split (default ``TEST.SPLIT``); prints Dassl's lines, returns percent."""

@@ -81,6 +81,13 @@ def test_image_tokens_change_the_feature_and_get_gradients(tiny_clip):
     assert all(p.grad is None for p in frozen.parameters())
 
 
+def test_a_resnet_gives_the_same_with_channels_last(tiny_resnet):
+    """What it reads on a GPU."""
+    frozen, images = frozen_clip(tiny_resnet), torch.randn(3, 3, 32, 32)
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert_close(frozen.encode_image(last), frozen.encode_image(images), atol=1e-6, rtol=1e-5)
+
+
 def test_a_resnet_reads_no_tokens(tiny_resnet):
     frozen = frozen_clip(tiny_resnet)
 

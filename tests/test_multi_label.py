@@ -17,7 +17,7 @@ from core.yaml_files import read_yaml
 from datasets.multi_label import label_of
 from datasets.views import read_dataset
 from engine.config import CONFIGS, load_cfg, read_symptoms
-from engine.labels import correct, finding_logits, label_loss
+from engine.labels import finding_logits, label_loss, share_correct
 from results.finding_tables import bootstrap_figures
 from results.findings import (
     FindingPredictions,
@@ -232,7 +232,8 @@ def test_loss_is_the_binary_cross_entropy_of_pairs():
 def test_loss_of_one_class():
     logits, label = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
     assert torch.equal(label_loss(logits, label), F.cross_entropy(logits, label))
-    assert torch.equal(correct(logits, label), logits.argmax(dim=1) == label)
+    expected = (logits.argmax(dim=1) == label).sum().item() / 5
+    assert share_correct(logits, label).item() == pytest.approx(expected)
 
 
 def test_unknown_labels_have_no_gradient():
@@ -249,7 +250,8 @@ def test_correct_counts_known_findings():
     logits = torch.tensor([[2.0, -1.0, 0.0, 0.0], [2.0, 3.0, 0.0, 0.0]])
     label = torch.tensor([[1.0, 1.0], [UNKNOWN, 1.0]])
 
-    assert correct(logits, label).tolist() == [True, False, True]
+    assert share_correct(logits, label).item() == pytest.approx(2 / 3)
+    assert share_correct(logits, torch.full((2, 2), UNKNOWN)).item() == 0
     assert_close(finding_logits(logits).sigmoid(), logits.view(2, 2, 2).softmax(1)[:, 0])
 
 
