@@ -169,6 +169,11 @@ def weights_key(cfg: CfgNode) -> tuple[Any, ...]:
     return chosen.dump(), precision, file_states(_place_of(chosen.NAME, chosen.PATH))
 
 
+def weights_bytes(chosen: Mapping[str, Any]) -> int:
+    """The size of a backbone's files; 0 where they are not on this machine."""
+    return sum(size for _, size, _ in file_states(_place_of(chosen["NAME"], chosen["PATH"])))
+
+
 def check_present(chosen: Mapping[str, Any]) -> None:
     """Raise InputError for a PATH that is not there, naming where its weights come from."""
     path, source = chosen["PATH"], chosen["SOURCE"]

@@ -1,6 +1,5 @@
 """What this machine can do: from a file to a feature, beside decoding and matrix products."""
 
-import os
 import time
 from functools import partial
 
@@ -9,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.backbone import Backbone
 from backbones.formats.openai import parts_of
+from core.processes import usable_cores
 from datasets.pictures import read_picture
 from datasets.views import ViewManager, Views
 
@@ -86,7 +86,7 @@ def one_core_rows(views: Views, rounds: int) -> tuple[float, list[Row]]:
 
 def worker_rows(manager: ViewManager, views: Views, decode: float) -> list[Row]:
     """Views through the workers, beside what decoding alone, ``decode`` seconds each, allows."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     rows: list[Row] = []
     for epochs in (1, 5):
         loader = manager.loader(views, 8, persistent=True)

@@ -1,10 +1,7 @@
 """Times and memory, told apart from what else a busy machine does."""
 
-import contextlib
-import ctypes
 import gc
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.queues import SimpleQueue
@@ -15,6 +12,7 @@ import torch
 
 import trainers  # noqa: F401  (first in a process of its own: mends what importing clip needs)
 from core.processes import end_worker_with_parent
+from engine.run import forget_peak_memory, peak_memory
 
 Call = Callable[[], object]  # what is measured
 
@@ -95,19 +93,7 @@ def _measure(
         queue.put(torch.cuda.max_memory_allocated() - before)
         return
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would hide what comes
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # Linux: the peak starts again from here
-    before = _status("VmRSS")
+    forget_peak_memory()
+    before = peak_memory()
     work()
-    queue.put(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    try:
-        with open("/proc/self/status") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields[name].split()[0]) * 1024
-    except (OSError, KeyError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    queue.put(peak_memory() - before)

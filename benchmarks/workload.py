@@ -101,6 +101,7 @@ class Workload:
         self.folder = Path(folder)
         self.backbone = backbone
         self.large = large
+        self.pictures = pictures
         self.folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(seed)
         known, _ = read_symptom_file("symptoms/derm7pt.json")

@@ -71,6 +71,11 @@ def release_freed_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: on Linux, those that it was given."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def start_method(uses_cuda: bool) -> str | None:
     """How the workers of data loaders start; None is Python's default.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.errors import InputError
 from core.files import atomic_write, cache_folder, fingerprint
+from core.processes import usable_cores
 
 from .arrays import address_of, digest_at
 from .dicom import DEFAULT, Rendering
@@ -99,7 +100,7 @@ def check_pictures(
             unseen[identity] = stat
     if len(unseen) > _MANY:
         print(f"Checking {len(unseen):,} images (once; the result is kept)", flush=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         results = pool.map(lambda identity: _error_of(pictures[identity], rendering), unseen)
         for (identity, stat), error in zip(unseen.items(), results, strict=True):
             if error:

@@ -6,7 +6,6 @@ of another. Resized and compressed copies differ in a few bits, different
 chest X-rays (5,856, compared whole) in 38 or more.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from core.errors import InputError
+from core.processes import usable_cores
 
 from .copy_settings import BITS, SIDE
 from .dicom import DEFAULT, Rendering
@@ -122,7 +122,7 @@ def find_copies(
 
 def hashes(paths: Sequence[str | Path], rendering: Rendering = DEFAULT) -> np.ndarray:
     """[n, 2, BITS] booleans: of each image the hash of the whole and of its middle."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         found = pool.map(partial(_hashes_of, rendering), paths)
         shown = tqdm(found, "hashing", len(paths), unit="image", leave=False, disable=None)
         return np.array(list(shown), dtype=bool).reshape(len(paths), 2, BITS)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from core.errors import InputError
+from core.processes import usable_cores
 
 from .checks import FileMemory
 from .dicom import is_dicom, reader
@@ -60,7 +61,7 @@ def _hashes(pictures: Sequence[Picture], memory: FileMemory) -> dict[str, tuple[
             unread[picture.id] = picture.impath, stat
     if len(unread) > _MANY:
         print(f"Reading {len(unread):,} DICOM headers (once; hashes are kept)", flush=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         read = pool.map(_read, [path for path, _ in unread.values()])
         for (identity, (_, stat)), found in zip(unread.items(), read, strict=True):
             known[identity] = found

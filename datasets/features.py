@@ -236,7 +236,9 @@ class EncodedViews:
                 for epoch, made in encoded.items():
                     if not self.kept.write(epoch, made):
                         self.memory[epoch] = made
-                features = encoded.get(epochs[0], self._known(epochs[0]))
+                features = encoded.get(epochs[0])
+                if features is None:
+                    features = self._known(epochs[0])
         self.memory.pop(epochs[0], None)
         # Halves on the disk; a model gets what the encoder itself would have given it.
         return torch.from_numpy(features).float()

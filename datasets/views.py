@@ -6,7 +6,6 @@ An image's augmented view depends on (seed, epoch, image) alone, and the order o
 
 import hashlib
 import multiprocessing
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from core.errors import InputError
-from core.processes import start_method, worker_options
+from core.processes import start_method, usable_cores, worker_options
 from datasets import registered  # noqa: F401  (registers the datasets)
 from datasets.dicom import DEFAULT, Rendering, rendering_of
 from datasets.pictures import read_picture
@@ -286,23 +285,28 @@ class KeptViews:
     def __init__(self, loader: DataLoader | None) -> None:
         self._loader = loader or ()
         self._kept: list[Tensor] | None = None
+        self._room = KEPT_BYTES
 
     def __iter__(self) -> Iterator[Tensor]:
         if self._kept is not None:
             yield from self._kept
             return
         kept: list[Tensor] = []
-        room = KEPT_BYTES
+        room = self._room
         for batch in self._loader:
             views = batch["img"]
             room -= views.nbytes
-            if room >= 0:
-                kept.append(views.clone())  # out of the memory that the workers share
-            else:
+            if room < 0:
                 kept.clear()
+            elif views.is_pinned():
+                kept.append(views)
+            else:
+                kept.append(views.clone())  # out of the memory that the workers share
             yield views
         if room >= 0:
             self._kept = kept
+        else:
+            self._room = -1  # no later pass tries again
 
 
 def read_dataset(cfg: Any) -> Any:
@@ -374,7 +378,7 @@ class ViewManager:
 
     @property
     def workers(self) -> int:
-        return min(self.cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
+        return min(self.cfg.DATALOADER.NUM_WORKERS, usable_cores())
 
     def loader(
         self,

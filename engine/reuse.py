@@ -34,7 +34,8 @@ class Reuse:
         """What ``make`` gives, or gave for the same key.
 
         Args:
-            key: everything that the thing follows from, the seed of the draws included.
+            key: everything that the thing follows from, the seed of the draws included. A dataset's
+                has no times of its files: they must not change while a process makes its runs.
             copied: every run gets a copy, because runs change it.
         """
         if not self.on:

@@ -27,7 +27,7 @@ help_first(__name__, make_parser)
 
 from yacs.config import CfgNode as CN
 
-from backbones.loading import check_present
+from backbones.loading import check_present, weights_bytes
 from datasets.views import read_dataset
 from engine.config import (
     CONFIGS,
@@ -100,8 +100,19 @@ def job_of(cfg: CN, row: str, backbone: str, seed: int, command: list[str], fold
         check_present(cfg.MODEL.BACKBONE)
     method = method_of(cfg)
     learns_images = method.learns_image_encoder
-    is_long = learns_images or method.texts_per_image
-    return Job(row, backbone, seed, command, folder, "", done, learns_images, is_long)
+    by_steps = method.seeded and not method.fitted_at_once
+    return Job(
+        row,
+        backbone,
+        seed,
+        command,
+        folder,
+        is_complete=done,
+        reads_training_views=by_steps and not learns_images,
+        learns_images=learns_images,
+        is_long=learns_images or method.texts_per_image,
+        weights_bytes=weights_bytes(cfg.MODEL.BACKBONE),
+    )
 
 
 def row_name(trainer: str, row_options: Sequence[str]) -> str:
@@ -211,17 +222,16 @@ def check_jobs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 # All runs
 
 
-def side_by_side(
-    jobs: Sequence[Job], progress: Progress, args: argparse.Namespace
-) -> Iterator[Outcome]:
-    """Hand jobs to Ray; yields their outcomes as they end."""
+def in_ray(jobs: Sequence[Job], progress: Progress, args: argparse.Namespace) -> Iterator[Outcome]:
+    """Hand jobs to Ray, which alone knows how many it runs at a time; yields their outcomes."""
+    progress.at_a_time = 0
     return on_ray(jobs, args.gpus_per_run)
 
 
 # Name -> function(jobs, progress, args) that yields an Outcome for each job, in any order.
 EXECUTORS: dict[str, Callable[..., Iterable[Outcome]]] = {
     "local": in_workers,
-    "ray": side_by_side,
+    "ray": in_ray,
 }
 
 

@@ -21,7 +21,7 @@ class Progress:
         self.seconds: dict[
             tuple[str, str], list[float]
         ] = {}  # (row, backbone) -> seconds of each run
-        self.at_a_time = 1  # runs side by side
+        self.at_a_time = 1  # runs side by side; 0: unknown, so no time left is said
         self.live = sys.stderr.isatty()
 
     def show(self, lines: Mapping[Job, str]) -> None:
@@ -60,7 +60,7 @@ class Progress:
     def time_left(self) -> str:
         """The expected time of the remaining runs, from those of their row, backbone, or any."""
         left = [job for job in self.left if not job.is_complete and not job.problem]
-        if not left or not self.seconds:
+        if not left or not self.seconds or not self.at_a_time:
             return ""
         return f"; about {duration(sum(map(self.expected, left)) / self.at_a_time)} left"
 

@@ -28,17 +28,19 @@ import torch
 from tqdm import tqdm
 
 from core.errors import command_line
-from core.processes import end_worker_with_parent
+from core.processes import end_worker_with_parent, usable_cores
 from engine.config import ROOT
 from engine.reuse import reuse
 from scripts.jobs import Job, Outcome, ended, entry_of, without_run
 from scripts.progress import Progress
 
 MOST = 8  # workers without a GPU; with more cores, each gets more threads
-MEMORY = 2 * 2**30  # bytes of the machine's memory for each worker
+MEMORY = 2 * 2**30  # bytes of the machine's memory for each worker, at least
+LIBRARIES = 2**30  # of which for what does not grow with the backbone
+COPIES = 4  # of a file in half precision: a worker's backbone in fp32, and that of its run
 # What every run imports: the server that starts workers imports it once for all of them.
 PRELOADED = ["trainers", "engine.run", "torchvision", "torch.utils.tensorboard"]
-KILLED = -signal.SIGKILL
+KILLED, WRONG_INPUT = -signal.SIGKILL, 2  # exit statuses
 
 
 def in_workers(
@@ -53,33 +55,38 @@ def in_workers(
             waiting.append(job)
     if not waiting:
         return
-    count, threads = shares(len(jobs), args.workers)
+    largest = max(job.weights_bytes for job in jobs)
+    count, threads = shares(len(jobs), args.workers, largest)
     if count > 1:
         waiting = deque(in_order(waiting))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vip-runs-")))
         stack.enter_context(_environment(OMP_NUM_THREADS=str(threads)))
-        workers = [
-            Worker(folder / str(number), number) for number in range(min(count, len(waiting)))
-        ]
+        workers = []
+        for number in range(min(count, len(waiting))):
+            workers.append(Worker(folder / str(number), number))
+            stack.callback(workers[-1].stop)
         progress.at_a_time = len(workers)
-        for worker in workers:
-            stack.callback(worker.stop)
         yield from _outcomes(waiting, workers, progress)
 
 
-def shares(runs: int, asked: int | None = None) -> tuple[int, int]:
+def shares(runs: int, asked: int | None = None, weights: int = 0) -> tuple[int, int]:
     """How many workers for so many runs, complete ones included, and the threads of each.
 
     So a comparison that goes on has the threads, and the bits, of one that nobody stopped.
 
     By default a worker for each GPU; without one, for each core, as memory allows. Where
     OMP_NUM_THREADS is set, each has that many threads.
+
+    Args:
+        weights: bytes of the largest backbone's files.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    cores = usable_cores()
+    first, *_ = os.environ.get("OMP_NUM_THREADS", "").split(",")  # the others are of nested loops
+    threads = int(first) if first.strip().isdecimal() else 0
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    suitable = min(MOST, cores // max(threads, 1), memory // MEMORY)
+    needed = max(MEMORY, LIBRARIES + COPIES * weights)
+    suitable = min(MOST, cores // max(threads, 1), memory // needed)
     count = max(1, min(asked or torch.cuda.device_count() or suitable, runs))
     return count, threads or max(1, cores // count)
 
@@ -87,13 +94,20 @@ def shares(runs: int, asked: int | None = None) -> tuple[int, int]:
 def in_order(jobs: Sequence[Job]) -> list[Job]:
     """First one run for each set of views, whose features serve the others; then the long ones.
 
-    A long run that starts last would leave the other workers without work.
+    A long run that starts last would leave the other workers without work. Of the long runs, those
+    that read no kept features start first: the others would wait for what the first run encodes.
     """
-    views = [(job.backbone, job.seed) for job in jobs]
-    frozen = [i for i, job in enumerate(jobs) if not job.learns_images]
-    first = {views[i]: i for i in reversed(frozen)}
-    ranks = [0 if i in first.values() else 1 if job.is_long else 2 for i, job in enumerate(jobs)]
-    return [jobs[i] for i in sorted(range(len(jobs)), key=ranks.__getitem__)]
+    first: dict[tuple[str, int], Job] = {}
+    for job in jobs:
+        if job.reads_training_views:
+            first.setdefault((job.backbone, job.seed), job)
+
+    def rank(job: Job) -> int:
+        if first.get((job.backbone, job.seed)) is job:
+            return 0
+        return 1 if job.learns_images else 2 if job.is_long else 3
+
+    return sorted(jobs, key=rank)
 
 
 class Worker:
@@ -134,12 +148,17 @@ class Worker:
         return self.running
 
     def outcome(self, future: "Future[int]") -> Outcome:
-        """How the job ended; a process that ended with it is replaced."""
+        """How the job ended; its process is replaced if it ended too, or if it failed.
+
+        After an unexpected error a process may be of no use, a GPU's context above all.
+        """
         assert self.job is not None
         try:
             status = future.result()
         except BrokenProcessPool:
             status = KILLED
+        if status not in (0, WRONG_INPUT):
+            self.pool.shutdown(cancel_futures=True)
             self._start()
         message = self.errors.read_text(errors="replace").strip()
         return ended(self.job, status, message, time.time() - self.began)
@@ -220,9 +239,9 @@ def _run(module: str, words: Sequence[str], out: Path, errors: Path) -> int:
         module: of the command. words: its arguments.
         out, errors: the files that get what it prints.
     """
-    main = importlib.import_module(module).main
     with _printing_to(out, 1), _printing_to(errors, 2):
         try:
+            main = importlib.import_module(module).main
             command_line(lambda: main(words, started=time.time()))()
         except SystemExit as end:
             if isinstance(end.code, str):
@@ -235,7 +254,8 @@ def _run(module: str, words: Sequence[str], out: Path, errors: Path) -> int:
         finally:
             gc.collect()
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+                with contextlib.suppress(RuntimeError):  # of what made the run fail
+                    torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -68,9 +68,18 @@ def step_of(trainer):
     return waits.found
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].fitted_at_once])
-def test_a_step_waits_for_nothing(method, toy):
-    trainer = build_trainer(cfg_of(toy, "FEATURES.KEEP", "False", trainer=method))
+def rows():
+    """(method, its options) of every row of a comparison whose method trains by steps."""
+    for name, method in METHODS.items():
+        if not method.fitted_at_once:
+            for row in method.rows:
+                yield name, [word for key, value in row.items() for word in (key, str(value))]
+
+
+@pytest.mark.parametrize("method, options", list(rows()))
+def test_a_step_waits_for_nothing(method, options, toy):
+    opts = ["FEATURES.KEEP", "False", *options]
+    trainer = build_trainer(cfg_of(toy, *opts, trainer=method))
     if trainer.trainable_parameters:
         assert step_of(trainer) == ON_THE_CPU.get(method, [])
 

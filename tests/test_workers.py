@@ -68,12 +68,15 @@ def test_failures_leave_the_others_alone(job, tmp_path):
     whats = ["kill", "right", "wrong", "exit", "right"]
     jobs = [job(name, what) for name, what in zip(names, whats, strict=True)]
     jobs.append(Job("f", "tiny", 1, [], None, problem="there is no backbone"))
+    jobs.append(Job("g", "tiny", 1, ["python", "-m", "not_there"], tmp_path / "g"))
     found = run(jobs, 2)
 
-    assert [found[name].status for name in "abcdef"] == [
-        *("failed", "trained", "failed", "failed", "trained", "failed")
+    assert [found[name].status for name in "abcdefg"] == [
+        *("failed", "trained", "failed", "failed", "trained", "failed", "failed")
     ]
     assert "killed or crashed" in found["a"].reason
+    assert "Traceback" not in found["d"].reason and "Traceback" not in found["g"].reason
+    assert "no module named" in found["g"].reason.lower()
     assert found["c"].reason.startswith("ValueError: no such thing (full log: ")
     assert "Traceback" in (tmp_path / "c-error.txt").read_text()
     assert found["d"].reason == "it cannot be"
@@ -146,14 +149,24 @@ def assert_same(one, other):
 def test_long_runs_start_before_short_ones():
     """One run a set of views first, since its features serve others; then the long ones."""
     jobs = [
-        Job(row, "tiny", seed, [], None, learns_images=row == "MaPLe", is_long=row in LONG)
+        Job(
+            row,
+            "tiny",
+            seed,
+            [],
+            None,
+            reads_training_views=row not in ("GDA", "MaPLe"),
+            learns_images=row == "MaPLe",
+            is_long=row in LONG,
+        )
         for seed in (1, 2)
-        for row in ("CoOp", "MaPLe", "ViP", "BayesianPrompt")
+        for row in ("GDA", "CoOp", "BayesianPrompt", "MaPLe", "ViP")
     ]
     assert [(job.row, job.seed) for job in in_order(jobs)] == [
-        *(("CoOp", 1), ("CoOp", 2)),
-        *((row, seed) for seed in (1, 2) for row in LONG),
-        *(("ViP", 1), ("ViP", 2)),
+        (row, seed)
+        for rows in (["CoOp"], ["MaPLe"], ["BayesianPrompt"], ["GDA", "ViP"])
+        for seed in (1, 2)
+        for row in rows
     ]
 
 
@@ -163,6 +176,9 @@ def test_long_runs_are_known(toy, monkeypatch):
     args = compare.parse_args([*words, "--seeds", "1", "--methods", "paper"])
     jobs = compare.make_jobs(args, compare.chosen_rows(args))
     assert {job.row.split()[0] for job in jobs if job.is_long} == {*LONG, "CoCoOp", "Supervised"}
+    unread = {job.row.split()[0] for job in jobs if not job.reads_training_views}
+    assert unread == {"ZeroshotCLIP", "MaPLe", "Supervised"}
+    assert {job.weights_bytes for job in jobs} == {(toy / "clip.pt").stat().st_size}
 
 
 def test_the_time_left_counts_runs_side_by_side(job, capsys):
@@ -172,6 +188,9 @@ def test_the_time_left_counts_runs_side_by_side(job, capsys):
     next(in_workers(jobs, progress, SimpleNamespace(workers=2)))
     progress.ended(Outcome(jobs[0], "failed", "why"))
     assert "about 2 min 30 s left" in capsys.readouterr().out
+    progress.at_a_time = 0
+    progress.ended(Outcome(jobs[1], "failed", "why"))
+    assert "left" not in capsys.readouterr().out
 
 
 def test_a_worker_that_ended_between_two_runs_is_replaced(job, tmp_path):
@@ -195,16 +214,21 @@ def test_a_worker_that_ended_between_two_runs_is_replaced(job, tmp_path):
 def test_shares(monkeypatch):
     """A thread each, a worker a core; a comparison of one run has all cores."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(workers.sys, "platform", "any")
-    monkeypatch.setattr(workers.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 4)
     monkeypatch.setattr(workers.os, "sysconf", lambda name: 2**17)
     monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 0)
 
     assert shares(20) == (4, 1)
     assert shares(1) == (1, 4)
     assert shares(20, 2) == (2, 2)
+    assert shares(20, weights=3 * 2**30) == (1, 4)  # 16 GiB: 13 for each
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert shares(20) == (2, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,4")
+    assert shares(20) == (2, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")  # OpenMP itself takes no notice
+    assert shares(20) == (4, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 1)
     assert shares(20) == (1, 2)
 

@@ -168,6 +168,7 @@ class SymptomCLIP(SymptomModel):
     """
 
     places: Tensor
+    every: Tensor
     constant: Tensor | None
     untrained: Tensor | None
 
@@ -205,6 +206,8 @@ class SymptomCLIP(SymptomModel):
         mask, places = places_of(counts)
         self.register_buffer("mask", mask.to(backbone.device), persistent=False)
         self.register_buffer("places", places.to(backbone.device), persistent=False)
+        every = mask.flatten().nonzero().flatten()  # as numbers: a mask lets a GPU wait
+        self.register_buffer("every", every.to(backbone.device), persistent=False)
         self.owners = owners if class_specific else [0] * len(texts)
         self.n_ctx = n_ctx
         self.register_buffer("constant", None, persistent=False)
@@ -308,7 +311,8 @@ class SymptomCLIP(SymptomModel):
         features = self.symptom_features()  # encoded once for both losses
         class_features = self._merged(features)
         logits = self.score(image_features, class_features)
-        drift = anchor_loss(image_features, features[self.mask], self.untrained[self.mask])
+        now, before = (take(x.flatten(0, 1), self.every) for x in (features, self.untrained))
+        drift = anchor_loss(image_features, now, before)
         losses = self.losses(logits, label, class_features)
         return Output(logits, {**losses, "anchor": self.anchor * drift})
 
