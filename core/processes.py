@@ -15,6 +15,8 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
+_sharing = 1  # processes that share the cores with this one, itself included
+
 # Python looks at every object before it ends: with those of PyTorch, that takes a second.
 atexit.register(gc.freeze)
 
@@ -72,8 +74,15 @@ def release_freed_memory() -> None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: on Linux, those that it was given."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """The cores that this process may use: its share of those that the system gives it."""
+    given = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, given // _sharing)
+
+
+def share_cores(processes: int) -> None:
+    """This process is one of several that use the machine's cores side by side."""
+    global _sharing
+    _sharing = processes
 
 
 def start_method(uses_cuda: bool) -> str | None:

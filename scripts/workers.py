@@ -28,7 +28,7 @@ import torch
 from tqdm import tqdm
 
 from core.errors import command_line
-from core.processes import end_worker_with_parent, usable_cores
+from core.processes import end_worker_with_parent, share_cores, usable_cores
 from engine.config import ROOT
 from engine.reuse import reuse
 from scripts.jobs import Job, Outcome, ended, entry_of, without_run
@@ -64,7 +64,7 @@ def in_workers(
         stack.enter_context(_environment(OMP_NUM_THREADS=str(threads)))
         workers = []
         for number in range(min(count, len(waiting))):
-            workers.append(Worker(folder / str(number), number))
+            workers.append(Worker(folder / str(number), number, count))
             stack.callback(workers[-1].stop)
         progress.at_a_time = len(workers)
         yield from _outcomes(waiting, workers, progress)
@@ -114,12 +114,13 @@ class Worker:
     """A process that makes runs.
 
     Args:
-        place: beginning of the names of two files, for what a run prints. number: of its GPU.
+        place: beginning of the names of two files, for what a run prints.
+        number: of its GPU. workers: how many there are.
     """
 
-    def __init__(self, place: Path, number: int) -> None:
+    def __init__(self, place: Path, number: int, workers: int = 1) -> None:
         self.out, self.errors = place.with_suffix(".out"), place.with_suffix(".err")
-        self.number = number
+        self.number, self.workers = number, workers
         self.job: Job | None = None
         self.running: Future[int] | None = None
         self._start()
@@ -129,9 +130,8 @@ class Worker:
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-        self.pool = ProcessPoolExecutor(
-            1, context, _prepare, (dict(os.environ), os.getcwd(), self.number)
-        )
+        prepared = dict(os.environ), os.getcwd(), self.number, self.workers
+        self.pool = ProcessPoolExecutor(1, context, _prepare, prepared)
         self.pid = self.pool.submit(os.getpid)
 
     def run(self, job: Job) -> "Future[int]":
@@ -217,8 +217,8 @@ def _environment(**values: str) -> Iterator[None]:
 # In a worker
 
 
-def _prepare(environment: Mapping[str, str], folder: str, number: int) -> None:
-    """Once in each worker: the environment of the comparison, a GPU of its own."""
+def _prepare(environment: Mapping[str, str], folder: str, number: int, workers: int) -> None:
+    """Once in each worker: the environment of the comparison, a GPU and cores of its own."""
     tqdm.set_lock(threading.RLock())  # its own lock for several processes is a semaphore
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the comparison ends its workers itself
     end_worker_with_parent()
@@ -227,6 +227,7 @@ def _prepare(environment: Mapping[str, str], folder: str, number: int) -> None:
     os.chdir(folder)
     sys.argv = [str(ROOT / "train.py")]
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    share_cores(workers)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     reuse.on = True

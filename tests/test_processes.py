@@ -127,6 +127,17 @@ def left_of(processes):
     return list(filter(state_of, processes))
 
 
+def test_cores_are_shared(monkeypatch):
+    """A worker of a comparison starts loaders for its part of the machine alone."""
+    monkeypatch.setattr(processes.sys, "platform", "any")
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(processes, "_sharing", 1)
+    assert processes.usable_cores() == 8
+    for several, cores in ((2, 4), (3, 2), (20, 1)):
+        processes.share_cores(several)
+        assert processes.usable_cores() == cores
+
+
 def test_loaders_fork_where_no_cuda_is_used():
     """From Python 3.14 on the default would import PyTorch again in every worker."""
     assert processes.start_method(uses_cuda=False) == "fork"
