@@ -109,7 +109,6 @@ def job_of(cfg: CN, row: str, backbone: str, seed: int, command: list[str], fold
         folder,
         is_complete=done,
         reads_training_views=by_steps and not learns_images,
-        learns_images=learns_images,
         is_long=learns_images or method.texts_per_image,
         weights_bytes=weights_bytes(cfg.MODEL.BACKBONE),
     )

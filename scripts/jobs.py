@@ -37,7 +37,6 @@ class Job:
     is_complete: bool = False
     # Of what it does, for the order of the runs and the number of workers:
     reads_training_views: bool = field(default=False, compare=False)  # kept features of them
-    learns_images: bool = field(default=False, compare=False)  # so it reads no kept features
     is_long: bool = field(default=False, compare=False)  # beside runs on kept features
     weights_bytes: int = field(default=0, compare=False)  # of the backbone's files, where known
 

@@ -94,8 +94,7 @@ def shares(runs: int, asked: int | None = None, weights: int = 0) -> tuple[int, 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
     """First one run for each set of views, whose features serve the others; then the long ones.
 
-    A long run that starts last would leave the other workers without work. Of the long runs, those
-    that read no kept features start first: the others would wait for what the first run encodes.
+    A long run that starts last would leave the other workers without work.
     """
     first: dict[tuple[str, int], Job] = {}
     for job in jobs:
@@ -105,7 +104,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
     def rank(job: Job) -> int:
         if first.get((job.backbone, job.seed)) is job:
             return 0
-        return 1 if job.learns_images else 2 if job.is_long else 3
+        return 1 if job.is_long else 2
 
     return sorted(jobs, key=rank)
 
