@@ -3,7 +3,7 @@
     python -m benchmarks.comparisons ~/older-checkout
     python -m benchmarks.comparisons ~/older-checkout --cold --methods paper
 
-One seed, 10 epochs, the embedded backbone on synthderm. Each checkout keeps its own features, and
+Ten epochs, the embedded backbone on synthderm. Each checkout keeps its own features, and
 is measured once they are there; with --cold, each time from nothing. Threads are each checkout's
 default; OMP_NUM_THREADS=1 gives every run one.
 """
@@ -36,6 +36,7 @@ def make_parser() -> Parser:
     add("other", type=Path, help="folder of another checkout of this project")
     add("--rounds", type=positive_int, default=3, help="repetitions (default: 3)")
     add("--cold", action="store_true", help="keep nothing between the comparisons")
+    add("--seeds", nargs="+", default=["1"], help="as for compare.sh (default: 1)")
     add("--methods", nargs="+", default=FROZEN, help="as for compare.sh (default: frozen ones)")
     return parser
 
@@ -52,9 +53,9 @@ def comparison(checkout: Path, place: Path, args: argparse.Namespace) -> tuple[f
     if args.cold:
         shutil.rmtree(place, ignore_errors=True)
     place.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "scripts.compare", "synthderm", "tiny", "--seeds", "1"]
+    command = [sys.executable, "-m", "scripts.compare", "synthderm", "tiny"]
     command += ["--root", str(place / "data"), "--output", str(place / "output")]
-    command += ["--methods", *args.methods, "--", "OPTIM.MAX_EPOCH", "10"]
+    command += ["--seeds", *args.seeds, "--methods", *args.methods, "--", "OPTIM.MAX_EPOCH", "10"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(place / "cache")}
     before, start = processor_seconds(), time.perf_counter()
     done = subprocess.run(
