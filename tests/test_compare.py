@@ -93,7 +93,7 @@ def test_broken_picture_is_one_line_before_anything_starts(toy, words):
 def test_killed_in_the_middle(toy, words, checkout, how):
     """Started again it does what is left, and ends with the table of one that nobody killed."""
     # Epochs enough for the second run not to end before the signal arrives.
-    line = words(["CoOp"], ["1", "2"], "OPTIM.MAX_EPOCH", "60")
+    line = words(["CoOp"], ["1", "2"], "OPTIM.MAX_EPOCH", "400")
     command = [sys.executable, "-m", "scripts.compare", "--workers", "1"]
     process = subprocess.Popen(
         [*command, *line], cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
