@@ -15,7 +15,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
-_sharing = 1  # processes that share the cores with this one, itself included
+SHARED_BY = "VIP_SHARED_BY"  # variable of the environment: runs that share the cores
 
 # Python looks at every object before it ends: with those of PyTorch, that takes a second.
 atexit.register(gc.freeze)
@@ -76,13 +76,7 @@ def release_freed_memory() -> None:
 def usable_cores() -> int:
     """The cores that this process may use: its share of those that the system gives it."""
     given = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, given // _sharing)
-
-
-def share_cores(processes: int) -> None:
-    """This process is one of several that use the machine's cores side by side."""
-    global _sharing
-    _sharing = processes
+    return max(1, given // int(os.environ.get(SHARED_BY) or 1))
 
 
 def start_method(uses_cuda: bool) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from core.errors import InputError, first_line
+from core.processes import SHARED_BY
 from engine.config import ROOT
 from scripts.jobs import Job, Outcome, run_job
 
@@ -32,14 +33,14 @@ def on_ray(jobs: Sequence[Job], gpus_per_run: float = 1.0) -> Iterator[Outcome]:
     """
     ray = _started()
     try:
-        task = _task(ray, gpus_per_run)
+        task, shared_by = _task(ray, gpus_per_run), _side_by_side(ray, gpus_per_run)
         running: dict[Any, Job] = {}
         attempts = dict.fromkeys(jobs, 1)
         for job in jobs:
             if job.problem or job.is_complete:
                 yield run_job(job)
             else:
-                running[_start(task, job)] = job
+                running[_start(task, job, shared_by)] = job
         while running:
             (reference,), _ = ray.wait(list(running))
             job = running.pop(reference)
@@ -47,7 +48,7 @@ def on_ray(jobs: Sequence[Job], gpus_per_run: float = 1.0) -> Iterator[Outcome]:
             if outcome.status == "failed" and attempts[job] <= RETRIES:
                 print(f"{job.name}: failed ({outcome.reason}); it is started again", flush=True)
                 attempts[job] += 1
-                running[_start(task, job)] = job
+                running[_start(task, job, shared_by)] = job
                 continue
             if attempts[job] > 1 and outcome.status == "failed":
                 outcome = replace(outcome, reason=f"{outcome.reason} ({attempts[job]} times)")
@@ -67,9 +68,20 @@ def _task(ray: Any, gpus_per_run: float) -> Any:
     return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
 
 
-def _start(task: Any, job: Job) -> Any:
+def _side_by_side(ray: Any, gpus_per_run: float) -> int:
+    """How many runs share the cores of a machine, on average."""
+    resources = ray.cluster_resources()
+    runs = resources.get("CPU", 1)
+    if gpus_per_run and "GPU" in resources:
+        runs = min(runs, resources["GPU"] / gpus_per_run)
+    machines = sum(node["Alive"] for node in ray.nodes())
+    return max(1, round(runs / max(1, machines)))
+
+
+def _start(task: Any, job: Job, shared_by: int) -> Any:
     """Start a job; Ray's reference to its result."""
-    return task.remote({f.name: getattr(job, f.name) for f in fields(job)}, os.getcwd())
+    values = {f.name: getattr(job, f.name) for f in fields(job)}
+    return task.remote(values, os.getcwd(), shared_by)
 
 
 def _outcome(ray: Any, job: Job, reference: Any) -> Outcome:
@@ -108,8 +120,9 @@ def _started() -> Any:
                 raise InputError(f"Ray does not answer {where}: {first_line(error)}") from error
 
 
-def _run(job: dict[str, Any], folder: str) -> tuple[str, str, float]:
+def _run(job: dict[str, Any], folder: str, shared_by: int) -> tuple[str, str, float]:
     """Run a job in a worker of Ray: (status, reason, seconds)."""
     os.chdir(folder)
+    os.environ[SHARED_BY] = str(shared_by)
     outcome = run_job(Job(**job))
     return outcome.status, outcome.reason, outcome.seconds

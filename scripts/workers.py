@@ -28,7 +28,7 @@ import torch
 from tqdm import tqdm
 
 from core.errors import command_line
-from core.processes import end_worker_with_parent, share_cores, usable_cores
+from core.processes import SHARED_BY, end_worker_with_parent, usable_cores
 from engine.config import ROOT
 from engine.reuse import reuse
 from scripts.jobs import Job, Outcome, ended, entry_of, without_run
@@ -61,10 +61,11 @@ def in_workers(
         waiting = deque(in_order(waiting))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vip-runs-")))
-        stack.enter_context(_environment(OMP_NUM_THREADS=str(threads)))
+        shared = {"OMP_NUM_THREADS": str(threads), SHARED_BY: str(count)}
+        stack.enter_context(_environment(shared))
         workers = []
         for number in range(min(count, len(waiting))):
-            workers.append(Worker(folder / str(number), number, count))
+            workers.append(Worker(folder / str(number), number))
             stack.callback(workers[-1].stop)
         progress.at_a_time = len(workers)
         yield from _outcomes(waiting, workers, progress)
@@ -113,13 +114,12 @@ class Worker:
     """A process that makes runs.
 
     Args:
-        place: beginning of the names of two files, for what a run prints.
-        number: of its GPU. workers: how many there are.
+        place: beginning of the names of two files, for what a run prints. number: of its GPU.
     """
 
-    def __init__(self, place: Path, number: int, workers: int = 1) -> None:
+    def __init__(self, place: Path, number: int) -> None:
         self.out, self.errors = place.with_suffix(".out"), place.with_suffix(".err")
-        self.number, self.workers = number, workers
+        self.number = number
         self.job: Job | None = None
         self.running: Future[int] | None = None
         self._start()
@@ -129,7 +129,7 @@ class Worker:
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-        prepared = dict(os.environ), os.getcwd(), self.number, self.workers
+        prepared = dict(os.environ), os.getcwd(), self.number
         self.pool = ProcessPoolExecutor(1, context, _prepare, prepared)
         self.pid = self.pool.submit(os.getpid)
 
@@ -199,7 +199,7 @@ def _outcomes(
 
 
 @contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Variables for the processes that start in the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -216,8 +216,8 @@ def _environment(**values: str) -> Iterator[None]:
 # In a worker
 
 
-def _prepare(environment: Mapping[str, str], folder: str, number: int, workers: int) -> None:
-    """Once in each worker: the environment of the comparison, a GPU and cores of its own."""
+def _prepare(environment: Mapping[str, str], folder: str, number: int) -> None:
+    """Once in each worker: the environment of the comparison, a GPU of its own."""
     tqdm.set_lock(threading.RLock())  # its own lock for several processes is a semaphore
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the comparison ends its workers itself
     end_worker_with_parent()
@@ -226,7 +226,6 @@ def _prepare(environment: Mapping[str, str], folder: str, number: int, workers: 
     os.chdir(folder)
     sys.argv = [str(ROOT / "train.py")]
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    share_cores(workers)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     reuse.on = True

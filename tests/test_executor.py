@@ -75,6 +75,16 @@ def test_ray_that_does_not_answer_is_one_line(monkeypatch, address, starts):
     assert asked == [address] * starts
 
 
+@pytest.mark.parametrize(
+    ("resources", "machines", "gpus", "runs"),
+    [({"CPU": 8.0}, 1, 1, 8), ({"CPU": 64.0, "GPU": 4.0}, 2, 0.5, 4), ({}, 1, 0, 1)],
+)
+def test_runs_that_share_a_machine(resources, machines, gpus, runs):
+    nodes = [*machines * [{"Alive": True}], {"Alive": False}]
+    ray = SimpleNamespace(cluster_resources=lambda: resources, nodes=lambda: nodes)
+    assert executors._side_by_side(ray, gpus) == runs
+
+
 @pytest.mark.slow
 def test_comparison_on_ray_is_the_comparison(toy, checkout):
     """Real runs, two at a time, on one store of features: the figures of one after the other."""

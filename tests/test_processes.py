@@ -131,10 +131,10 @@ def test_cores_are_shared(monkeypatch):
     """A worker of a comparison starts loaders for its part of the machine alone."""
     monkeypatch.setattr(processes.sys, "platform", "any")
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(processes, "_sharing", 1)
+    monkeypatch.delenv(processes.SHARED_BY, raising=False)
     assert processes.usable_cores() == 8
-    for several, cores in ((2, 4), (3, 2), (20, 1)):
-        processes.share_cores(several)
+    for several, cores in (("2", 4), ("3", 2), ("20", 1)):
+        monkeypatch.setenv(processes.SHARED_BY, several)
         assert processes.usable_cores() == cores
 
 
