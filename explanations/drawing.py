@@ -129,7 +129,7 @@ def _draw_waterfall(axis: Axes, explanation: Explanation, i: int) -> None:
     values = [found.baseline, *(step.value for step in found.steps), found.margin]
     starts = [0.0, *(found.baseline + np.cumsum([0.0, *values[1:-2]])), 0.0]
     colours = [series_colour(found.one if v > 0 else found.rival) for v in values]
-    places = np.arange(len(values))
+    places = range(len(values))
     axis.barh(places, values, left=starts, height=0.62, color=colours, alpha=0.9)
     axis.axvline(0, color="#444444", linewidth=0.8)
     ends = np.add(starts, values)

@@ -95,7 +95,7 @@ def bootstrap_means(
     clusters = clusters_of(groups) if clusters is None else clusters
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for weights in resamples(n, times, seed, clusters):
-        means = {name: np.zeros(len(weights)) for name in names}
+        means: dict[str, np.ndarray] = {name: np.zeros(len(weights)) for name in names}
         for group in groups:
             for run in group:
                 for name, value in weighted_metrics(run, weights, names).items():
