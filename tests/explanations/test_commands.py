@@ -50,7 +50,7 @@ def test_predict_writes_the_runs_own_probabilities(toy_run, data, tmp_path, caps
     for row in rows:
         own = recorded["test/" + row["picture"].split("/test/")[1]]
         assert row["prediction"] == own["prediction"]
-        assert float(row["p(red)"]) == pytest.approx(float(own["p(red)"]), abs=1e-6)
+        assert float(row["p(red)"]) == pytest.approx(float(own["p(red)"]), abs=5e-6)
     lines = printed.splitlines()
     assert lines[0] == "picture,prediction,p(red),p(blue),unlike training images"
     assert len(lines) == 1 + 6 + 4
@@ -74,7 +74,7 @@ def test_explain_a_split(toy_run, tmp_path, capsys):
         weights = [float(part["weight"]) for part in parts if part["weight"]]
         assert sum(weights) == pytest.approx(1, abs=1e-6)
         probability = float(recorded[picture][f"p({name})"])
-        assert float(parts[0]["class_probability"]) == pytest.approx(probability, abs=1e-6)
+        assert float(parts[0]["class_probability"]) == pytest.approx(probability, abs=5e-6)
         assert parts[0]["prediction"] == recorded[picture]["prediction"]
         assert parts[0]["truth"] == recorded[picture]["label"]
     figures = sorted((tmp_path / "figures").iterdir())
